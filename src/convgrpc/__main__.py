@@ -1,0 +1,5 @@
+"""`python -m convgrpc`."""
+
+from convgrpc.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""The command line: `convgrpc serve`, `convgrpc health`, `convgrpc version`."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn
+
+try:
+    import click
+    import grpc
+    import uvloop
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from convgrpc.service.server import CannotListen, Running, serve
+    from convgrpc.store.database import UnusableDatabase
+except ImportError as error:
+    sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
+
+from convgrpc import __version__
+from convgrpc.settings import Address, Settings
+
+_HEALTH_TIMEOUT = 5.0
+_BY_NAME = {setting.name: setting for setting in fields(Settings)}
+
+
+class _AddressType(click.ParamType[Address]):
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        try:
+            return value if isinstance(value, Address) else Address.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_TYPES: dict[Any, Any] = {
+    str: str,
+    bool: bool,
+    int: click.IntRange(1),
+    float: click.FloatRange(0),
+    Address: _AddressType(),
+}
+
+
+def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The flag of a setting, with its twin in the environment."""
+    setting = _BY_NAME[name]
+    assert setting.default is not MISSING
+    flag = f"--{name.replace('_', '-')}"
+    return click.option(
+        f"{flag}/--no{flag[1:]}" if setting.type is bool else flag,
+        name,
+        type=_TYPES[setting.type],
+        default=str(setting.default) if setting.type is Address else setting.default,
+        show_default=True,
+        envvar=f"CONVGRPC_{name.upper()}",
+        show_envvar=True,
+        help=setting.metadata["help"],
+    )
+
+
+def _settings(command: Callable[..., None]) -> Callable[..., None]:
+    for name in reversed(_BY_NAME):
+        command = _setting(name)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Keeps LLM conversations, over gRPC and REST."""
+
+
+@main.command("serve")
+@_settings
+def _serve(**values: Any) -> None:
+    """Serves until told to stop by SIGTERM or Ctrl-C."""
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    settings = Settings(**values)
+
+    def started(addresses: Running) -> None:
+        click.echo(
+            f"convgrpc {__version__}: gRPC {addresses.grpc}, REST http://{addresses.http}/v1, database {settings.db}"
+        )
+
+    try:
+        uvloop.run(serve(settings, started))
+    except (CannotListen, UnusableDatabase) as error:
+        _fail(str(error))
+
+
+@main.command("health")
+@_setting("grpc")
+def _health(**values: Any) -> None:
+    """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not."""
+    address = values["grpc"].reachable
+    try:
+        with grpc.insecure_channel(str(address)) as channel:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
+    except grpc.RpcError as error:
+        _fail(f"{address}: {error.code().name}")
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    if reply.status != health_pb2.HealthCheckResponse.SERVING:
+        _fail(f"{address}: {status}")
+    click.echo(status)
+
+
+@main.command("version")
+def _version() -> None:
+    """Prints the version."""
+    click.echo(__version__)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"convgrpc: {message}", err=True)
+    sys.exit(1)

@@ -1,0 +1,448 @@
+"""JSON to message: a function for each message type, compiled from its descriptor.
+
+A decoder turns a parsed JSON value into the keyword arguments of the message's constructor, those of nested messages
+included, so that one call into protobuf's own code builds the whole message. It reports the faults that only JSON can
+have: wrong types, unknown keys and tags, absent required keys. Everything else is the validator's.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import orjson
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from convgrpc.contract import faults, options
+from convgrpc.contract.faults import ROOT, Path
+
+M = TypeVar("M", bound=Message)
+Decode: TypeAlias = Callable[[Any, Path], Any]
+
+_INT64 = range(-(2**63), 2**63)
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+def parse(text: bytes) -> Any:
+    """Parses JSON text.
+
+    Raises InvalidArgument when it is none. Integers are exact, however long.
+    """
+    try:
+        value = orjson.loads(text)
+        # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
+        # library lets lone surrogates and NaN pass.
+        return json.loads(text) if _LONG_NUMBER.search(text) else value
+    except RecursionError:
+        raise faults.too_deep(ROOT) from None
+    except ValueError:
+        raise faults.invalid_json() from None
+
+
+def decode(message_class: type[M], value: Any) -> M:
+    """Builds a message from a parsed JSON value.
+
+    Raises InvalidArgument, naming the value at fault.
+    """
+    return message_class(**_decoder(message_class.DESCRIPTOR)(value, ROOT))
+
+
+@cache
+def _decoder(message: Descriptor) -> Decode:
+    shape = options.shape(message)
+    if shape.json_text:
+        return _json_text_decoder(message)
+    if shape.bare:
+        return _bare_decoder(message)
+    return _object_decoder(message)
+
+
+def _message_decoder(message: Descriptor) -> Decode:
+    """The decoder of a field's message, looked up when it is needed, for messages that hold their own kind."""
+
+    def decode(value: Any, path: Path) -> Any:
+        return _decoder(message)(value, path)
+
+    return decode
+
+
+def _json_text_decoder(message: Descriptor) -> Decode:
+    name = message.fields[0].name
+
+    def decode(value: Any, path: Path) -> Any:
+        return {name: _dumped(value)}
+
+    return decode
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# Single values, lists and maps.
+
+
+def _field_decoder(field: FieldDescriptor) -> Decode:
+    if options.is_map(field):
+        return _map_decoder(field)
+    return _list_decoder(field) if field.is_repeated else _value_decoder(field)
+
+
+def _list_decoder(field: FieldDescriptor) -> Decode:
+    element = _value_decoder(field)
+    expected = _expected(field)
+
+    def decode(value: Any, path: Path) -> Any:
+        if type(value) is not list:
+            raise faults.invalid_type(path, expected, value)
+        return [element(each, path.key(index)) for index, each in enumerate(value)]
+
+    return decode
+
+
+def _map_decoder(field: FieldDescriptor) -> Decode:
+    element = _value_decoder(options.map_value(field))
+    expected = faults.article(faults.noun(options.holder(field)))
+
+    def decode(value: Any, path: Path) -> Any:
+        if type(value) is not dict:
+            raise faults.invalid_type(path, expected, value)
+        return {key: element(each, path.key(key)) for key, each in value.items()}
+
+    return decode
+
+
+def _value_decoder(field: FieldDescriptor) -> Decode:
+    match field.type:
+        case FieldDescriptor.TYPE_MESSAGE:
+            return _message_decoder(options.message_of(field))
+        case FieldDescriptor.TYPE_ENUM:
+            return _enum_decoder(field)
+        case FieldDescriptor.TYPE_INT64:
+            return _integer
+        case FieldDescriptor.TYPE_DOUBLE:
+            return _decimal
+        case scalar:
+            return _scalar_decoder(_SCALARS[scalar])
+
+
+_SCALARS = {FieldDescriptor.TYPE_STRING: str, FieldDescriptor.TYPE_BOOL: bool}
+
+
+def _scalar_decoder(scalar: type) -> Decode:
+    expected = faults.type_name(scalar)
+
+    def decode(value: Any, path: Path) -> Any:
+        if type(value) is not scalar:
+            raise faults.invalid_type(path, expected, value)
+        return value
+
+    return decode
+
+
+def _integer(value: Any, path: Path) -> int:
+    if type(value) is not int:
+        raise faults.invalid_type(path, faults.type_name(int), value)
+    if value not in _INT64:
+        limit = _INT64[-1] if value > 0 else _INT64[0]
+        raise (faults.integer_too_large if value > 0 else faults.integer_too_small)(path, limit, value)
+    return value
+
+
+def _decimal(value: Any, path: Path) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise faults.invalid_type(path, faults.type_name(float), value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise faults.invalid_value(path, f"{str(value)[:3]}...", "a number that a double can hold") from None
+
+
+def _enum_decoder(field: FieldDescriptor) -> Decode:
+    numbers = {word: number for number, word in options.words(options.enum_of(field)).items()}
+    rules = options.field_options(field)
+    supported = faults.supported(field)
+    expected = _expected_value(field)
+
+    def decode(value: Any, path: Path) -> Any:
+        if type(value) is not str:
+            raise faults.invalid_type(path, expected, value)
+        number = numbers.get(value)
+        if number is None:
+            raise faults.unsupported_value(_blamed(path, rules.faults_at_parent), value, supported)
+        return number
+
+    return decode
+
+
+def _blamed(path: Path, at_parent: bool) -> Path:
+    return path.parent if at_parent and path.parent else path
+
+
+# Objects, with or without a tagged union.
+
+
+class _Key(NamedTuple):
+    """One key of an object: how its value is decoded, and what its absence and null mean."""
+
+    decode: Decode
+    absent: Callable[[Path], Exception] | None
+    null_is_empty: bool
+    of_member: bool
+
+
+class _Member(NamedTuple):
+    """What one tag of a union stands for: a member, the keys of the object, and the tag it keeps."""
+
+    name: str
+    keys: Mapping[str, _Key]
+    required: list[str]
+    tag: dict[str, int]
+    shorthand: "_Shorthand | None"
+
+
+class _Shorthand(NamedTuple):
+    """The key whose string stands for a list of one text part, of a kind that the value of another key decides."""
+
+    key: str
+    decided_by: str
+    parts: Mapping[str, str]
+    tag: str
+
+
+def _key(field: FieldDescriptor, *, of_member: bool = False) -> _Key:
+    required = options.is_required(field)
+    rules = options.field_options(field)
+    absent: Callable[[Path], Exception] | None = None
+    if required and rules.faults_at_parent:
+        supported = faults.supported(field)
+
+        def absent(path: Path) -> Exception:
+            return faults.unsupported_value(path.parent or path, "", supported)
+
+    elif required:
+        absent = faults.missing
+    return _Key(_field_decoder(field), absent, required and rules.nullable, of_member)
+
+
+def _object_decoder(message: Descriptor) -> Decode:
+    own = {field.name: _key(field) for field in options.plain_fields(message)}
+    oneof = options.union(message)
+    expected = faults.article(faults.noun(message))
+    fill = _tagged_filler(oneof.fields, options.union_options(oneof), own) if oneof else _filler(own)
+
+    def decode(value: Any, path: Path) -> Any:
+        if type(value) is not dict:
+            raise faults.invalid_type(path, expected, value)
+        if path.depth > options.MAX_DEPTH:
+            raise faults.too_deep(path)
+        return fill(value, path)
+
+    return decode
+
+
+def _filler(keys: Mapping[str, _Key]) -> Decode:
+    required = [name for name, key in keys.items() if key.absent]
+
+    def fill(value: dict[str, Any], path: Path) -> Any:
+        _check_keys(value, keys, required, path)
+        out = {}
+        for name, each in value.items():
+            key = keys[name]
+            if each is not None or key.absent:
+                out[name] = _decoded(key, each, path.key(name))
+        return out
+
+    return fill
+
+
+def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
+    members = {tag: _member(field, number, own) for field in fields for tag, number in options.tags(field).items()}
+    known = {union.tag}
+
+    def fill(value: dict[str, Any], path: Path) -> Any:
+        member = _chosen(value, members, union, path)
+        if member.shorthand:
+            value = _expanded(value, member.shorthand)
+        _check_keys(value, member.keys, member.required, path, known)
+        out: dict[str, Any] = {}
+        inner: dict[str, Any] = dict(member.tag)
+        inner_path = path.child(None, member.name)
+        for name, each in value.items():
+            key = member.keys.get(name)
+            if key and (each is not None or key.absent):
+                within, target = (inner_path, inner) if key.of_member else (path, out)
+                target[name] = _decoded(key, each, within.key(name))
+        out[member.name] = inner
+        return out
+
+    return fill
+
+
+def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key]) -> _Member:
+    kept = options.tag_field(field)
+    fields = [each for each in options.plain_fields(options.message_of(field)) if each is not kept]
+    keys = {**own, **{each.name: _key(each, of_member=True) for each in fields}}
+    kind = options.kind(field)
+    if kind and kind.id_required:
+        keys["id"] = keys["id"]._replace(absent=faults.missing)
+    required = [name for name, key in keys.items() if key.absent]
+    shorthands = [_shorthand(each) for each in fields if options.field_options(each).shorthand]
+    return _Member(field.name, keys, required, {kept.name: number} if kept else {}, next(iter(shorthands), None))
+
+
+def _shorthand(field: FieldDescriptor) -> _Shorthand:
+    decided_by = options.field_options(field).shorthand
+    parts = options.text_parts(options.enum_of(options.holder(field).fields_by_name[decided_by]))
+    oneof = options.union(options.message_of(field))
+    assert oneof is not None
+    return _Shorthand(field.name, decided_by, parts, options.union_options(oneof).tag)
+
+
+def _expanded(value: dict[str, Any], shorthand: _Shorthand) -> dict[str, Any]:
+    text = value.get(shorthand.key)
+    decided_by = value.get(shorthand.decided_by)
+    if type(text) is not str or type(decided_by) is not str or decided_by not in shorthand.parts:
+        return value
+    return {**value, shorthand.key: [{shorthand.tag: shorthand.parts[decided_by], "text": text}]}
+
+
+def _chosen(value: dict[str, Any], members: Mapping[str, _Member], union: options.Union, path: Path) -> _Member:
+    tag = value.get(union.tag)
+    if tag is None and union.default:
+        return members[union.default]
+    if tag is None:
+        raise faults.missing(path.key(union.tag))
+    member = members.get(tag) if type(tag) is str else None
+    if member is None:
+        blamed = _blamed(path.key(union.tag), union.faults_at_parent)
+        supported = sorted(members) if union.alphabetical else members
+        raise faults.unsupported_value(blamed, tag if type(tag) is str else "", supported)
+    return member
+
+
+def _check_keys(
+    value: dict[str, Any],
+    keys: Mapping[str, _Key],
+    required: list[str],
+    path: Path,
+    known: Iterable[str] = (),
+) -> None:
+    for name in required:
+        absent = keys[name].absent
+        if name not in value and absent:
+            raise absent(path.key(name))
+    for name in value:
+        if name not in keys and name not in known:
+            raise faults.unknown(path.key(name))
+
+
+def _decoded(key: _Key, value: Any, path: Path) -> Any:
+    return {} if value is None and key.null_is_empty else key.decode(value, path)
+
+
+# Bare messages: what stands in the place of their only field, or of their only oneof.
+
+
+def _bare_decoder(message: Descriptor) -> Decode:
+    if options.union(message):
+        return _shape_decoder(message)
+    (field,) = message.fields
+    name, decode_field = field.name, _field_decoder(field)
+
+    def decode(value: Any, path: Path) -> Any:
+        return {name: decode_field(value, path.child(None, name))}
+
+    return decode
+
+
+def _shape_decoder(message: Descriptor) -> Decode:
+    """The decoder of a union whose members are told apart by the type of the JSON value."""
+    oneof = options.union(message)
+    assert oneof is not None
+    union = options.union_options(oneof)
+    by_type: dict[type, Decode] = {}
+    for field in oneof.fields:
+        json_type = _json_type(field)
+        if not (json_type is dict and union.tag):
+            by_type[json_type] = _chosen_by_shape(field)
+    if float in by_type:
+        by_type.setdefault(int, by_type[float])
+    if union.tag:
+        by_type[dict] = _tagged_filler([field for field in oneof.fields if _json_type(field) is dict], union, {})
+    expected = _expected_of_union(oneof.fields)
+
+    def decode(value: Any, path: Path) -> Any:
+        decode_value = by_type.get(type(value))
+        if decode_value is None:
+            raise faults.invalid_type(path, expected, value)
+        if path.depth > options.MAX_DEPTH:
+            raise faults.too_deep(path)
+        return decode_value(value, path)
+
+    return decode
+
+
+def _chosen_by_shape(field: FieldDescriptor) -> Decode:
+    name, decode_field = field.name, _field_decoder(field)
+
+    def decode(value: Any, path: Path) -> Any:
+        return {name: decode_field(value, path.child(None, name))}
+
+    return decode
+
+
+_JSON_TYPES: dict[int, type] = {
+    FieldDescriptor.TYPE_STRING: str,
+    FieldDescriptor.TYPE_ENUM: str,
+    FieldDescriptor.TYPE_INT64: int,
+    FieldDescriptor.TYPE_DOUBLE: float,
+    FieldDescriptor.TYPE_BOOL: bool,
+}
+
+
+def _json_type(field: FieldDescriptor) -> type:
+    """The type of the JSON value that a union's member appears as."""
+    message = field.message_type
+    if message is None:
+        return _JSON_TYPES[field.type]
+    is_list = options.shape(message).bare and message.fields[0].is_repeated and not options.is_map(message.fields[0])
+    return list if is_list else dict
+
+
+# What errors say was expected.
+
+
+def _expected(field: FieldDescriptor) -> str:
+    return f"an array of {_plural(field)}" if field.is_repeated else _expected_value(field)
+
+
+def _plural(field: FieldDescriptor) -> str:
+    if field.message_type is not None:
+        return f"{faults.noun(field.message_type)}s"
+    return faults.type_name(_JSON_TYPES[field.type]).split()[-1] + "s"
+
+
+def _expected_value(field: FieldDescriptor) -> str:
+    if field.enum_type is not None:
+        return f"one of {faults.listed(options.words(field.enum_type).values(), 'or')}"
+    return faults.type_name(_JSON_TYPES[field.type])
+
+
+def _expected_of_union(fields: Iterable[FieldDescriptor]) -> str:
+    phrases: dict[type, str] = {}
+    for field in fields:
+        json_type = _json_type(field)
+        if field.enum_type is not None:
+            phrases[json_type] = faults.listed(options.words(field.enum_type).values(), "or")
+        elif json_type is list:
+            phrases[list] = f"array of {_plural(options.message_of(field).fields[0])}"
+        else:
+            phrases[json_type] = faults.type_name(json_type).split()[-1]
+    ordered = [phrases[each] for each in (dict, str, int, float, bool, list) if each in phrases]
+    return f"one of {faults.article(' or '.join(ordered))}"

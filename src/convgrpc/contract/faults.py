@@ -1,0 +1,223 @@
+"""The faults of a request, in the API's own words, and the path to the value at fault.
+
+A path is a linked tuple that grows downwards, so that a request without faults never spells one.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from convgrpc.contract import options
+from convgrpc.errors import ConvgrpcError, failure
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+_TYPE_WORDS = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    dict: "an object",
+    list: "an array",
+    type(None): "null",
+}
+
+
+class Path(NamedTuple):
+    """Where a value stands: the path to what holds it, its own step there, and how deep that is.
+
+    The step is a key or an index. It may differ between JSON and the message (`step` and `field`), and is None where
+    the one has a level that the other does not. The depth is that of the JSON.
+    """
+
+    parent: "Path | None"
+    step: str | int | None
+    field: str | int | None
+    depth: int
+
+    def child(self, step: str | int | None, field: str | int | None) -> "Path":
+        return Path(self, step, field, self.depth + (step is not None))
+
+    def key(self, key: str | int) -> "Path":
+        """The path of a value that has the same step in JSON and in the message."""
+        return Path(self, key, key, self.depth + 1)
+
+    @property
+    def param(self) -> str:
+        """The path as REST spells it: `items[0].content[1].text`."""
+        return _spelled(path.step for path in self._from_root())
+
+    @property
+    def proto(self) -> str:
+        """The path in the request message: `items[0].message.content[1].input_text.text`."""
+        return _spelled(path.field for path in self._from_root())
+
+    def _from_root(self) -> list["Path"]:
+        steps: list[Path] = []
+        path: Path | None = self
+        while path is not None:
+            steps.append(path)
+            path = path.parent
+        return steps[::-1]
+
+
+ROOT = Path(None, None, None, 0)
+
+
+def _spelled(steps: Iterable[str | int | None]) -> str:
+    spelled = ""
+    for step in steps:
+        if isinstance(step, int):
+            spelled += f"[{step}]"
+        elif step is not None:
+            spelled += f".{step}" if spelled else step
+    return spelled
+
+
+def type_name(json_type: type) -> str:
+    """What errors call the type of a JSON value: "a string"."""
+    return _TYPE_WORDS[json_type]
+
+
+def elided(text: str) -> str:
+    """A value as errors quote it: whole, unless it is long."""
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-3:]}"
+
+
+def supported(field: FieldDescriptor) -> list[str]:
+    """The JSON words of an enum field that callers may send, as errors list them."""
+    return list(options.field_options(field).words) or list(options.words(options.enum_of(field)).values())
+
+
+def noun(message: Descriptor) -> str:
+    """What errors call a message, without its article: "input item"."""
+    return options.shape(message).noun or "object"
+
+
+def article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+
+def listed(values: Iterable[str], conjunction: str = "and") -> str:
+    """Quoted values as a list in prose: "'a', 'b', and 'c'"."""
+    quoted = [f"'{value}'" for value in values]
+    if len(quoted) < 3:
+        return f" {conjunction} ".join(quoted)
+    return ", ".join(quoted[:-1]) + f", {conjunction} {quoted[-1]}"
+
+
+def _fault(reason: ErrorReason.ValueType, path: Path, message: str) -> ConvgrpcError:
+    return failure(reason, message, param=path.param or None, field=path.proto or None)
+
+
+def invalid_type(path: Path, expected: str, value: Any) -> ConvgrpcError:
+    name = f"for '{path.param}'" if path.param else "of the request body"
+    got = type_name(type(value))
+    if value is None and expected in _SCALARS:
+        got = "an object"
+    message = f"Invalid type {name}: expected {expected}, but got {got} instead."
+    return _fault(ErrorReason.ERROR_REASON_INVALID_TYPE, path, message)
+
+
+_SCALARS = frozenset(_TYPE_WORDS[scalar] for scalar in (str, bool, int, float))
+
+
+def unsupported_value(path: Path, value: str, supported: Iterable[str]) -> ConvgrpcError:
+    message = f"Invalid value: '{value}'. Supported values are: {listed(supported)}."
+    return _fault(ErrorReason.ERROR_REASON_INVALID_VALUE, path, message)
+
+
+def invalid_value(path: Path, value: str, expected: str) -> ConvgrpcError:
+    message = f"Invalid '{path.param}': '{value}'. Expected {expected}."
+    return _fault(ErrorReason.ERROR_REASON_INVALID_VALUE, path, message)
+
+
+def missing(path: Path) -> ConvgrpcError:
+    message = f"Missing required parameter: '{path.param}'."
+    return _fault(ErrorReason.ERROR_REASON_MISSING_REQUIRED_PARAMETER, path, message)
+
+
+def unknown(path: Path) -> ConvgrpcError:
+    return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, f"Unknown parameter: '{path.param}'.")
+
+
+def array_too_long(path: Path, limit: int, length: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': array too long. Expected an array with maximum length {limit}, "
+        f"but got an array with length {length} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_ARRAY_ABOVE_MAX_LENGTH, path, message)
+
+
+def array_too_short(path: Path, limit: int, length: int) -> ConvgrpcError:
+    empty = length == 0
+    message = (
+        f"Invalid '{path.param}': {'empty array' if empty else 'array too short'}. Expected an array with minimum "
+        f"length {limit}, but got an {'empty array' if empty else f'array with length {length}'} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_EMPTY_ARRAY, path, message)
+
+
+def string_too_long(path: Path, limit: int, length: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': string too long. Expected a string with maximum length {limit}, "
+        f"but got a string with length {length} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_STRING_ABOVE_MAX_LENGTH, path, message)
+
+
+def string_too_short(path: Path, limit: int, length: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': {'empty string' if length == 0 else 'string too short'}. Expected a string with "
+        f"minimum length {limit}, but got {'an empty string' if length == 0 else f'a string with length {length}'} "
+        "instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_STRING_BELOW_MIN_LENGTH, path, message)
+
+
+def integer_too_large(path: Path, limit: int, value: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': integer above maximum value. Expected a value <= {limit}, but got {value} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_INTEGER_ABOVE_MAX_VALUE, path, message)
+
+
+def integer_too_small(path: Path, limit: int, value: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': integer below minimum value. Expected a value >= {limit}, but got {value} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_INTEGER_BELOW_MIN_VALUE, path, message)
+
+
+def too_many_properties(path: Path, limit: int, count: int) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': too many properties. Expected an object with at most {limit} properties, "
+        f"but got an object with {count} properties instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_OBJECT_ABOVE_MAX_PROPERTIES, path, message)
+
+
+def property_name_too_long(path: Path, limit: int, name: str) -> ConvgrpcError:
+    message = (
+        f"Invalid property name in '{path.param}': '{name[:3]}...{name[-3:]}' is too long. Expected a string with "
+        f"maximum length {limit}, but got a string with length {len(name)} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_PROPERTY_NAME_ABOVE_MAX_LENGTH, path.key(name), message)
+
+
+def too_deep(path: Path) -> ConvgrpcError:
+    message = f"Invalid request: objects or arrays are nested too deeply. Expected at most {options.MAX_DEPTH} levels."
+    return _fault(ErrorReason.ERROR_REASON_NESTING_TOO_DEEP, path, message)
+
+
+def invalid_json() -> ConvgrpcError:
+    message = (
+        "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. (Common errors "
+        "include trailing commas, missing closing brackets, missing quotation marks, etc.)"
+    )
+    return failure(ErrorReason.ERROR_REASON_INVALID_JSON, message)
+
+
+def invalid_message(full_name: str) -> ConvgrpcError:
+    message = f"Invalid message: failed to parse the bytes of the request as {full_name}."
+    return failure(ErrorReason.ERROR_REASON_INVALID_MESSAGE, message)

@@ -1,0 +1,47 @@
+"""The contract's methods: their names, their messages, and their REST routes as `google.api.http` gives them."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+_VERBS = ("get", "post", "put", "patch", "delete")
+
+
+class Method(NamedTuple):
+    """One RPC: its path over gRPC, its messages, and its verb and path template over HTTP."""
+
+    service: str
+    name: str
+    request: type[Message]
+    response: type[Message]
+    fields: Mapping[str, FieldDescriptor]
+    verb: str
+    template: str
+
+    @property
+    def path(self) -> str:
+        """The method's path over gRPC."""
+        return f"/{self.service}/{self.name}"
+
+
+def methods(services: Iterable[ServiceDescriptor]) -> list[Method]:
+    """The methods of services, in the order of the contract."""
+    return [_method(method) for service in services for method in service.methods]
+
+
+def _method(method: MethodDescriptor) -> Method:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = next(verb for verb in _VERBS if rule.HasField(verb))
+    return Method(
+        service=method.containing_service.full_name,
+        name=method.name,
+        request=GetMessageClass(method.input_type),
+        response=GetMessageClass(method.output_type),
+        fields=method.input_type.fields_by_name,
+        verb=verb.upper(),
+        template=getattr(rule, verb),
+    )

@@ -1,0 +1,126 @@
+"""The contract's own options, read off descriptors.
+
+The options of a field are looked up by its descriptor alone, so that a contract with one more kind, field or word needs
+no code.
+"""
+
+from typing import TypeAlias
+
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, EnumValueDescriptor, FieldDescriptor, OneofDescriptor
+
+from convgrpc.options.v1 import json_pb2
+
+MAX_DEPTH = 64
+"""How deeply messages, and the values of free-form JSON, may be nested.
+
+Protobuf parsers stop at 100 levels, and what one request stores another answer nests a few levels deeper.
+"""
+
+
+Field: TypeAlias = json_pb2.Field
+Kind: TypeAlias = json_pb2.Kind
+Union: TypeAlias = json_pb2.Union
+
+
+def shape(message: Descriptor) -> json_pb2.Shape:
+    return message.GetOptions().Extensions[json_pb2.shape]
+
+
+def field_options(field: FieldDescriptor) -> json_pb2.Field:
+    return field.GetOptions().Extensions[json_pb2.field]
+
+
+def kind(field: FieldDescriptor) -> json_pb2.Kind | None:
+    """What the service does with a member of a union of kinds; None for any other field."""
+    options = field.GetOptions()
+    return options.Extensions[json_pb2.kind] if options.HasExtension(json_pb2.kind) else None
+
+
+def union_options(oneof: OneofDescriptor) -> json_pb2.Union:
+    return oneof.GetOptions().Extensions[json_pb2.union]
+
+
+def union(message: Descriptor) -> OneofDescriptor | None:
+    """The message's union: its only oneof that is more than the presence of an optional field."""
+    unions = [oneof for oneof in message.oneofs if oneof.GetOptions().HasExtension(json_pb2.union)]
+    if len(unions) > 1:
+        raise ValueError(f"{message.full_name} has more than one union")
+    return unions[0] if unions else None
+
+
+def is_required(field: FieldDescriptor) -> bool:
+    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED in behaviors
+
+
+def message_of(field: FieldDescriptor) -> Descriptor:
+    """The type of a field that holds messages."""
+    assert field.message_type is not None, field.full_name
+    return field.message_type
+
+
+def enum_of(field: FieldDescriptor) -> EnumDescriptor:
+    """The type of a field that holds enum values."""
+    assert field.enum_type is not None, field.full_name
+    return field.enum_type
+
+
+def holder(field: FieldDescriptor) -> Descriptor:
+    """The message that a field belongs to."""
+    assert field.containing_type is not None, field.full_name
+    return field.containing_type
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def map_value(field: FieldDescriptor) -> FieldDescriptor:
+    """The field that stands for a map's values."""
+    return message_of(field).fields_by_name["value"]
+
+
+def plain_fields(message: Descriptor) -> list[FieldDescriptor]:
+    """The message's fields, but for the members of its union."""
+    oneof = union(message)
+    members = {member.number for member in oneof.fields} if oneof else set()
+    return [field for field in message.fields if field.number not in members]
+
+
+def word(value: EnumValueDescriptor) -> str:
+    """The JSON word of an enum value."""
+    options = value.GetOptions()
+    if options.HasExtension(json_pb2.word):
+        return options.Extensions[json_pb2.word]
+    prefix = value.type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return value.name.removeprefix(prefix).lower()
+
+
+def words(enum: EnumDescriptor) -> dict[int, str]:
+    """The JSON words of an enum by number; the zero value, which means "not given", has none."""
+    return {value.number: word(value) for value in enum.values if value.number != 0}
+
+
+def text_parts(enum: EnumDescriptor) -> dict[str, str]:
+    """The content part that a plain string stands for, by the JSON word of the enum value that says so."""
+    return {
+        word(value): value.GetOptions().Extensions[json_pb2.text_part]
+        for value in enum.values
+        if value.GetOptions().HasExtension(json_pb2.text_part)
+    }
+
+
+def tag_field(member: FieldDescriptor) -> FieldDescriptor | None:
+    """The enum, in a union member's message, that keeps which of the member's several tags was used."""
+    if member.message_type is None:
+        return None
+    return next((field for field in member.message_type.fields if field_options(field).tag), None)
+
+
+def tags(member: FieldDescriptor) -> dict[str, int]:
+    """The tags of a union member, with the value of its tag field for each (0 where it has none)."""
+    field = tag_field(member)
+    if field is None:
+        return {member.name: 0}
+    return {text: number for number, text in words(enum_of(field)).items()}

@@ -1,0 +1,116 @@
+"""HTTP requests to methods: which RPC a verb and a path mean, and the JSON value of its request message."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from convgrpc.contract import faults
+from convgrpc.contract.faults import ROOT
+from convgrpc.contract.methods import Method
+from convgrpc.errors import failure
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+_MAX_QUERY_FIELDS = 100
+_INDEX = re.compile(r"\[\d*\]$")
+_INTEGER = re.compile(r"[+-]?\d{1,30}")
+_BOOLEANS = {"true": True, "false": False}
+
+
+class Match(NamedTuple):
+    """The method that a request means, and the fields of its request message that the path gives."""
+
+    method: Method
+    params: Mapping[str, str]
+
+
+class _Route(NamedTuple):
+    pattern: re.Pattern[str]
+    by_verb: dict[str, Method]
+
+
+class Routes:
+    """Finds the method that an HTTP request means."""
+
+    def __init__(self, methods: Iterable[Method]) -> None:
+        by_template: dict[str, dict[str, Method]] = {}
+        for method in methods:
+            by_template.setdefault(method.template, {})[method.verb] = method
+        self._routes = [_Route(_pattern(template), by_verb) for template, by_verb in by_template.items()]
+
+    def match(self, verb: str, path: str) -> Match:
+        """The method for a verb and a path in which escapes are still in place.
+
+        Raises NotFound for an unknown path, and Unimplemented for a path without that verb.
+        """
+        for route in self._routes:
+            found = route.pattern.fullmatch(path)
+            if found:
+                method = route.by_verb.get(verb)
+                if method is None:
+                    raise method_not_allowed(verb, path, route.by_verb)
+                return Match(method, {name: unquote(value) for name, value in found.groupdict().items()})
+        raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path})")
+
+
+def method_not_allowed(verb: str, path: str, allowed: Iterable[str]) -> Exception:
+    message = f"Not allowed to {verb} on {path}. (HINT: Perhaps you meant to use {' or '.join(allowed)}?)"
+    return failure(ErrorReason.ERROR_REASON_METHOD_NOT_ALLOWED, message)
+
+
+def request_value(match: Match, query: str, body: Any) -> dict[str, Any]:
+    """The JSON value of the request message that path, query string and parsed body make together.
+
+    Raises InvalidArgument for a body that is no object, and for keys that are none of the message's fields or are the
+    path's to give.
+    """
+    if type(body) is not dict:
+        raise faults.invalid_type(ROOT, "an object", body)
+    for name in body:
+        if name in match.params:
+            raise faults.unknown(ROOT.key(name))
+    return {**body, **_query_value(match, query), **match.params}
+
+
+def _query_value(match: Match, query: str) -> dict[str, Any]:
+    """The fields that a query string gives. A repeated field may be spelled `name`, `name[]` or `name[0]`."""
+    value: dict[str, Any] = {}
+    for name, text in _query_pairs(query):
+        field = _query_field(match.method, name)
+        if field is None or field.name in match.params:
+            raise faults.unknown(ROOT.key(name))
+        if field.is_repeated:
+            value.setdefault(field.name, []).append(_typed(field, text))
+        else:
+            value[field.name] = _typed(field, text)
+    return value
+
+
+def _query_pairs(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+    except ValueError:
+        message = f"Invalid query string: expected at most {_MAX_QUERY_FIELDS} parameters."
+        raise failure(ErrorReason.ERROR_REASON_OBJECT_ABOVE_MAX_PROPERTIES, message) from None
+
+
+def _query_field(method: Method, name: str) -> FieldDescriptor | None:
+    field = method.fields.get(_INDEX.sub("", name))
+    if field is None or field.message_type is not None or (name != field.name and not field.is_repeated):
+        return None
+    return field
+
+
+def _typed(field: FieldDescriptor, text: str) -> Any:
+    """The JSON value that a text stands for; the text itself where it is not of the field's type."""
+    if field.type == FieldDescriptor.TYPE_INT64 and _INTEGER.fullmatch(text):
+        return int(text)
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return _BOOLEANS.get(text, text)
+    return text
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(template)))

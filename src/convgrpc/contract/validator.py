@@ -1,0 +1,305 @@
+"""What the contract asks of a message, whichever transport it came by: a check for each message type, compiled from its
+descriptor.
+
+Checks cover presence, known enum values, lengths, ranges, patterns, ids, the well-formedness of free-form JSON, and
+depth. Scalars without presence cannot be seen to be missing in a message: only the decoder can tell.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from math import isfinite
+from typing import Any, TypeAlias
+
+import orjson
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.message import Message
+
+from convgrpc.contract import faults, options
+from convgrpc.contract.faults import ROOT, Path
+
+MAX_STRING_LENGTH = 10_485_760
+"""How many characters a string may have where the contract sets no limit of its own."""
+
+MAX_ARRAY_LENGTH = 262_144
+"""How many elements an array, and entries a map, may have where the contract sets no limit of its own."""
+
+Check: TypeAlias = Callable[[Any, Path, bool], None]
+"""Checks the value at a path. The flag says that it is part of an item sent with its id: one that is being replayed,
+which may hold what only the API itself produces."""
+
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_MAX_ID_LENGTH = 128
+
+
+def validate(message: Message) -> None:
+    """Raises InvalidArgument, naming the field at fault, unless the message is as the contract asks."""
+    _checker(message.DESCRIPTOR)(message, ROOT, False)
+
+
+@cache
+def _checker(message: Descriptor) -> Check:
+    shape = options.shape(message)
+    if shape.json_text:
+        return _json_text_check(message.fields[0].name)
+    oneof = options.union(message)
+    checks = [_field_check(field, bare=shape.bare) for field in options.plain_fields(message)]
+    if oneof:
+        checks.append(_union_check(oneof, bare=shape.bare))
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if path.depth > options.MAX_DEPTH:
+            raise faults.too_deep(path)
+        for each in checks:
+            each(value, path, replayed)
+
+    return check
+
+
+def _json_text_check(name: str) -> Check:
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        text = getattr(value, name)
+        if len(text) > MAX_STRING_LENGTH:
+            raise faults.string_too_long(path, MAX_STRING_LENGTH, len(text))
+        try:
+            parsed = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise faults.invalid_value(path, faults.elided(text), "JSON text") from None
+        _check_depth(parsed, path)
+
+    return check
+
+
+def _check_depth(value: Any, path: Path) -> None:
+    if path.depth > options.MAX_DEPTH:
+        raise faults.too_deep(path)
+    inner = value.values() if type(value) is dict else value if type(value) is list else ()
+    for each in inner:
+        if type(each) is dict or type(each) is list:
+            _check_depth(each, path.key(0))
+
+
+# Fields: presence, then the values.
+
+
+def _field_check(field: FieldDescriptor, *, bare: bool = False) -> Check:
+    name = field.name
+    step = None if bare else name
+    check_values = _values_check(field)
+    absent = _absence_check(field)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if absent(value):
+            raise _missing(field, path.child(step, name))
+        if not field.has_presence or value.HasField(name):
+            check_values(getattr(value, name), path.child(step, name), replayed)
+
+    return check
+
+
+def _values_check(field: FieldDescriptor) -> Check:
+    if options.is_map(field):
+        return _map_check(field)
+    if field.is_repeated:
+        return _list_check(field)
+    rules = options.field_options(field)
+    is_wrapped = field.message_type is not None and bool(rules.min_items or rules.max_items)
+    return _wrapped_list_check(field) if is_wrapped else _value_check(field)
+
+
+def _absence_check(field: FieldDescriptor) -> Callable[[Any], bool]:
+    name = field.name
+    if not options.is_required(field) or field.is_repeated:
+        return lambda value: False
+    if field.message_type is not None:
+        return lambda value: not value.HasField(name)
+    if field.enum_type is not None:
+        return lambda value: not getattr(value, name)
+    return lambda value: False
+
+
+def _missing(field: FieldDescriptor, path: Path) -> Exception:
+    rules = options.field_options(field)
+    if rules.faults_at_parent:
+        return faults.unsupported_value(path.parent or path, "", faults.supported(field))
+    return faults.missing(path)
+
+
+def _list_check(field: FieldDescriptor) -> Check:
+    element = _value_check(field)
+    check_length = _length_check(options.field_options(field))
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        check_length(value, path, replayed)
+        for index, each in enumerate(value):
+            element(each, path.key(index), replayed)
+
+    return check
+
+
+def _length_check(rules: options.Field) -> Check:
+    most, least = rules.max_items or MAX_ARRAY_LENGTH, rules.min_items
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if len(value) > most:
+            raise faults.array_too_long(path, most, len(value))
+        if len(value) < least:
+            raise faults.array_too_short(path, least, len(value))
+
+    return check
+
+
+def _map_check(field: FieldDescriptor) -> Check:
+    value_field = options.map_value(field)
+    rules = options.field_options(field)
+    most = rules.max_items or MAX_ARRAY_LENGTH
+    longest_key = rules.max_key_length or MAX_STRING_LENGTH
+    element = _string_check(rules) if value_field.message_type is None else _value_check(value_field)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if len(value) > most:
+            raise faults.too_many_properties(path, most, len(value))
+        for key, each in value.items():
+            if len(key) > longest_key:
+                raise faults.property_name_too_long(path, longest_key, key)
+            element(each, path.key(key), replayed)
+
+    return check
+
+
+def _value_check(field: FieldDescriptor) -> Check:
+    rules = options.field_options(field)
+    match field.type:
+        case FieldDescriptor.TYPE_MESSAGE:
+            message = options.message_of(field)
+            return lambda value, path, replayed: _checker(message)(value, path, replayed)
+        case FieldDescriptor.TYPE_ENUM:
+            return _enum_check(field)
+        case FieldDescriptor.TYPE_STRING:
+            return _string_check(rules)
+        case FieldDescriptor.TYPE_INT64:
+            return _integer_check(rules)
+        case FieldDescriptor.TYPE_DOUBLE:
+            return _check_decimal
+    return _unchecked
+
+
+def _wrapped_list_check(field: FieldDescriptor) -> Check:
+    """Checks a field that holds a bare list: the field's limits are those of the list."""
+    wrapped = options.message_of(field).fields[0].name
+    check_length, check_message = _length_check(options.field_options(field)), _value_check(field)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        check_length(getattr(value, wrapped), path.child(None, wrapped), replayed)
+        check_message(value, path, replayed)
+
+    return check
+
+
+def _string_check(rules: options.Field) -> Check:
+    longest, shortest = rules.max_length or MAX_STRING_LENGTH, rules.min_length
+    pattern = re.compile(rules.pattern) if rules.pattern else None
+
+    def check(value: str, path: Path, replayed: bool) -> None:
+        if len(value) > longest:
+            raise faults.string_too_long(path, longest, len(value))
+        if len(value) < shortest:
+            raise faults.string_too_short(path, shortest, len(value))
+        if pattern and not pattern.fullmatch(value):
+            raise faults.invalid_value(
+                path, faults.elided(value), f"a string that matches the pattern '{rules.pattern}'"
+            )
+
+    return check
+
+
+def _integer_check(rules: options.Field) -> Check:
+    least = rules.minimum if rules.HasField("minimum") else None
+    most = rules.maximum if rules.HasField("maximum") else None
+
+    def check(value: int, path: Path, replayed: bool) -> None:
+        if most is not None and value > most:
+            raise faults.integer_too_large(path, most, value)
+        if least is not None and value < least:
+            raise faults.integer_too_small(path, least, value)
+
+    return check
+
+
+def _check_decimal(value: float, path: Path, replayed: bool) -> None:
+    if not isfinite(value):
+        raise faults.invalid_value(path, str(value), "a finite number")
+
+
+def _unchecked(value: Any, path: Path, replayed: bool) -> None:
+    """Accepts any value."""
+
+
+def _enum_check(field: FieldDescriptor) -> Check:
+    words = options.words(options.enum_of(field))
+    rules = options.field_options(field)
+    supported = faults.supported(field)
+    unprompted = set(rules.words) or set(words.values())
+    optional = not field.is_repeated
+
+    def check(value: int, path: Path, replayed: bool) -> None:
+        if value == 0 and optional:
+            return
+        word = words.get(value)
+        if word is None or not (replayed or word in unprompted):
+            blamed = path.parent if rules.faults_at_parent and path.parent else path
+            raise faults.unsupported_value(blamed, word or str(value), supported)
+
+    return check
+
+
+# Unions: one member set, and what kinds of items ask of ids.
+
+
+def _union_check(oneof: OneofDescriptor, *, bare: bool) -> Check:
+    name, tag = oneof.name, options.union_options(oneof).tag
+    members = {field.name: _member_check(field, tag) for field in oneof.fields}
+    has_kinds = any(options.kind(field) for field in oneof.fields)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        member = value.WhichOneof(name)
+        if member is None:
+            raise faults.missing(path if bare else path.child(tag, name))
+        if has_kinds:
+            replayed = value.HasField("id")
+        members[member](value, path, replayed)
+
+    return check
+
+
+def _member_check(field: FieldDescriptor, tag: str) -> Check:
+    name = field.name
+    kind = options.kind(field)
+    kept = options.tag_field(field)
+    needs_tag = kept is not None and name not in options.tags(field)
+    element = _value_check(field)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if kind:
+            _check_id(kind, value, path)
+        member, inner = getattr(value, name), path.child(None, name)
+        if needs_tag and kept and not getattr(member, kept.name):
+            raise faults.missing(inner.child(tag, kept.name))
+        element(member, inner, replayed)
+
+    return check
+
+
+def _check_id(kind: options.Kind, item: Any, path: Path) -> None:
+    if not item.HasField("id"):
+        if kind.id_required:
+            raise faults.missing(path.key("id"))
+        return
+    prefix = kind.accepted_prefix or kind.id_prefix
+    if not item.id.startswith(prefix):
+        raise faults.invalid_value(path.key("id"), faults.elided(item.id), f"an ID that begins with '{prefix}'")
+    if not _ID.fullmatch(item.id):
+        expected = "an ID that contains letters, numbers, underscores, or dashes"
+        raise faults.invalid_value(path.key("id"), faults.elided(item.id), expected)
+    if len(item.id) > _MAX_ID_LENGTH:
+        raise faults.string_too_long(path.key("id"), _MAX_ID_LENGTH, len(item.id))

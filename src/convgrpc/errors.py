@@ -1,0 +1,185 @@
+"""Every failure a caller can see, and its form as `google.rpc.Status`.
+
+ConvgrpcError
+├── InvalidArgument      the request is at fault: repeating it as it is cannot help
+├── NotFound             what the request names does not exist
+├── Unimplemented        the contract has it, this server does not
+├── ResourceExhausted    a limit was reached: of size, for good; of load, for now
+├── Unavailable          the server cannot do it now: repeat it later
+├── DeadlineExceeded     time ran out
+└── InternalError        the server is at fault
+
+Each `ErrorReason` of the contract says, as an option, how it is reported by gRPC and by REST. Messages are in the words
+of the hosted API, so that clients which read them find what they expect.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from convgrpc.options.v1 import reason_pb2
+from convgrpc.v1 import error_reason_pb2
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+DOMAIN = "convgrpc"
+
+# A status travels in HTTP/2 trailers, where some gRPC stacks stop reading at 8 KiB, and each byte of the message may
+# take three there.
+_MAX_MESSAGE_BYTES = 1_500
+_MAX_PATH_BYTES = 500
+
+
+class Report(NamedTuple):
+    """How a reason is reported: the gRPC status code, the HTTP status, and the `type` and `code` of the REST error."""
+
+    grpc: int
+    http: int
+    type: str
+    code: str | None
+
+
+def _reports() -> Mapping[int, Report]:
+    reports = {}
+    for value in error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"].values:
+        option = value.GetOptions().Extensions[reason_pb2.reason]
+        reports[value.number] = Report(option.grpc, option.http, option.type, option.code or None)
+    return reports
+
+
+REPORTS = _reports()
+
+
+class ConvgrpcError(Exception):
+    """A failure that a caller can see.
+
+    `reason` says what went wrong, `message` says it in words, `param` names the field at fault as REST spells it and
+    `field` names it by its path in the request message.
+    """
+
+    def __init__(
+        self, reason: ErrorReason.ValueType, message: str, *, param: str | None = None, field: str | None = None
+    ) -> None:
+        self.reason = reason
+        self.message = _clipped(message, _MAX_MESSAGE_BYTES)
+        self.param = None if param is None else _clipped(param, _MAX_PATH_BYTES)
+        self.field = self.param if field is None else _clipped(field, _MAX_PATH_BYTES)
+        super().__init__(self.message)
+
+    @property
+    def report(self) -> Report:
+        """How this failure is reported by gRPC and by REST."""
+        return REPORTS[self.reason]
+
+
+class InvalidArgument(ConvgrpcError):
+    """The request is at fault: repeating it as it is cannot help."""
+
+
+class NotFound(ConvgrpcError):
+    """What the request names does not exist."""
+
+
+class Unimplemented(ConvgrpcError):
+    """The contract has it, this server does not."""
+
+
+class ResourceExhausted(ConvgrpcError):
+    """A limit was reached: of size, for good; of load, for now."""
+
+
+class Unavailable(ConvgrpcError):
+    """The server cannot do it now: repeat it later."""
+
+
+class DeadlineExceeded(ConvgrpcError):
+    """Time ran out. A write may have happened all the same."""
+
+
+class InternalError(ConvgrpcError):
+    """The server is at fault. Its log has the details, under the request id."""
+
+
+CLASSES: Mapping[int, type[ConvgrpcError]] = {
+    code_pb2.INVALID_ARGUMENT: InvalidArgument,
+    code_pb2.NOT_FOUND: NotFound,
+    code_pb2.UNIMPLEMENTED: Unimplemented,
+    code_pb2.RESOURCE_EXHAUSTED: ResourceExhausted,
+    code_pb2.UNAVAILABLE: Unavailable,
+    code_pb2.DEADLINE_EXCEEDED: DeadlineExceeded,
+    code_pb2.INTERNAL: InternalError,
+}
+
+
+def failure(
+    reason: ErrorReason.ValueType, message: str, *, param: str | None = None, field: str | None = None
+) -> ConvgrpcError:
+    """The exception for a reason, of the class that its gRPC status code calls for."""
+    return CLASSES[REPORTS[reason].grpc](reason, message, param=param, field=field)
+
+
+def conversation_not_found(conversation_id: str) -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_CONVERSATION_NOT_FOUND, f"Conversation with id '{conversation_id}' not found."
+    )
+
+
+def item_not_found(item_id: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found in conversation.")
+
+
+def referenced_item_not_found(item_id: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found.")
+
+
+def cursor_not_found(item_id: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_CURSOR_NOT_FOUND, f"No item found with id '{item_id}'", param="after")
+
+
+def item_already_in_conversation() -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param="items")
+
+
+def overloaded() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_OVERLOADED, "The server has too much to do. Nothing was stored; please retry later."
+    )
+
+
+def store_unavailable() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, "The server's database refused the request. Please retry later."
+    )
+
+
+def deadline_exceeded() -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "The deadline of the request has passed.")
+
+
+def internal_error() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_INTERNAL,
+        "The server had an error while processing your request. Its log has the details under the request id.",
+    )
+
+
+def to_status(error: ConvgrpcError, request_id: str) -> status_pb2.Status:
+    """The failure as gRPC carries it."""
+    name = ErrorReason.Name(error.reason)
+    info = error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN)
+    status = status_pb2.Status(code=error.report.grpc, message=error.message)
+    if error.param is not None:
+        info.metadata["param"] = error.param
+    status.details.add().Pack(info)
+    if error.field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message, reason=name
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    return status
+
+
+def _clipped(text: str, limit: int) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore") + "…"

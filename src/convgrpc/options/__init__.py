@@ -1,0 +1,1 @@
+"""The options that the contract is annotated with."""

@@ -1,0 +1,1 @@
+"""Messages generated from `convgrpc/options/v1/*.proto`."""

@@ -1,0 +1,1 @@
+"""The service: the RPCs, the chain every call passes, and the servers in front of it."""

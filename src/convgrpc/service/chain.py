@@ -1,0 +1,88 @@
+"""The chain that every call passes, whichever transport it came by: decode, validate, handle, encode, and make of every fault a
+`ConvgrpcError`.
+
+It knows neither grpcio nor HTTP. A transport makes a `Call` of what it received, runs it, and sends what it returns or
+raises.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from google.protobuf.message import Message
+
+from convgrpc import errors, ids
+from convgrpc.contract.methods import Method
+from convgrpc.contract.validator import validate
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_PROJECT = "default"
+
+_MAX_REQUEST_ID_LENGTH = 128
+
+
+class Context(NamedTuple):
+    """What a handler knows of a call beside its request: the project, and when it must be done (`time.monotonic()`)."""
+
+    project: str
+    deadline: float
+
+
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
+
+
+class Call(NamedTuple):
+    """A call as a transport received it.
+
+    `decode` makes the request message and raises `ConvgrpcError` where it cannot; `encode` makes the bytes of the answer;
+    `timeout` is in seconds, and None when the caller set none.
+    """
+
+    method: Method
+    decode: Callable[[], Message]
+    encode: Callable[[Message], bytes]
+    timeout: float | None
+    request_id: str
+
+
+class Chain:
+    """Runs calls with the handlers of methods, by their gRPC paths."""
+
+    def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float) -> None:
+        self._handlers = handlers
+        self._max_timeout = max_timeout
+
+    async def run(self, call: Call) -> bytes:
+        """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
+        timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
+        context = Context(DEFAULT_PROJECT, time.monotonic() + timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return call.encode(await self._handled(call, context))
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        except errors.ConvgrpcError:
+            raise
+        except Exception:
+            _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
+            raise errors.internal_error() from None
+
+    async def _handled(self, call: Call, context: Context) -> Message:
+        handler = self._handlers.get(call.method.path)
+        if handler is None:
+            message = f"Method {call.method.path} is not implemented by this version of the server."
+            raise errors.failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, message)
+        request = call.decode()
+        validate(request)
+        return await handler(request, context)
+
+
+def request_id(sent: str | None) -> str:
+    """The id of a request: the one its caller sent, where it can stand in a header and a log line, or a new one."""
+    if sent and len(sent) <= _MAX_REQUEST_ID_LENGTH and sent.isascii() and sent.isprintable():
+        return sent
+    return ids.request_id()

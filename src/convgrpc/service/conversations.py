@@ -1,0 +1,125 @@
+"""The RPCs of `convgrpc.v1.ConversationsService`. What each of them does is said in the contract."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from convgrpc import ids
+from convgrpc.contract import options
+from convgrpc.contract.defaults import fill_in
+from convgrpc.service.chain import Context, Handler
+from convgrpc.store.protocol import NewItem, Origin, Store
+from convgrpc.v1 import conversations_service_pb2
+from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
+from convgrpc.v1.conversations_service_pb2 import (
+    ConversationItemList,
+    CreateConversationRequest,
+    CreateItemsRequest,
+    DeleteConversationRequest,
+    DeleteItemRequest,
+    GetConversationRequest,
+    GetItemRequest,
+    ListItemsRequest,
+    Order,
+    UpdateConversationRequest,
+)
+from convgrpc.v1.item_pb2 import ConversationItem
+
+SERVICE = conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"]
+
+_DEFAULT_LIMIT = 20
+
+# Stubs refuse replies of more than 4 MiB unless told otherwise, and JSON is larger than protobuf.
+_MAX_PAGE_BYTES = 3_500_000
+
+
+class ConversationsService:
+    """Answers the RPCs from a store."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers, by the gRPC paths of their methods."""
+        return {f"/{SERVICE.full_name}/{method.name}": getattr(self, method.name) for method in SERVICE.methods}
+
+    async def CreateConversation(self, request: CreateConversationRequest, context: Context) -> Conversation:
+        conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()), metadata=request.metadata)
+        items = self._new_items(request.items, conversation.id)
+        data = conversation.SerializeToString()
+        await self._store.create_conversation(context.project, conversation.id, data, items, context.deadline)
+        return conversation
+
+    async def GetConversation(self, request: GetConversationRequest, context: Context) -> Conversation:
+        return Conversation.FromString(await self._store.get_conversation(context.project, request.conversation_id))
+
+    async def UpdateConversation(self, request: UpdateConversationRequest, context: Context) -> Conversation:
+        def change(data: bytes) -> bytes:
+            conversation = Conversation.FromString(data)
+            conversation.metadata.CopyFrom(request.metadata)
+            return conversation.SerializeToString()
+
+        return Conversation.FromString(
+            await self._store.update_conversation(context.project, request.conversation_id, change, context.deadline)
+        )
+
+    async def DeleteConversation(self, request: DeleteConversationRequest, context: Context) -> DeletedConversation:
+        await self._store.delete_conversation(context.project, request.conversation_id, context.deadline)
+        return DeletedConversation(id=request.conversation_id, deleted=True)
+
+    async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
+        items = self._new_items(request.items, request.conversation_id)
+        stored = await self._store.append_items(context.project, request.conversation_id, items, context.deadline)
+        return _item_list(stored, has_more=False)
+
+    async def ListItems(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
+        page = await self._store.list_items(
+            context.project,
+            request.conversation_id,
+            after=request.after if request.HasField("after") else None,
+            limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
+            descending=request.order != Order.ORDER_ASC,
+            max_bytes=_MAX_PAGE_BYTES,
+        )
+        return _item_list(page.items, has_more=page.has_more)
+
+    async def GetItem(self, request: GetItemRequest, context: Context) -> ConversationItem:
+        return ConversationItem.FromString(
+            await self._store.get_item(context.project, request.conversation_id, request.item_id)
+        )
+
+    async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:
+        return Conversation.FromString(
+            await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
+        )
+
+    def _new_items(self, items: Iterable[ConversationItem], conversation_id: str) -> list[NewItem]:
+        now = self._clock()
+        return [_new_item(item, conversation_id, now) for item in items]
+
+
+_KINDS = {
+    field.name: options.kind(field) or options.Kind()
+    for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
+}
+
+
+def _new_item(item: ConversationItem, conversation_id: str, now: float) -> NewItem:
+    """An item as it is to be stored: with an id, and with everything the contract says a stored item has."""
+    kind = _KINDS[item.WhichOneof("kind") or ""]
+    if kind.reference:
+        return NewItem(item.id, b"", Origin.REFERENCE)
+    origin = Origin.SENT if item.HasField("id") else Origin.MINTED
+    if origin is Origin.MINTED:
+        item.id = ids.item_id(kind.id_prefix, conversation_id, now)
+    fill_in(item)
+    return NewItem(item.id, item.SerializeToString(), origin)
+
+
+def _item_list(items: list[bytes], *, has_more: bool) -> ConversationItemList:
+    result = ConversationItemList(has_more=has_more)
+    for data in items:
+        result.data.add().MergeFromString(data)
+    if items:
+        result.first_id, result.last_id = result.data[0].id, result.data[-1].id
+    return result

@@ -1,0 +1,139 @@
+"""The REST front, an ASGI application: routes, bodies and query strings to calls, and answers to JSON.
+
+It calls the chain directly, in the process and on the event loop of the gRPC server.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import orjson
+from google.protobuf.message import Message
+
+from convgrpc import errors
+from convgrpc.contract import decoder, encoder
+from convgrpc.contract.methods import Method
+from convgrpc.contract.routes import Match, Routes, method_not_allowed, request_value
+from convgrpc.errors import ConvgrpcError
+from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+Scope: TypeAlias = Mapping[str, Any]
+Receive: TypeAlias = Callable[[], Any]
+Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
+Answer: TypeAlias = tuple[int, bytes]
+
+_HEALTH = "/healthz"
+
+
+class Disconnected(Exception):
+    """The client went away before its request was whole."""
+
+
+class Gateway:
+    """Answers HTTP requests by the methods that their routes mean."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        methods: Iterable[Method],
+        *,
+        max_body_bytes: int,
+        max_timeout: float,
+        is_serving: Callable[[], bool],
+    ) -> None:
+        self._chain = chain
+        self._routes = Routes(methods)
+        self._max_body_bytes = max_body_bytes
+        self._max_timeout = max_timeout
+        self._is_serving = is_serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        identity = request_id(headers.get("x-request-id"))
+        try:
+            status, body = await self._answer(scope, headers, receive, identity)
+        except ConvgrpcError as error:
+            status, body = error.report.http, envelope(error)
+        except Disconnected:
+            return
+        await _respond(send, status, body, identity)
+
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
+        verb, path = scope["method"], scope["raw_path"].decode("latin-1")
+        if path == _HEALTH:
+            return self._health(verb)
+        match = self._routes.match(verb, path)
+        body = await self._body(headers, receive)
+        decode = partial(_decode, match, scope["query_string"].decode("latin-1"), body)
+        return 200, await self._chain.run(Call(match.method, decode, encoder.dump, None, identity))
+
+    def _health(self, verb: str) -> Answer:
+        if verb not in ("GET", "HEAD"):
+            raise method_not_allowed(verb, _HEALTH, ["GET"])
+        return (200, b'{"status":"ok"}') if self._is_serving() else (503, b'{"status":"draining"}')
+
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        if int(headers.get("content-length", 0)) > self._max_body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._max_timeout):
+                body = await self._received(receive)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        if body:
+            _check_is_json(headers)
+        return body
+
+    async def _received(self, receive: Receive) -> bytes:
+        body = bytearray()
+        more = True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise Disconnected
+            body += event.get("body", b"")
+            more = event.get("more_body", False)
+            if len(body) > self._max_body_bytes:
+                raise self._too_large()
+        return bytes(body)
+
+    def _too_large(self) -> ConvgrpcError:
+        message = f"Request too large. Expected a body of at most {self._max_body_bytes} bytes."
+        return errors.failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
+
+
+def envelope(error: ConvgrpcError) -> bytes:
+    """The body of an error's REST answer."""
+    report = error.report
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": report.type, "param": error.param, "code": report.code}}
+    )
+
+
+def _decode(match: Match, query: str, body: bytes) -> Message:
+    value = decoder.parse(body) if body else {}
+    return decoder.decode(match.method.request, request_value(match, query, value))
+
+
+def _check_is_json(headers: Mapping[str, str]) -> None:
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if content_type != "application/json" or encoding != "identity":
+        got = f"'{content_type}'" if encoding == "identity" else f"content encoding '{encoding}'"
+        message = f"Unsupported content type: expected 'application/json', not compressed, but got {got}."
+        raise errors.failure(ErrorReason.ERROR_REASON_UNSUPPORTED_CONTENT_TYPE, message)
+
+
+async def _respond(send: Send, status: int, body: bytes, identity: str) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", identity.encode()),
+    ]
+    if status == 413:
+        # The rest of the body is on its way still, and not worth reading.
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,159 @@
+"""The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+import uvicorn
+
+from convgrpc.contract.methods import methods
+from convgrpc.service import conversations
+from convgrpc.service.chain import Chain
+from convgrpc.service.conversations import ConversationsService
+from convgrpc.service.gateway import Gateway
+from convgrpc.service.grpc_server import GrpcServer
+from convgrpc.settings import Address, Settings
+from convgrpc.store.protocol import Store
+from convgrpc.store.sqlite import SqliteStore
+from convgrpc.v1 import input_tokens_service_pb2
+
+_BACKLOG = 1024
+
+
+class CannotListen(Exception):
+    """An address cannot be served; the message says why, for the operator."""
+
+
+class Running(NamedTuple):
+    """The addresses of a server that runs."""
+
+    grpc: Address
+    http: Address
+
+
+async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
+    """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
+
+    Raises `UnusableDatabase` and `CannotListen` before anything is served.
+    """
+    stopping = asyncio.Event()
+    with _signals(stopping):
+        async with running(settings) as addresses:
+            started(addresses)
+            await stopping.wait()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Runs a server while the context lasts."""
+    for address in (settings.grpc, settings.http):
+        _check_exposure(address, settings)
+    store = await asyncio.to_thread(SqliteStore.open, settings.db)
+    try:
+        async with _fronts(store, settings) as addresses:
+            yield addresses
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
+    service = ConversationsService(store)
+    contract = methods([conversations.SERVICE, *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values()])
+    chain = Chain(service.handlers(), max_timeout=settings.request_timeout)
+    draining = asyncio.Event()
+    grpc_server = GrpcServer(
+        chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
+    )
+    gateway = Gateway(
+        chain,
+        contract,
+        max_body_bytes=settings.max_message_bytes,
+        max_timeout=settings.request_timeout,
+        is_serving=lambda: not draining.is_set(),
+    )
+    with _listening(settings.http) as listener:
+        grpc_address = _bound(grpc_server, settings.grpc)
+        http_address = Address(settings.http.host, listener.getsockname()[1])
+        await grpc_server.start()
+        http_server = _http_server(gateway, settings)
+        serving = asyncio.create_task(http_server.serve([listener]))
+        try:
+            yield Running(grpc_address, http_address)
+        finally:
+            draining.set()
+            http_server.should_exit = True
+            await grpc_server.drain()
+            await asyncio.gather(grpc_server.stop(settings.shutdown_grace), serving)
+
+
+def _check_exposure(address: Address, settings: Settings) -> None:
+    if not address.is_loopback and not settings.insecure:
+        raise CannotListen(
+            f"{address} can be reached from other machines, and whoever reaches it may read and write everything; "
+            "use a loopback address, or --insecure if that is meant"
+        )
+
+
+def _bound(server: GrpcServer, address: Address) -> Address:
+    try:
+        return Address(address.host, server.bind(str(address)))
+    except RuntimeError:
+        raise CannotListen(f"cannot serve gRPC on {address}: the address is taken, or not this machine's") from None
+
+
+@contextmanager
+def _listening(address: Address) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address.host, address.port))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            raise CannotListen(f"cannot serve REST on {address}: {error.strerror or error}") from None
+        yield listener
+
+
+class _HttpServer(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals to `serve`, which stops both fronts together."""
+        yield
+
+
+def _http_server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
+    return _HttpServer(
+        uvicorn.Config(
+            gateway,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+        )
+    )
+
+
+@contextmanager
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

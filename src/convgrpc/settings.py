@@ -1,0 +1,71 @@
+"""What an operator can set. Each setting is a flag of `convgrpc serve` and an environment variable `CONVGRPC_…`."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Address(NamedTuple):
+    """Where a server listens: `HOST:PORT`, with an IPv6 host in brackets. Port 0 means any that is free."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Reads `HOST:PORT`. Raises ValueError, saying what is wrong with it."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not host:
+            raise ValueError(f"'{text}' is not HOST:PORT")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"'{port}' is not a port: expected a number from 0 to 65535")
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            raise ValueError(f"'{text}' is not HOST:PORT: an IPv6 host stands in brackets")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def reachable(self) -> "Address":
+        """The address at which this machine itself reaches a server that listens on all of its addresses."""
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return Address(loopback.get(self.host, self.host), self.port)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a server."""
+
+    db: str = field(default="./convgrpc.db", metadata={"help": "The SQLite database; made when it does not exist."})
+    grpc: Address = field(
+        default=Address("127.0.0.1", 50051),
+        metadata={"help": "Where gRPC is served, HOST:PORT; port 0 takes a free one."},
+    )
+    http: Address = field(
+        default=Address("127.0.0.1", 8080),
+        metadata={"help": "Where REST is served, HOST:PORT; port 0 takes a free one."},
+    )
+    insecure: bool = field(
+        default=False,
+        metadata={"help": "Serve other machines too, although everybody may then read and write everything."},
+    )
+    max_message_bytes: int = field(
+        default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}
+    )
+    request_timeout: float = field(
+        default=60.0, metadata={"help": "Seconds after which a request is given up, whatever its own deadline."}
+    )
+    shutdown_grace: float = field(
+        default=10.0,
+        metadata={"help": "Seconds that requests in flight have to finish once the server is told to stop."},
+    )
+    reflection: bool = field(default=True, metadata={"help": "Let tools such as grpcurl ask for the contract."})

@@ -1,0 +1,1 @@
+"""Where conversations and items are kept."""

@@ -1,0 +1,86 @@
+"""Moves what was committed from the write-ahead log into the database file, beside the commits."""
+
+import logging
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_PAGE_BYTES = 4096
+_PAGES_PER_ROW = 2
+"""About how many pages a changed row costs besides its data: its share of a leaf, and its entries in the indexes."""
+
+
+class Checkpoints:
+    """Copies the log in a thread of its own, and cuts it off when it grew too long all the same.
+
+    The log begins anew only when all of it was copied and nobody reads it: under steady load that may never happen by
+    itself, as writers are not held up.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, *, pages: int = 1000, max_log_bytes: int = 64 << 20
+    ) -> None:
+        self._log_path = f"{path}-wal"
+        self._connection = connection
+        self._pages = pages
+        self._max_log_bytes = max_log_bytes
+        self._cut_at = max_log_bytes
+        self._pages_written = 0
+        self._connection_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="convgrpc-checkpoints", daemon=True)
+        self._thread.start()
+
+    def committed(self, rows: int, size: int) -> None:
+        """Notes that so many rows, with so many bytes of data, were committed.
+
+        The writer calls this between two commits, so that nothing is written while the log is cut off.
+        """
+        self._pages_written += rows * _PAGES_PER_ROW + size // _PAGE_BYTES
+        if self._pages_written < self._pages:
+            return
+        self._pages_written = 0
+        log_bytes = self._log_bytes()
+        if log_bytes <= self._cut_at:
+            self._wake.set()
+        elif self._checkpoint("TRUNCATE"):
+            self._cut_at = self._max_log_bytes
+        else:
+            # Another process reads what is in the log. Trying again at every turn would hold up all writes.
+            self._cut_at = log_bytes + self._max_log_bytes
+
+    def close(self) -> None:
+        """Ends the thread and empties the log."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self._checkpoint("TRUNCATE")
+        self._connection.close()
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.path.getsize(self._log_path)
+        except OSError:
+            _log.exception("The write-ahead log is not where it was")
+            return 0
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._closing:
+                return
+            self._wake.clear()
+            self._checkpoint("PASSIVE")
+
+    def _checkpoint(self, mode: str) -> bool:
+        with self._connection_lock:
+            try:
+                (busy, _, _) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            except sqlite3.Error:
+                _log.exception("A checkpoint failed")
+                return False
+        return not busy

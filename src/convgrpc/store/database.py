@@ -1,0 +1,124 @@
+"""The database file: created, migrated, opened or refused."""
+
+import os
+import sqlite3
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
+
+_NOT_SQLITE = "it is not a SQLite database"
+_REASONS = {
+    sqlite3.SQLITE_NOTADB: _NOT_SQLITE,
+    sqlite3.SQLITE_CORRUPT: "it is corrupt",
+    sqlite3.SQLITE_BUSY: "another process is using it",
+    sqlite3.SQLITE_READONLY: "it cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+
+
+class UnusableDatabase(Exception):
+    """The database cannot be used. The message is for the person who named the file."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"Cannot use the database {path}: {why}.")
+        self.path = path
+        self.why = why
+
+
+def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    """Opens a connection that begins and ends its transactions itself, and leaves checkpoints to others."""
+    # The thread that uses a connection is not the one that opens it.
+    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    """Opens the database, which is created or migrated where needed; a file that is refused is left as it was."""
+    _check_place(path)
+    _peek(path)
+    try:
+        with ExitStack() as on_failure:
+            connection = connect(path, synchronous, busy_timeout)
+            on_failure.callback(connection.close)
+            _migrate(path, connection)
+            _enter_wal(path, connection, busy_timeout)
+            # A later version's migrations reach the file itself, where `_peek` sees them.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            on_failure.pop_all()
+            return connection
+    except sqlite3.Error as error:
+        raise UnusableDatabase(path, _REASONS.get(_code(error), str(error))) from error
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UnusableDatabase(path, "its folder does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UnusableDatabase(path, "its folder cannot be written")
+    if path.exists() and not path.is_file():
+        raise UnusableDatabase(path, "it is not a file")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise UnusableDatabase(path, "it cannot be read and written")
+
+
+def _peek(path: Path) -> None:
+    """Refuses what is certainly not ours before it is opened in earnest.
+
+    Opening in earnest writes: SQLite rolls back a journal, and copies a write-ahead log into the file. An immutable
+    file is opened without either, so it may look corrupt although it is not: that only `_migrate` can tell.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            _check(path, connection)
+    except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_NOTADB and not Path(f"{path}-journal").exists():
+            raise UnusableDatabase(path, _NOT_SQLITE) from error
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            raise UnusableDatabase(path, "it is a SQLite database of another program")
+    elif unknown := unknown_migrations(Database(connection, execute_plugins=False)):
+        raise UnusableDatabase(path, f"it was written by a newer convgrpc: {', '.join(unknown)}")
+
+
+def _migrate(path: Path, connection: sqlite3.Connection) -> None:
+    # `Migrations.apply` by itself finds out what is pending before it locks, so that two processes may both apply it.
+    connection.execute("BEGIN IMMEDIATE")
+    _check(path, connection)
+    database = Database(connection, execute_plugins=False)
+    if MIGRATIONS.pending(database):
+        MIGRATIONS.apply(database)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("COMMIT")
+
+
+def _enter_wal(path: Path, connection: sqlite3.Connection, busy_timeout: float) -> None:
+    # SQLite applies no busy timeout here, and another process may be doing the same.
+    give_up = time.monotonic() + busy_timeout
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.005)
+    if mode != "wal":
+        raise UnusableDatabase(path, "its file system does not allow a write-ahead log")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code of SQLite, or 0 for an error that is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,0 +1,70 @@
+"""The tables, and the steps by which a database of an older version gets them.
+
+Everything is found by numbers that stand for the long names: a project's and a conversation's. Numbers and positions
+are never used again (AUTOINCREMENT), so that what was deleted cannot be mistaken for what came later.
+"""
+
+import sqlite3
+from contextlib import closing
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+APPLICATION_ID = 0x436E7667
+"""Marks a SQLite file as ours: "Cnvg"."""
+
+MIGRATIONS = Migrations("convgrpc")
+
+
+@MIGRATIONS()
+def create_tables(database: Database) -> None:
+    # A blob that is large goes on in other pages: it stands last, so that the other columns are read without it.
+    statements = (
+        """
+        CREATE TABLE projects (
+            number INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE
+        ) STRICT
+        """,
+        """
+        CREATE TABLE conversations (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            project INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            data BLOB NOT NULL,
+            UNIQUE (project, id)
+        ) STRICT
+        """,
+        # Their items are still there, seen by nobody, until they are swept.
+        """
+        CREATE TABLE deleted_conversations (
+            number INTEGER PRIMARY KEY
+        ) STRICT
+        """,
+        # The position gives the order within a conversation. One id may stand in many conversations, and several times
+        # in one. `minted`: the id is of this store's making, so that all items which bear it have the same content.
+        """
+        CREATE TABLE items (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            project INTEGER NOT NULL,
+            conversation INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            minted INTEGER NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT
+        """,
+        # Each index ends with the position, as that is the rowid.
+        "CREATE INDEX items_by_conversation ON items (conversation)",
+        # `minted` before the conversation: among a million items that clients named alike, the one that counts is found
+        # at once. What is sought in one conversation is sought with `minted IN (0, 1)`.
+        "CREATE INDEX items_by_id ON items (project, id, minted, conversation)",
+    )
+    for statement in statements:
+        database.execute(statement)
+
+
+def unknown_migrations(database: Database) -> list[str]:
+    """The migrations applied to a database of which this version knows nothing."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        known = {migration.name for migration in MIGRATIONS.pending(Database(empty, execute_plugins=False))}
+    return [migration.name for migration in MIGRATIONS.applied(database) if migration.name not in known]

@@ -1,0 +1,91 @@
+"""What the service asks of a store.
+
+A store speaks serialized messages: a conversation and an item are kept as they were sent, beside the few values by
+which they are found. It decides everything that depends on what is stored (order, cursors, whether an item is there
+already) inside its own transactions, and a write is answered only once it would survive a power cut.
+
+Every method raises `convgrpc.errors.NotFound` for what does not exist in the project, and `Unavailable` when the
+database refuses. Writes raise `ResourceExhausted` when too many are waiting, and `DeadlineExceeded` when their
+deadline, a reading of `time.monotonic()`, passed before their turn came: they were then not written.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+
+class Origin(Enum):
+    """Where the id of a new item comes from."""
+
+    MINTED = "minted"
+    """This request: the id is new."""
+    SENT = "sent"
+    """The caller: the id may be that of an item that exists already."""
+    REFERENCE = "reference"
+    """The caller, who sent nothing else: the id must be that of an item that exists."""
+
+
+class NewItem(NamedTuple):
+    """An item to append: its id, its serialized message, and where the id comes from."""
+
+    id: str
+    data: bytes
+    origin: Origin
+
+
+class Page(NamedTuple):
+    """Serialized items in the order asked for, and whether more follow."""
+
+    items: list[bytes]
+    has_more: bool
+
+
+class Store(Protocol):
+    """Keeps conversations and items, apart for each project."""
+
+    async def create_conversation(
+        self, project: str, conversation_id: str, conversation: bytes, items: Sequence[NewItem], deadline: float | None
+    ) -> None:
+        """Stores a new conversation together with its first items, all or nothing."""
+
+    async def get_conversation(self, project: str, conversation_id: str) -> bytes:
+        """Returns the serialized conversation."""
+
+    async def update_conversation(
+        self, project: str, conversation_id: str, change: Callable[[bytes], bytes], deadline: float | None
+    ) -> bytes:
+        """Replaces the serialized conversation by what `change` makes of it, and returns that.
+
+        `change` may be called in another thread, and holds up all other writes. What it raises comes back to the caller.
+        """
+
+    async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
+        """Deletes a conversation with its items. Their space is reclaimed later, bit by bit."""
+
+    async def append_items(
+        self, project: str, conversation_id: str, items: Sequence[NewItem], deadline: float | None
+    ) -> list[bytes]:
+        """Appends items in the order given, all or nothing, and returns them as they were stored.
+
+        An id that was sent and is in the conversation already is refused, unless it is there only through this same
+        request. An id that this store minted stands for the item as it was first stored, and what was sent with it is
+        ignored; any other id is stored with what was sent.
+        """
+
+    async def list_items(
+        self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
+    ) -> Page:
+        """Returns up to `limit` items, and no more than `max_bytes` of them unless the first alone is larger.
+
+        `after` names the item after which the page begins; one that stands in several places is found at the last of
+        them in the direction of the walk.
+        """
+
+    async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
+        """Returns one serialized item."""
+
+    async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
+        """Removes an item from all places where it stands in the conversation; returns the serialized conversation."""
+
+    async def close(self) -> None:
+        """Finishes the writes that wait, and closes the database."""

@@ -1,0 +1,174 @@
+"""The store in one SQLite file, for one process that owns it."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from convgrpc.errors import cursor_not_found, item_not_found, store_unavailable
+from convgrpc.store import changes
+from convgrpc.store.changes import StoredConversation, find_conversation, find_item
+from convgrpc.store.checkpoints import Checkpoints
+from convgrpc.store.database import connect, open_database
+from convgrpc.store.protocol import NewItem, Page, Store
+from convgrpc.store.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
+SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
+_BEFORE_FIRST = 0
+_AFTER_LAST = 2**63 - 1
+
+
+class SqliteStore(Store):
+    """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
+
+    def __init__(self, reader: sqlite3.Connection, writer: Writer, closing_down: ExitStack) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._closing_down = closing_down
+        self._closing_lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        synchronous: str = "FULL",
+        busy_timeout: float = 5.0,
+        max_waiting_writes: int = 1024,
+        max_waiting_bytes: int = 64 << 20,
+    ) -> "SqliteStore":
+        """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
+
+        This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
+        """
+        # SQLite follows links, and puts its log beside the file itself.
+        path = Path(path).resolve()
+        with ExitStack() as stack:
+            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
+            reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
+            # A checkpoint that waits for other processes holds up the writer.
+            checkpoints = Checkpoints(path, connect(path, synchronous, min(busy_timeout, 0.1)))
+            stack.callback(checkpoints.close)
+            writer = Writer(
+                connection,
+                committed=checkpoints.committed,
+                tidy=changes.sweep,
+                max_writes=max_waiting_writes,
+                max_bytes=max_waiting_bytes,
+            )
+            stack.callback(writer.close)
+            return cls(reader, writer, stack.pop_all())
+
+    async def create_conversation(
+        self, project: str, conversation_id: str, conversation: bytes, items: Sequence[NewItem], deadline: float | None
+    ) -> None:
+        work = partial(
+            changes.create_conversation,
+            project=project,
+            conversation_id=conversation_id,
+            data=conversation,
+            items=items,
+        )
+        await self._writer.write(work, size=len(conversation) + _size(items), deadline=deadline)
+
+    async def get_conversation(self, project: str, conversation_id: str) -> bytes:
+        with self._snapshot() as connection:
+            return find_conversation(connection, project, conversation_id).data
+
+    async def update_conversation(
+        self, project: str, conversation_id: str, change: Callable[[bytes], bytes], deadline: float | None
+    ) -> bytes:
+        work = partial(changes.update_conversation, project=project, conversation_id=conversation_id, change=change)
+        return await self._writer.write(work, deadline=deadline)
+
+    async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
+        work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
+        await self._writer.write(work, deadline=deadline)
+
+    async def append_items(
+        self, project: str, conversation_id: str, items: Sequence[NewItem], deadline: float | None
+    ) -> list[bytes]:
+        work = partial(changes.append_items, project=project, conversation_id=conversation_id, items=items)
+        return await self._writer.write(work, size=_size(items), deadline=deadline)
+
+    async def list_items(
+        self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
+    ) -> Page:
+        with self._snapshot() as connection:
+            conversation = find_conversation(connection, project, conversation_id)
+            position = _AFTER_LAST if descending else _BEFORE_FIRST
+            if after is not None:
+                position = _cursor_position(connection, conversation, after, descending)
+            select = SELECT_DESCENDING if descending else SELECT_ASCENDING
+            with closing(connection.execute(select, (conversation.number, position, limit + 1))) as rows:
+                return _page(rows, limit, max_bytes)
+
+    async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
+        with self._snapshot() as connection:
+            conversation = find_conversation(connection, project, conversation_id)
+            data = find_item(connection, conversation, item_id)
+        if data is None:
+            raise item_not_found(item_id)
+        return data
+
+    async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
+        work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
+        return await self._writer.write(work, deadline=deadline)
+
+    async def close(self) -> None:
+        """Finishes the writes that wait, and closes the database. Doing it again does nothing."""
+        self._closed = True
+        await asyncio.to_thread(self._close_down)
+
+    def _close_down(self) -> None:
+        with self._closing_lock:
+            self._closing_down.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """One state of the database for several statements: the writer goes on meanwhile."""
+        if self._closed:
+            raise store_unavailable()
+        try:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.rollback()
+        except sqlite3.Error as error:
+            _log.exception("A read failed")
+            raise store_unavailable() from error
+
+
+def _size(items: Sequence[NewItem]) -> int:
+    return sum(len(item.data) for item in items)
+
+
+def _cursor_position(
+    connection: sqlite3.Connection, conversation: StoredConversation, item_id: str, descending: bool
+) -> int:
+    # The occurrence that comes last in the walk: from any other, the walk would come to this id again, without end.
+    select = changes.SELECT_FIRST_POSITION if descending else changes.SELECT_LAST_POSITION
+    (position,) = connection.execute(select, (conversation.project, item_id, conversation.number)).fetchone()
+    if position is None:
+        raise cursor_not_found(item_id)
+    return int(position)
+
+
+def _page(rows: Iterator[tuple[bytes]], limit: int, max_bytes: int) -> Page:
+    items: list[bytes] = []
+    size = 0
+    for (data,) in rows:
+        size += len(data)
+        if items and (len(items) == limit or size > max_bytes):
+            return Page(items, has_more=True)
+        items.append(data)
+    return Page(items, has_more=False)

@@ -1,0 +1,190 @@
+"""Group commit: one thread writes, and commits together what waits together."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
+
+_log = logging.getLogger(__name__)
+
+_MAX_BATCH_WRITES = 512
+_MAX_BATCH_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+class _Write(NamedTuple):
+    work: Callable[[sqlite3.Connection], Any]
+    size: int
+    deadline: float | None
+    # Gets what `work` returned, or the exception that `write` shall raise. It is read by the thread, set by the loop.
+    outcome: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs writes on one connection, in the order in which they came.
+
+    There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
+    commit how many rows were changed and how many bytes of data came with them. `tidy` does a little work, in its own
+    transaction, when no write waits, and says whether to go on; it is asked at the start and after each commit.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        committed: Callable[[int, int], None],
+        tidy: Callable[[sqlite3.Connection], bool],
+        max_writes: int = 1024,
+        max_bytes: int = 64 << 20,
+    ) -> None:
+        self._connection = connection
+        self._committed = committed
+        self._tidy = tidy
+        self._max_writes = max_writes
+        self._max_bytes = max_bytes
+        self._waiting: deque[_Write] = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
+        self._untidy = True
+        self._closing = False
+        self._rows_reported = connection.total_changes
+        self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
+        self._thread.start()
+
+    async def write(
+        self, work: Callable[[sqlite3.Connection], T], *, size: int = 0, deadline: float | None = None
+    ) -> T:
+        """Returns what `work` does in the writer's thread, once that is durable.
+
+        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._enqueue(_Write(work, size, deadline, future))
+        outcome: T | Exception = await future
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Finishes the writes that wait and ends the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _enqueue(self, write: _Write) -> None:
+        with self._changed:
+            if self._closing:
+                raise store_unavailable()
+            # A write too large for the bound must be able to pass, alone.
+            crowded = self._waiting and self._waiting_bytes + write.size > self._max_bytes
+            if crowded or len(self._waiting) >= self._max_writes:
+                raise overloaded()
+            self._waiting.append(write)
+            self._waiting_bytes += write.size
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            if batch:
+                self._commit(batch)
+            else:
+                self._tidy_up()
+
+    def _next_batch(self) -> list[_Write] | None:
+        """Takes up what waits, waiting for it if need be; nothing when it is time to tidy, None at the end."""
+        with self._changed:
+            while not (self._waiting or self._closing or self._untidy):
+                self._changed.wait()
+            if not self._waiting:
+                return None if self._closing else []
+            batch: list[_Write] = []
+            size = 0
+            while self._waiting and len(batch) < _MAX_BATCH_WRITES:
+                size += self._waiting[0].size
+                if batch and size > _MAX_BATCH_BYTES:
+                    break
+                batch.append(self._waiting.popleft())
+            self._waiting_bytes -= sum(write.size for write in batch)
+            return batch
+
+    def _commit(self, batch: Sequence[_Write]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes = [self._outcome(write) for write in batch]
+            self._connection.execute("COMMIT")
+        except Exception:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            _log.exception("A commit failed, and with it %d writes", len(batch))
+            self._roll_back()
+            outcomes = [store_unavailable() for _ in batch]
+        _deliver(batch, outcomes)
+        self._report(sum(write.size for write in batch))
+        self._untidy = True
+
+    def _outcome(self, write: _Write) -> Any:
+        """Does the work of one write, which leaves no trace when it fails."""
+        if write.outcome.cancelled():
+            return None
+        if write.deadline is not None and time.monotonic() > write.deadline:
+            return deadline_exceeded()
+        self._connection.execute("SAVEPOINT write")
+        try:
+            outcome = write.work(self._connection)
+        except Exception as error:
+            # Some failures, such as a full disk, make SQLite end the transaction with all that is in it.
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("ROLLBACK TO write")
+            outcome = _reported(error)
+        self._connection.execute("RELEASE write")
+        return outcome
+
+    def _tidy_up(self) -> None:
+        try:
+            self._untidy = self._tidy(self._connection)
+        except sqlite3.Error:
+            _log.exception("Tidying failed; it will be tried again after the next commit")
+            self._roll_back()
+            self._untidy = False
+        self._report(0)
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.rollback()
+
+    def _report(self, size: int) -> None:
+        rows = self._connection.total_changes
+        self._committed(rows - self._rows_reported, size)
+        self._rows_reported = rows
+
+
+def _reported(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.Error):
+        _log.error("A write failed", exc_info=error)
+        return store_unavailable()
+    return error
+
+
+def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+    """Hands the outcomes over to the event loop, all at once.
+
+    There may be two loops, when one ended while its writes waited and another took its place.
+    """
+    for loop in {write.outcome.get_loop() for write in batch}:
+        # A loop that was closed has nobody left who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, loop, batch, outcomes)
+
+
+def _resolve(loop: asyncio.AbstractEventLoop, batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+    for write, outcome in zip(batch, outcomes, strict=True):
+        if write.outcome.get_loop() is loop and not write.outcome.done():
+            write.outcome.set_result(outcome)
