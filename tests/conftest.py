@@ -10,6 +10,7 @@ import grpc
 import httpx
 import pytest
 import uvloop
+
 from convgrpc.service.server import Running, running
 from convgrpc.settings import Address, Settings
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
@@ -34,12 +35,12 @@ def served(settings: Settings) -> Iterator[Running]:
             started.set()
             await stop.wait()
 
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def run() -> None:
         try:
             uvloop.run(serve())
-        except BaseException as failure:
+        except Exception as failure:
             failures.append(failure)
         finally:
             started.set()

@@ -72,12 +72,12 @@ class Chain:
             raise errors.internal_error() from None
 
     async def _handled(self, call: Call, context: Context) -> Message:
+        request = call.decode()
+        validate(request)
         handler = self._handlers.get(call.method.path)
         if handler is None:
             message = f"Method {call.method.path} is not implemented by this version of the server."
             raise errors.failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, message)
-        request = call.decode()
-        validate(request)
         return await handler(request, context)
 
 

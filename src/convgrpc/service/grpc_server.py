@@ -91,8 +91,11 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
-    """Adds reflection under both its names: the messages are the same, and tools ask for either."""
-    names = [*services, reflection.SERVICE_NAME, _REFLECTION_V1]
+    """Adds reflection under both its names: the messages are the same, and tools ask for either.
+
+    Only the older is listed, because tools then ask for its descriptor, and there is none of the newer here.
+    """
+    names = [*services, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)
     handler = grpc.stream_stream_rpc_method_handler(
         reflection_async.ReflectionServicer(names).ServerReflectionInfo,

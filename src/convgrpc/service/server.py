@@ -75,7 +75,7 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
         max_timeout=settings.request_timeout,
         is_serving=lambda: not draining.is_set(),
     )
-    with _listening(settings.http) as listener:
+    with _listening(settings.http, "REST") as listener:
         grpc_address = _bound(grpc_server, settings.grpc)
         http_address = Address(settings.http.host, listener.getsockname()[1])
         await grpc_server.start()
@@ -99,22 +99,23 @@ def _check_exposure(address: Address, settings: Settings) -> None:
 
 
 def _bound(server: GrpcServer, address: Address) -> Address:
+    # grpcio does not say why it cannot take an address, but writes to stderr: a socket of our own fails first.
+    with _listening(address, "gRPC"):
+        pass
     try:
         return Address(address.host, server.bind(str(address)))
-    except RuntimeError:
-        raise CannotListen(f"cannot serve gRPC on {address}: the address is taken, or not this machine's") from None
+    except RuntimeError as error:
+        raise CannotListen(f"cannot serve gRPC on {address}: {error}") from None
 
 
 @contextmanager
-def _listening(address: Address) -> Iterator[socket.socket]:
+def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address.host, address.port))
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            raise CannotListen(f"cannot serve REST on {address}: {error.strerror or error}") from None
+    try:
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CannotListen(f"cannot serve {what} on {address}: {error.strerror}") from None
+    with listener:
         yield listener
 
 

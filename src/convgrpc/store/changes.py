@@ -4,45 +4,24 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from convgrpc.errors import (
-    conversation_not_found,
-    item_already_in_conversation,
-    item_not_found,
-    referenced_item_not_found,
-)
+from convgrpc.errors import item_already_in_conversation, item_not_found, referenced_item_not_found
+from convgrpc.store.lookups import IN_CONVERSATION, StoredConversation, find_conversation, find_item
 from convgrpc.store.protocol import NewItem, Origin
 
 SWEPT_AT_ONCE = 500
 """How many items of a deleted conversation one transaction removes."""
 
-_IN_CONVERSATION = "project = ? AND id = ? AND minted IN (0, 1) AND conversation = ?"
-
-SELECT_CONVERSATION = """
-    SELECT project, number, data FROM conversations
-    WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
-"""
-SELECT_ITEM = f"SELECT data FROM items WHERE {_IN_CONVERSATION} LIMIT 1"
-SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {_IN_CONVERSATION}"
-SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {_IN_CONVERSATION}"
 # The order is that of the index. Among items whose ids clients made up, those of the conversation created last win.
-SELECT_BEST_ITEM = """
+_SELECT_BEST_ITEM = """
     SELECT minted, data FROM items
     WHERE project = ? AND id = ? AND EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
-INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
-DELETE_ITEM = f"DELETE FROM items WHERE {_IN_CONVERSATION}"
-SWEEP_ITEMS = """
+_INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
+_DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
+_SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
 """
-
-
-class StoredConversation(NamedTuple):
-    """A conversation as it is stored: by which numbers it is known, and its serialized message."""
-
-    project: int
-    number: int
-    data: bytes
 
 
 class _Content(NamedTuple):
@@ -50,22 +29,6 @@ class _Content(NamedTuple):
 
     minted: bool
     data: bytes
-
-
-def find_conversation(connection: sqlite3.Connection, project: str, conversation_id: str) -> StoredConversation:
-    """Finds a conversation, or raises."""
-    row = connection.execute(SELECT_CONVERSATION, (project, conversation_id)).fetchone()
-    if row is None:
-        raise conversation_not_found(conversation_id)
-    return StoredConversation(*row)
-
-
-def find_item(connection: sqlite3.Connection, conversation: StoredConversation, item_id: str) -> bytes | None:
-    """Finds an item of a conversation."""
-    row: tuple[bytes] | None = connection.execute(
-        SELECT_ITEM, (conversation.project, item_id, conversation.number)
-    ).fetchone()
-    return row and row[0]
 
 
 def create_conversation(
@@ -108,14 +71,14 @@ def append_items(
     for item in items:
         content = contents[item.id] = _content(connection, conversation, item, contents)
         rows.append((conversation.project, conversation.number, item.id, content.minted, content.data))
-    connection.executemany(INSERT_ITEM, rows)
+    connection.executemany(_INSERT_ITEM, rows)
     return [row[-1] for row in rows]
 
 
 def delete_item(connection: sqlite3.Connection, project: str, conversation_id: str, item_id: str) -> bytes:
     """Removes an item wherever it stands in the conversation, and returns the conversation."""
     conversation = find_conversation(connection, project, conversation_id)
-    if not connection.execute(DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount:
+    if not connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount:
         raise item_not_found(item_id)
     return conversation.data
 
@@ -127,7 +90,7 @@ def sweep(connection: sqlite3.Connection) -> bool:
         return False
     (number,) = deleted
     connection.execute("BEGIN IMMEDIATE")
-    if connection.execute(SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).rowcount < SWEPT_AT_ONCE:
+    if connection.execute(_SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).rowcount < SWEPT_AT_ONCE:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
     return True
@@ -153,5 +116,5 @@ def _content(
 
 
 def _best(connection: sqlite3.Connection, project: int, item_id: str) -> _Content | None:
-    row = connection.execute(SELECT_BEST_ITEM, (project, item_id)).fetchone()
+    row = connection.execute(_SELECT_BEST_ITEM, (project, item_id)).fetchone()
     return row and _Content(*row)

@@ -10,9 +10,8 @@ from sqlite_utils import Database
 
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
 
-_NOT_SQLITE = "it is not a SQLite database"
 _REASONS = {
-    sqlite3.SQLITE_NOTADB: _NOT_SQLITE,
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database",
     sqlite3.SQLITE_CORRUPT: "it is corrupt",
     sqlite3.SQLITE_BUSY: "another process is using it",
     sqlite3.SQLITE_READONLY: "it cannot be written",
@@ -54,7 +53,7 @@ def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.
             on_failure.pop_all()
             return connection
     except sqlite3.Error as error:
-        raise UnusableDatabase(path, _REASONS.get(_code(error), str(error))) from error
+        raise UnusableDatabase(path, _reason(error)) from error
 
 
 def _check_place(path: Path) -> None:
@@ -71,17 +70,24 @@ def _check_place(path: Path) -> None:
 def _peek(path: Path) -> None:
     """Refuses what is certainly not ours before it is opened in earnest.
 
-    Opening in earnest writes: SQLite rolls back a journal, and copies a write-ahead log into the file. An immutable
-    file is opened without either, so it may look corrupt although it is not: that only `_migrate` can tell.
+    Opening in earnest writes: SQLite rolls back a journal, copies a write-ahead log into the file, and leaves files
+    beside one that is corrupt. An immutable file is opened without any of this. While there is a journal or a log, it
+    may look corrupt and not be, as when another process is creating it: that only `_migrate` can tell.
     """
-    if not path.exists() or not path.stat().st_size:
+    if not _has_content(path):
         return
+    # In this order: what another process creates has no content before it has a journal.
+    settled = not any(_has_content(Path(f"{path}{suffix}")) for suffix in ("-journal", "-wal"))
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             _check(path, connection)
     except sqlite3.Error as error:
-        if _code(error) == sqlite3.SQLITE_NOTADB and not Path(f"{path}-journal").exists():
-            raise UnusableDatabase(path, _NOT_SQLITE) from error
+        if settled:
+            raise UnusableDatabase(path, _reason(error)) from error
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
@@ -117,6 +123,10 @@ def _enter_wal(path: Path, connection: sqlite3.Connection, busy_timeout: float) 
             time.sleep(0.005)
     if mode != "wal":
         raise UnusableDatabase(path, "its file system does not allow a write-ahead log")
+
+
+def _reason(error: sqlite3.Error) -> str:
+    return _REASONS.get(_code(error), str(error))
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -9,20 +9,15 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from convgrpc.errors import cursor_not_found, item_not_found, store_unavailable
+from convgrpc.errors import item_not_found, store_unavailable
 from convgrpc.store import changes
-from convgrpc.store.changes import StoredConversation, find_conversation, find_item
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
+from convgrpc.store.lookups import find_conversation, find_item, list_items
 from convgrpc.store.protocol import NewItem, Page, Store
 from convgrpc.store.writer import Writer
 
 _log = logging.getLogger(__name__)
-
-SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
-SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
-_BEFORE_FIRST = 0
-_AFTER_LAST = 2**63 - 1
 
 
 class SqliteStore(Store):
@@ -104,12 +99,9 @@ class SqliteStore(Store):
     ) -> Page:
         with self._snapshot() as connection:
             conversation = find_conversation(connection, project, conversation_id)
-            position = _AFTER_LAST if descending else _BEFORE_FIRST
-            if after is not None:
-                position = _cursor_position(connection, conversation, after, descending)
-            select = SELECT_DESCENDING if descending else SELECT_ASCENDING
-            with closing(connection.execute(select, (conversation.number, position, limit + 1))) as rows:
-                return _page(rows, limit, max_bytes)
+            return list_items(
+                connection, conversation, after=after, limit=limit, descending=descending, max_bytes=max_bytes
+            )
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -150,25 +142,3 @@ class SqliteStore(Store):
 
 def _size(items: Sequence[NewItem]) -> int:
     return sum(len(item.data) for item in items)
-
-
-def _cursor_position(
-    connection: sqlite3.Connection, conversation: StoredConversation, item_id: str, descending: bool
-) -> int:
-    # The occurrence that comes last in the walk: from any other, the walk would come to this id again, without end.
-    select = changes.SELECT_FIRST_POSITION if descending else changes.SELECT_LAST_POSITION
-    (position,) = connection.execute(select, (conversation.project, item_id, conversation.number)).fetchone()
-    if position is None:
-        raise cursor_not_found(item_id)
-    return int(position)
-
-
-def _page(rows: Iterator[tuple[bytes]], limit: int, max_bytes: int) -> Page:
-    items: list[bytes] = []
-    size = 0
-    for (data,) in rows:
-        size += len(data)
-        if items and (len(items) == limit or size > max_bytes):
-            return Page(items, has_more=True)
-        items.append(data)
-    return Page(items, has_more=False)

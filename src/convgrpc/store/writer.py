@@ -121,7 +121,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._outcome(write) for write in batch]
             self._connection.execute("COMMIT")
-        except Exception:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+        except Exception:
             _log.exception("A commit failed, and with it %d writes", len(batch))
             self._roll_back()
             outcomes = [store_unavailable() for _ in batch]

@@ -691,8 +691,8 @@ class Message(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
-    CONTENT_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     status: Global___ItemStatus.ValueType
     """status is how far the message is. Unset means completed."""
@@ -708,8 +708,8 @@ class Message(_message.Message):
         self,
         *,
         status: Global___ItemStatus.ValueType = ...,
-        content: _abc.Iterable[_content_pb2.ContentPart] | None = ...,
         role: Global___Role.ValueType = ...,
+        content: _abc.Iterable[_content_pb2.ContentPart] | None = ...,
         phase: Global___MessagePhase.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

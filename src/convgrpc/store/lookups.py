@@ -1,0 +1,89 @@
+"""What is read from the tables."""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from typing import NamedTuple
+
+from convgrpc.errors import conversation_not_found, cursor_not_found
+from convgrpc.store.protocol import Page
+
+_BEFORE_FIRST = 0
+_AFTER_LAST = 2**63 - 1
+
+IN_CONVERSATION = "project = ? AND id = ? AND minted IN (0, 1) AND conversation = ?"
+"""The condition that finds an item in one conversation, in the words that fit the index."""
+
+_SELECT_CONVERSATION = """
+    SELECT project, number, data FROM conversations
+    WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
+"""
+_SELECT_ITEM = f"SELECT data FROM items WHERE {IN_CONVERSATION} LIMIT 1"
+_SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
+_SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
+_SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
+_SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
+
+
+class StoredConversation(NamedTuple):
+    """A conversation as it is stored: by which numbers it is known, and its serialized message."""
+
+    project: int
+    number: int
+    data: bytes
+
+
+def find_conversation(connection: sqlite3.Connection, project: str, conversation_id: str) -> StoredConversation:
+    """Finds a conversation, or raises."""
+    row = connection.execute(_SELECT_CONVERSATION, (project, conversation_id)).fetchone()
+    if row is None:
+        raise conversation_not_found(conversation_id)
+    return StoredConversation(*row)
+
+
+def find_item(connection: sqlite3.Connection, conversation: StoredConversation, item_id: str) -> bytes | None:
+    """Finds an item of a conversation."""
+    row: tuple[bytes] | None = connection.execute(
+        _SELECT_ITEM, (conversation.project, item_id, conversation.number)
+    ).fetchone()
+    return row and row[0]
+
+
+def list_items(
+    connection: sqlite3.Connection,
+    conversation: StoredConversation,
+    *,
+    after: str | None,
+    limit: int,
+    descending: bool,
+    max_bytes: int,
+) -> Page:
+    """Reads a page of a conversation's items."""
+    position = _AFTER_LAST if descending else _BEFORE_FIRST
+    if after is not None:
+        position = _cursor_position(connection, conversation, after, descending)
+    select = _SELECT_DESCENDING if descending else _SELECT_ASCENDING
+    with closing(connection.execute(select, (conversation.number, position, limit + 1))) as rows:
+        return _page(rows, limit, max_bytes)
+
+
+def _cursor_position(
+    connection: sqlite3.Connection, conversation: StoredConversation, item_id: str, descending: bool
+) -> int:
+    # The occurrence that comes last in the walk: from any other, the walk would come to this id again, without end.
+    select = _SELECT_FIRST_POSITION if descending else _SELECT_LAST_POSITION
+    (position,) = connection.execute(select, (conversation.project, item_id, conversation.number)).fetchone()
+    if position is None:
+        raise cursor_not_found(item_id)
+    return int(position)
+
+
+def _page(rows: Iterable[tuple[bytes]], limit: int, max_bytes: int) -> Page:
+    items: list[bytes] = []
+    size = 0
+    for (data,) in rows:
+        size += len(data)
+        if items and (len(items) == limit or size > max_bytes):
+            return Page(items, has_more=True)
+        items.append(data)
+    return Page(items, has_more=False)

@@ -1,0 +1,272 @@
+"""The REST front: shapes, query strings, error envelopes, bodies that are none."""
+
+import gzip
+import socket
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from convgrpc.service.server import Running
+from convgrpc.settings import Settings
+from tests.conftest import served
+
+TEXT = {"role": "user", "content": "hello"}
+
+
+@pytest.fixture
+def conversation(http: httpx.Client) -> str:
+    return f"/v1/conversations/{http.post('/v1/conversations', json={}).json()['id']}"
+
+
+def error(response: httpx.Response) -> dict[str, Any]:
+    """The error of an answer, whose envelope must be whole."""
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert list(body) == ["error"]
+    assert {"message", "type", "param", "code"} == body["error"].keys()
+    assert isinstance(body["error"]["message"], str)
+    return dict(body["error"])
+
+
+def test_a_conversation_lives_and_dies(http: httpx.Client) -> None:
+    """Create, retrieve, update, delete: the shapes of the API."""
+    created = http.post("/v1/conversations", json={"metadata": {"a": "1"}}).json()
+    assert {"id", "object", "created_at", "metadata"} == created.keys()
+    assert (created["object"], created["metadata"]) == ("conversation", {"a": "1"})
+    path = f"/v1/conversations/{created['id']}"
+    assert created == http.get(path).json()
+    assert {**created, "metadata": {"b": "2"}} == http.post(path, json={"metadata": {"b": "2"}}).json()
+    assert {**created, "metadata": {}} == http.post(path, json={"metadata": None}).json()
+    deleted = http.delete(path).json()
+    assert {"id": created["id"], "object": "conversation.deleted", "deleted": True} == deleted
+    assert http.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"items":[]}', b'{"items":null,"metadata":null}', b" {} \n"])
+def test_a_conversation_needs_no_body(http: httpx.Client, content: bytes) -> None:
+    """Absent, empty and null are the same."""
+    response = http.post("/v1/conversations", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 200
+    assert response.json()["metadata"] == {}
+
+
+def test_an_empty_list_has_null_ids(http: httpx.Client, conversation: str) -> None:
+    """The list of a conversation without items."""
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    assert empty == http.get(f"{conversation}/items").json()
+
+
+def test_items_are_created_listed_retrieved_and_deleted(http: httpx.Client, conversation: str) -> None:
+    """The created items alone come back, then the page, then one, then the conversation."""
+    http.post(f"{conversation}/items", json={"items": [TEXT]})
+    created = http.post(f"{conversation}/items", json={"items": [{"role": "assistant", "content": "hi"}]}).json()
+    item = created["data"][0]
+    expected = {"type": "output_text", "text": "hi", "annotations": [], "logprobs": []}
+    assert ([expected], "assistant", "completed", "message") == (
+        item["content"],
+        item["role"],
+        item["status"],
+        item["type"],
+    )
+    assert (item["id"], item["id"], False) == (created["first_id"], created["last_id"], created["has_more"])
+    page = http.get(f"{conversation}/items", params={"limit": 1}).json()
+    assert ([item], True) == (page["data"], page["has_more"])
+    assert item == http.get(f"{conversation}/items/{item['id']}").json()
+    assert http.delete(f"{conversation}/items/{item['id']}").json()["object"] == "conversation"
+    assert len(http.get(f"{conversation}/items").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("name", ["include", "include[]", "include[0]"])
+def test_include_may_be_spelled_as_any_sdk_does(http: httpx.Client, conversation: str, name: str) -> None:
+    """Bare, with brackets, or with an index; repeated in each form."""
+    values = ["reasoning.encrypted_content", "code_interpreter_call.outputs"]
+    assert http.get(f"{conversation}/items", params={name: values}).status_code == 200
+    refusal = error(http.get(f"{conversation}/items", params={name: [values[0], "bogus.thing"]}))
+    assert (refusal["param"], refusal["code"]) == ("include[1]", "invalid_value")
+    assert refusal["message"].startswith(
+        "Invalid value: 'bogus.thing'. Supported values are: 'file_search_call.results'"
+    )
+
+
+def test_include_goes_with_every_call_that_returns_items(http: httpx.Client, conversation: str) -> None:
+    """Creating and retrieving take it too."""
+    params = {"include[]": "message.output_text.logprobs"}
+    item = http.post(f"{conversation}/items", params=params, json={"items": [TEXT]}).json()["data"][0]
+    assert item == http.get(f"{conversation}/items/{item['id']}", params=params).json()
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "param", "code", "message"),
+    [
+        ("limit=0", 400, "limit", "integer_below_min_value", "Expected a value >= 1, but got 0 instead."),
+        ("limit=101", 400, "limit", "integer_above_max_value", "Expected a value <= 100, but got 101 instead."),
+        ("limit=ten", 400, "limit", "invalid_type", "expected an integer, but got a string instead."),
+        ("limit=", 400, "limit", "invalid_type", "expected an integer, but got a string instead."),
+        ("limit=1.5", 400, "limit", "invalid_type", "expected an integer, but got a string instead."),
+        ("limit=" + "9" * 25, 400, "limit", "integer_above_max_value", "integer above maximum value."),
+        ("limit=" + "9" * 5000, 400, "limit", "invalid_type", "expected an integer, but got a string instead."),
+        ("order=newest", 400, "order", "invalid_value", "Supported values are: 'asc' and 'desc'."),
+        ("order=ASC", 400, "order", "invalid_value", "Supported values are: 'asc' and 'desc'."),
+        ("after=msg_x", 404, "after", None, "No item found with id 'msg_x'"),
+        ("limt=5", 400, "limt", "unknown_parameter", "Unknown parameter: 'limt'."),
+        ("conversation_id=conv_x", 400, "conversation_id", "unknown_parameter", "Unknown parameter"),
+        ("order[]=asc", 400, "order[]", "unknown_parameter", "Unknown parameter"),
+        ("&".join(["include=x"] * 200), 400, None, "object_above_max_properties", "at most 100"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_query_strings_are_refused(
+    http: httpx.Client, conversation: str, query: str, status: int, param: str, code: str, message: str
+) -> None:
+    """Each with the parameter, and in the API's words."""
+    response = http.get(f"{conversation}/items?{query}")
+    refusal = error(response)
+    assert (status, param, code) == (response.status_code, refusal["param"], refusal["code"])
+    assert message in refusal["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b"{", {}, 400, "invalid_json"),
+        (b'{"items":[}', {}, 400, "invalid_json"),
+        (b'{"metadata":{"k":NaN}}', {}, 400, "invalid_json"),
+        (b'{"metadata":{"k":"\\ud800"}}', {}, 400, "invalid_json"),
+        (b'{"metadata":{"k":"\xff"}}', {}, 400, "invalid_json"),
+        (b"[" * 100_000, {}, 400, "invalid_json"),
+        (b"[]", {}, 400, "invalid_type"),
+        (b"null", {}, 400, "invalid_type"),
+        (b'"x"', {}, 400, "invalid_type"),
+        (b'{"zzz":1}', {}, 400, "unknown_parameter"),
+        (b"{}", {"content-type": "text/plain"}, 415, "unsupported_content_type"),
+        (gzip.compress(b"{}"), {"content-encoding": "gzip"}, 415, "unsupported_content_type"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_bodies_are_refused(
+    http: httpx.Client, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    """Broken, of another type, or not JSON at all."""
+    response = http.post("/v1/conversations", content=content, headers={"content-type": "application/json", **headers})
+    assert (status, code) == (response.status_code, error(response)["code"])
+
+
+def test_a_body_cannot_give_what_the_path_gives(http: httpx.Client, conversation: str) -> None:
+    """The conversation's id is not a key of the body."""
+    body = {"items": [TEXT], "conversation_id": "conv_other"}
+    assert error(http.post(f"{conversation}/items", json=body))["param"] == "conversation_id"
+
+
+def test_a_body_may_name_its_charset(http: httpx.Client) -> None:
+    """`application/json; charset=utf-8` is JSON."""
+    headers = {"content-type": "application/json; charset=utf-8"}
+    assert http.post("/v1/conversations", content=b"{}", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/conversation", 404),
+        ("POST", "/v1/conversations/conv_x/messages", 404),
+        ("GET", "/v1/conversations/", 404),
+        ("GET", "/", 404),
+        ("PUT", "/v1/conversations", 405),
+        ("GET", "/v1/conversations", 405),
+        ("PATCH", "/v1/conversations/conv_x", 405),
+        ("POST", "/healthz", 405),
+    ],
+)
+def test_unknown_urls_and_methods_have_an_envelope_too(http: httpx.Client, method: str, path: str, status: int) -> None:
+    """404 for a URL that is none, 405 for one that has other methods."""
+    response = http.request(method, path)
+    refusal = error(response)
+    assert (status, "invalid_request_error", None, None) == (
+        response.status_code,
+        refusal["type"],
+        refusal["param"],
+        refusal["code"],
+    )
+    if status == 404:
+        assert f"Invalid URL ({method} {path})" == refusal["message"]
+
+
+def test_ids_in_paths_are_unescaped_once(http: httpx.Client) -> None:
+    """An escaped slash is part of an id, not of the path."""
+    message = error(http.get("/v1/conversations/conv_a%2Fitems%252F"))["message"]
+    assert message == "Conversation with id 'conv_a/items%2F' not found."
+
+
+def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
+    """Whether its length is told beforehand or not."""
+    with served(replace(settings, max_message_bytes=10_000)) as server:
+        base = f"http://{server.http}"
+
+        def chunks() -> Any:
+            for _ in range(20):
+                yield b" " * 1_000
+
+        for content in (b" " * 20_000, chunks()):
+            response = httpx.post(
+                f"{base}/v1/conversations", content=content, headers={"content-type": "application/json"}
+            )
+            assert (response.status_code, error(response)["code"]) == (413, "request_too_large")
+        metadata = {str(number): "x" * 500 for number in range(15)}
+        assert httpx.post(f"{base}/v1/conversations", json={"metadata": metadata}).status_code == 200
+
+
+def test_a_body_that_never_ends_is_given_up(settings: Settings) -> None:
+    """A client that stops in the middle does not hold the server for ever."""
+    with served(replace(settings, request_timeout=0.2)) as server, socket.create_connection(server.http) as client:
+        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        client.settimeout(30)
+        assert client.recv(100).startswith(b"HTTP/1.1 504")
+
+
+def test_a_client_that_goes_away_harms_nobody(server: Running, http: httpx.Client) -> None:
+    """A request that ends in its middle is forgotten."""
+    with socket.create_connection(server.http) as client:
+        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+    assert http.post("/v1/conversations", json={}).status_code == 200
+
+
+def test_every_answer_has_a_request_id(http: httpx.Client) -> None:
+    """The caller's own, or one the server made; errors too."""
+    assert http.get("/healthz").headers["x-request-id"].startswith("req_")
+    response = http.get("/v1/conversations/conv_x", headers={"x-request-id": "mine-1"})
+    assert (response.status_code, response.headers["x-request-id"]) == (404, "mine-1")
+
+
+def test_healthz_says_ok(http: httpx.Client) -> None:
+    """While the server serves."""
+    assert ((response := http.get("/healthz")).status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_a_fault_in_the_server_is_told_without_its_details(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller learns the request id, the log the cause."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr("convgrpc.ids.conversation_id", broken)
+    response = http.post("/v1/conversations", json={}, headers={"x-request-id": "mine-2"})
+    assert (response.status_code, error(response)["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+    assert "mine-2" in caplog.text
+    assert "secret" in caplog.text
+
+
+def test_counting_is_in_the_contract_but_not_in_this_version(http: httpx.Client) -> None:
+    """The route exists; the method behind it does not yet."""
+    response = http.post("/v1/responses/input_tokens", json={"model": "gpt-5", "input": "hello"})
+    assert (response.status_code, error(response)["code"]) == (501, "unimplemented")
+
+
+def test_a_refused_request_stores_nothing(http: httpx.Client, conversation: str) -> None:
+    """Twenty items and one more: none of them is there."""
+    refusal = error(http.post(f"{conversation}/items", json={"items": [TEXT] * 21}))
+    assert (refusal["param"], refusal["code"]) == ("items", "array_above_max_length")
+    assert http.get(f"{conversation}/items").json()["data"] == []

@@ -1,0 +1,219 @@
+"""The command line, in processes of its own."""
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from convgrpc import __version__
+from convgrpc.settings import Address, Settings
+
+COMMAND = [sys.executable, "-W", "error", "-m", "convgrpc"]
+STARTED = re.compile(r"convgrpc (\S+): gRPC (\S+), REST http://(\S+)/v1, database (\S+)\n")
+FREE = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+TIMEOUT = 30
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, **environment},
+    )
+
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], re.Match[str]]]:
+    """Runs `convgrpc serve` while the context lasts; gives the process and its start line."""
+    command = [*COMMAND, "serve", *arguments]
+    env = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout
+            started = STARTED.fullmatch(process.stdout.readline())
+            assert started, process.communicate(timeout=TIMEOUT)
+            yield process, started
+        finally:
+            process.kill()
+
+
+def test_the_start_line_tells_version_addresses_and_database(tmp_path: Path) -> None:
+    """One line, on which a script can rely, once everything is served."""
+    db = str(tmp_path / "a.db")
+    with serving("--db", db, *FREE) as (_, started):
+        version, address, http, database = started.groups()
+        assert (version, database) == (__version__, db)
+        assert httpx.get(f"http://{http}/healthz").status_code == 200
+        assert run("health", "--grpc", address).stdout == "SERVING\n"
+
+
+def test_every_flag_has_a_twin_in_the_environment(tmp_path: Path) -> None:
+    """`CONVGRPC_DB` is `--db`, and so on for every setting; a flag goes before its twin."""
+    shown = run("serve", "--help", COLUMNS="200").stdout
+    for setting in fields(Settings):
+        assert f"--{setting.name.replace('_', '-')}" in shown
+        assert f"CONVGRPC_{setting.name.upper()}" in shown
+    db = str(tmp_path / "b.db")
+    environment = {"CONVGRPC_DB": "/nowhere/c.db", "CONVGRPC_GRPC": "127.0.0.1:0", "CONVGRPC_HTTP": "127.0.0.1:0"}
+    with serving("--db", db, **environment) as (_, started):
+        assert started[4] == db
+
+
+def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
+    """The same database serves again."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE]
+    with serving(*arguments) as (process, started):
+        conversation = httpx.post(f"http://{started[3]}/v1/conversations", json={"metadata": {"a": "b"}}).json()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    with serving(*arguments) as (_, started):
+        assert httpx.get(f"http://{started[3]}/v1/conversations/{conversation['id']}").json() == conversation
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.Signals) -> None:
+    """Health turns NOT_SERVING, the request that is under way is answered, and the exit code is 0."""
+    with serving("--db", str(tmp_path / "a.db"), *FREE) as (process, started):
+        host, _, port = started[3].rpartition(":")
+        body = b'{"metadata":{"a":"b"}}'
+        with socket.create_connection((host, int(port))) as client, grpc.insecure_channel(started[2]) as channel:
+            client.settimeout(TIMEOUT)
+            head = f"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+            client.sendall(head.encode() + b"\r\n\r\n" + body[:5])
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+            process.send_signal(number)
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            health.cancel()
+            client.sendall(body[5:])
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """However long the grace is."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--shutdown-grace", "600"]
+    with serving(*arguments) as (process, started), grpc.insecure_channel(started[2]) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == -signal.SIGTERM
+
+
+def foreign_database(folder: Path) -> str:
+    path = folder / "foreign.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE other (value)")
+    return str(path)
+
+
+def corrupt_database(folder: Path) -> str:
+    path = folder / "corrupt.db"
+    path.write_bytes(b"This is no database. " * 500)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (foreign_database, "convgrpc"),
+        (corrupt_database, "it is not a SQLite database"),
+        (lambda folder: str(folder / "nowhere" / "a.db"), "nowhere"),
+        (str, "it is not a file"),
+    ],
+    ids=["foreign", "corrupt", "no such folder", "a folder"],
+)
+def test_a_database_that_cannot_be_used_is_an_error_in_one_line(tmp_path: Path, make: object, says: str) -> None:
+    """No traceback, and the path is named."""
+    assert callable(make)
+    db = make(tmp_path)
+    ended = run("serve", "--db", db, *FREE)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(r"convgrpc: .*\n", ended.stderr)
+    assert db in ended.stderr
+    assert says in ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--grpc", "--http"])
+def test_a_taken_port_is_an_error_in_one_line(tmp_path: Path, flag: str) -> None:
+    """No traceback, and the address is named."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = str(Address(*taken.getsockname()))
+        ended = run("serve", "--db", str(tmp_path / "a.db"), *FREE, flag, address)
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"convgrpc: cannot serve \w+ on {address}: Address already in use.*\n", ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--grpc", "8080"),
+        ("--grpc", "localhost:http"),
+        ("--http", "127.0.0.1:70000"),
+        ("--http", "::1:80"),
+        ("--max-message-bytes", "0"),
+        ("--request-timeout", "soon"),
+        ("--nonsense", "1"),
+    ],
+)
+def test_a_bad_flag_is_an_error_that_names_it(flag: str, value: str) -> None:
+    """No traceback; exit code 2."""
+    ended = run("serve", flag, value)
+    assert ended.returncode == 2
+    assert flag in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_other_machines_are_not_served_by_accident(tmp_path: Path) -> None:
+    """An address that others can reach needs --insecure."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--http", "0.0.0.0:0"]
+    ended = run("serve", *arguments)
+    assert ended.returncode == 1
+    assert "--insecure" in ended.stderr
+    with serving(*arguments, "--insecure") as (_, started):
+        assert started[3].startswith("0.0.0.0:")
+
+
+def test_health_is_an_error_where_nobody_serves() -> None:
+    """Exit code 1, and the address is named."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = str(Address(*free.getsockname()))
+    ended = run("health", "--grpc", address)
+    assert ended.returncode == 1
+    assert address in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_health_asks_this_machine_when_the_server_listens_on_all_addresses(tmp_path: Path) -> None:
+    """So that one environment serves both commands in a container."""
+    with serving("--db", str(tmp_path / "a.db"), *FREE, "--grpc", "0.0.0.0:0", "--insecure") as (_, started):
+        assert run("health", CONVGRPC_GRPC=started[2]).stdout == "SERVING\n"
+
+
+def test_version_is_the_packages() -> None:
+    """`convgrpc version`, and `--help` of each command."""
+    assert run("version").stdout == f"{__version__}\n"
+    for command in ([], ["serve"], ["health"], ["version"]):
+        assert run(*command, "--help").returncode == 0
