@@ -87,7 +87,11 @@ def _peek(path: Path) -> None:
 
 
 def _has_content(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+    # Another process may remove its journal at any moment.
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
