@@ -93,7 +93,7 @@ def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.S
         body = b'{"metadata":{"a":"b"}}'
         with socket.create_connection((host, int(port))) as client, grpc.insecure_channel(started[2]) as channel:
             client.settimeout(TIMEOUT)
-            head = f"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+            head = f"POST /v1/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             client.sendall(head.encode() + b"\r\n\r\n" + body[:5])
             health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
             assert next(health).status == health_pb2.HealthCheckResponse.SERVING

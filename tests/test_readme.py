@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import google.api.annotations_pb2
+import grpc
 import httpx
 import openai
 import pytest
@@ -25,7 +26,10 @@ from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
 from convgrpc.settings import Address, Settings
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
-from convgrpc.v1.item_pb2 import ConversationItem
+from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, ListItemsRequest
+from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -119,8 +123,7 @@ def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         assert process.stdout
         line = process.stdout.readline()
         try:
-            grpc, http = re.findall(r"127\.0\.0\.1:\d+", line)
-            yield Served(line, grpc, http)
+            yield Served(line, *re.findall(r"127\.0\.0\.1:\d+", line))
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
@@ -134,7 +137,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 def _settled(text: str) -> str:
     """A text without what differs from run to run: ids and times."""
-    return re.sub(r"\b1\d{9}\b", "<time>", re.sub(r"_(?:[0-9a-f]{48}|…)", "_<id>", text)).strip()
+    return re.sub(r"\b1\d{9}\b", "1000000000", re.sub(r"_(?:[0-9a-f]{48}|…)", "_<id>", text)).strip()
 
 
 def _name(block: Block) -> str:
@@ -233,14 +236,14 @@ def test_settings_are_those_of_the_command(environment: dict[str, str]) -> None:
     """`convgrpc serve --help` has the flags, environment variables and defaults of the table, and no others."""
     command = [sys.executable, "-m", "convgrpc", "serve", "--help"]
     help_text = subprocess.run(
-        command, env=environment | {"COLUMNS": "999"}, capture_output=True, text=True, check=True, timeout=TIMEOUT
+        command, env=environment, capture_output=True, text=True, check=True, timeout=TIMEOUT
     ).stdout
     entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", help_text)[1:-1]]
     rows = _table("Settings")
     assert len(entries) == len(rows)
     for entry, (flags, variable, default, meaning) in zip(entries, rows, strict=True):
         assert entry.startswith(flags.replace(", ", " / "))
-        # Click breaks lines at 80 columns, whatever the terminal, and within hyphenated words.
+        # Click breaks lines after hyphens too.
         assert f"{meaning} [env var: {variable}; default: {default}" in entry.replace("- ", "-")
 
 
@@ -322,6 +325,18 @@ def test_limit_of_requests() -> None:
         "A page",
         *[row for row, _, _ in EXCESSES[1:]],
     ]
+
+
+def test_unknown_fields_are_kept(served: Served) -> None:
+    """A field that the contract does not know comes back with the item that was sent with it."""
+    unknown = b"\xc2\x3e\x03new"  # field 1000, a string
+    item = ConversationItem(message=Message(role=Role.ROLE_USER, content=[ContentPart(input_text=InputText(text="a"))]))
+    item.MergeFromString(unknown)
+    with grpc.insecure_channel(served.grpc, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        stub = ConversationsServiceStub(channel)
+        conversation = stub.CreateConversation(CreateConversationRequest(items=[item]))
+        page = stub.ListItems(ListItemsRequest(conversation_id=conversation.id))
+    assert unknown in page.data[0].SerializeToString()
 
 
 def test_default_addresses_are_shown() -> None:

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 try:
     import click
@@ -18,7 +18,7 @@ except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
 
 from convgrpc import __version__
-from convgrpc.settings import Address, Settings
+from convgrpc.settings import Address, IncludePolicy, Settings
 
 _HEALTH_TIMEOUT = 5.0
 _BY_NAME = {setting.name: setting for setting in fields(Settings)}
@@ -40,6 +40,7 @@ _TYPES: dict[Any, Any] = {
     int: click.IntRange(1),
     float: click.FloatRange(0),
     Address: _AddressType(),
+    IncludePolicy: click.Choice(get_args(IncludePolicy)),
 }
 
 

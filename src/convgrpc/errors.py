@@ -3,6 +3,8 @@
 ConvgrpcError
 ├── InvalidArgument      the request is at fault: repeating it as it is cannot help
 ├── NotFound             what the request names does not exist
+├── PermissionDenied     the caller may not do this
+├── Aborted              the state of things is not what the caller expected
 ├── Unimplemented        the contract has it, this server does not
 ├── ResourceExhausted    a limit was reached: of size, for good; of load, for now
 ├── Unavailable          the server cannot do it now: repeat it later
@@ -80,6 +82,14 @@ class NotFound(ConvgrpcError):
     """What the request names does not exist."""
 
 
+class PermissionDenied(ConvgrpcError):
+    """The caller may not do this."""
+
+
+class Aborted(ConvgrpcError):
+    """The state of things is not what the caller expected: look again, then repeat the call."""
+
+
 class Unimplemented(ConvgrpcError):
     """The contract has it, this server does not."""
 
@@ -103,6 +113,8 @@ class InternalError(ConvgrpcError):
 CLASSES: Mapping[int, type[ConvgrpcError]] = {
     code_pb2.INVALID_ARGUMENT: InvalidArgument,
     code_pb2.NOT_FOUND: NotFound,
+    code_pb2.PERMISSION_DENIED: PermissionDenied,
+    code_pb2.ABORTED: Aborted,
     code_pb2.UNIMPLEMENTED: Unimplemented,
     code_pb2.RESOURCE_EXHAUSTED: ResourceExhausted,
     code_pb2.UNAVAILABLE: Unavailable,

@@ -2,7 +2,9 @@
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
+
+IncludePolicy: TypeAlias = Literal["all", "strict"]
 
 
 class Address(NamedTuple):
@@ -57,6 +59,14 @@ class Settings:
     insecure: bool = field(
         default=False,
         metadata={"help": "Serve other machines too, although everybody may then read and write everything."},
+    )
+    allowed_hosts: str = field(
+        default="",
+        metadata={"help": "More host names for REST on a loopback address, as a proxy passes them; commas between."},
+    )
+    include_policy: IncludePolicy = field(
+        default="all",
+        metadata={"help": "Return all that is stored, or only with the include parameter what the API so returns."},
     )
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}

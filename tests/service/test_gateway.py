@@ -219,7 +219,7 @@ def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
 def test_a_body_that_never_ends_is_given_up(settings: Settings) -> None:
     """A client that stops in the middle does not hold the server for ever."""
     with served(replace(settings, request_timeout=0.2)) as server, socket.create_connection(server.http) as client:
-        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
         client.settimeout(30)
         assert client.recv(100).startswith(b"HTTP/1.1 504")
 
@@ -227,7 +227,7 @@ def test_a_body_that_never_ends_is_given_up(settings: Settings) -> None:
 def test_a_client_that_goes_away_harms_nobody(server: Running, http: httpx.Client) -> None:
     """A request that ends in its middle is forgotten."""
     with socket.create_connection(server.http) as client:
-        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
     assert http.post("/v1/conversations", json={}).status_code == 200
 
 
@@ -270,3 +270,41 @@ def test_a_refused_request_stores_nothing(http: httpx.Client, conversation: str)
     refusal = error(http.post(f"{conversation}/items", json={"items": [TEXT] * 21}))
     assert (refusal["param"], refusal["code"]) == ("items", "array_above_max_length")
     assert http.get(f"{conversation}/items").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:9"}, 200),
+        ({"host": "LOCALHOST"}, 200),
+        ({"host": "[::1]:8080"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "localhost.evil.example"}, 403),
+        ({"host": "[::1"}, 403),
+        ({"host": ""}, 403),
+        ({"host": "proxied.example"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "http://localhost:3000"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "localhost:9", "origin": "http://localhost:9"}, 200),
+    ],
+    ids=str,
+)
+def test_a_web_page_cannot_reach_a_server_on_this_machine(
+    settings: Settings, headers: dict[str, str], status: int
+) -> None:
+    """Neither by its origin, nor by a name of its own that means this machine."""
+    with served(replace(settings, allowed_hosts="proxied.example")) as server:
+        response = httpx.post(f"http://{server.http}/v1/conversations", json={}, headers=headers)
+        assert response.status_code == status
+        if status == 403:
+            assert error(response)["code"] == "forbidden_site"
+
+
+def test_a_browser_learns_of_no_permission(http: httpx.Client) -> None:
+    """A preflight request is answered without the headers that would let a page go on."""
+    headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    response = http.options("/v1/conversations", headers=headers)
+    assert response.status_code == 403
+    assert not [name for name in response.headers if name.startswith("access-control-")]

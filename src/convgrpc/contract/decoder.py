@@ -72,7 +72,10 @@ def _json_text_decoder(message: Descriptor) -> Decode:
     name = message.fields[0].name
 
     def decode(value: Any, path: Path) -> Any:
-        return {name: _dumped(value)}
+        try:
+            return {name: _dumped(value)}
+        except RecursionError:
+            raise faults.too_deep(path) from None
 
     return decode
 
@@ -250,7 +253,7 @@ def _filler(keys: Mapping[str, _Key]) -> Decode:
     required = [name for name, key in keys.items() if key.absent]
 
     def fill(value: dict[str, Any], path: Path) -> Any:
-        _check_keys(value, keys, required, path)
+        _check_keys(value, keys, required, path, path)
         out = {}
         for name, each in value.items():
             key = keys[name]
@@ -269,10 +272,10 @@ def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own:
         member = _chosen(value, members, union, path)
         if member.shorthand:
             value = _expanded(value, member.shorthand)
-        _check_keys(value, member.keys, member.required, path, known)
+        inner_path = path.child(None, member.name)
+        _check_keys(value, member.keys, member.required, path, inner_path, known)
         out: dict[str, Any] = {}
         inner: dict[str, Any] = dict(member.tag)
-        inner_path = path.child(None, member.name)
         for name, each in value.items():
             key = member.keys.get(name)
             if key and (each is not None or key.absent):
@@ -307,9 +310,11 @@ def _shorthand(field: FieldDescriptor) -> _Shorthand:
 def _expanded(value: dict[str, Any], shorthand: _Shorthand) -> dict[str, Any]:
     text = value.get(shorthand.key)
     decided_by = value.get(shorthand.decided_by)
-    if type(text) is not str or type(decided_by) is not str or decided_by not in shorthand.parts:
+    if type(text) is not str:
         return value
-    return {**value, shorthand.key: [{shorthand.tag: shorthand.parts[decided_by], "text": text}]}
+    part = shorthand.parts.get(decided_by) if type(decided_by) is str else None
+    # Without a part, what decides is itself at fault: no other fault may come before that one.
+    return {**value, shorthand.key: [{shorthand.tag: part, "text": text}] if part else []}
 
 
 def _chosen(value: dict[str, Any], members: Mapping[str, _Member], union: options.Union, path: Path) -> _Member:
@@ -331,12 +336,13 @@ def _check_keys(
     keys: Mapping[str, _Key],
     required: list[str],
     path: Path,
+    inner_path: Path,
     known: Iterable[str] = (),
 ) -> None:
     for name in required:
-        absent = keys[name].absent
-        if name not in value and absent:
-            raise absent(path.key(name))
+        key = keys[name]
+        if name not in value and key.absent:
+            raise key.absent((inner_path if key.of_member else path).key(name))
     for name in value:
         if name not in keys and name not in known:
             raise faults.unknown(path.key(name))
@@ -430,7 +436,7 @@ def _plural(field: FieldDescriptor) -> str:
 
 def _expected_value(field: FieldDescriptor) -> str:
     if field.enum_type is not None:
-        return f"one of {faults.listed(options.words(field.enum_type).values(), 'or')}"
+        return f"one of {faults.listed(faults.supported(field), 'or')}"
     return faults.type_name(_JSON_TYPES[field.type])
 
 

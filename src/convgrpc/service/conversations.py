@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from convgrpc import ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
+from convgrpc.contract.includes import hide
 from convgrpc.service.chain import Context, Handler
+from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewItem, Origin, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
@@ -18,6 +20,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     DeleteItemRequest,
     GetConversationRequest,
     GetItemRequest,
+    Include,
     ListItemsRequest,
     Order,
     UpdateConversationRequest,
@@ -35,8 +38,11 @@ _MAX_PAGE_BYTES = 3_500_000
 class ConversationsService:
     """Answers the RPCs from a store."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, *, include_policy: IncludePolicy = "all", clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
+        self._hides = include_policy == "strict"
         self._clock = clock
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -70,7 +76,7 @@ class ConversationsService:
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
         items = self._new_items(request.items, request.conversation_id)
         stored = await self._store.append_items(context.project, request.conversation_id, items, context.deadline)
-        return _item_list(stored, has_more=False)
+        return self._list(stored, request.include, has_more=False)
 
     async def ListItems(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
         page = await self._store.list_items(
@@ -81,12 +87,14 @@ class ConversationsService:
             descending=request.order != Order.ORDER_ASC,
             max_bytes=_MAX_PAGE_BYTES,
         )
-        return _item_list(page.items, has_more=page.has_more)
+        return self._list(page.items, request.include, has_more=page.has_more)
 
     async def GetItem(self, request: GetItemRequest, context: Context) -> ConversationItem:
-        return ConversationItem.FromString(
-            await self._store.get_item(context.project, request.conversation_id, request.item_id)
-        )
+        data = await self._store.get_item(context.project, request.conversation_id, request.item_id)
+        item = ConversationItem.FromString(data)
+        if self._hides:
+            _hide(item, request.include)
+        return item
 
     async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:
         return Conversation.FromString(
@@ -97,7 +105,19 @@ class ConversationsService:
         now = self._clock()
         return [_new_item(item, conversation_id, now) for item in items]
 
+    def _list(self, items: list[bytes], include: Iterable[int], *, has_more: bool) -> ConversationItemList:
+        result = ConversationItemList(has_more=has_more)
+        for data in items:
+            result.data.add().MergeFromString(data)
+        if items:
+            result.first_id, result.last_id = result.data[0].id, result.data[-1].id
+        if self._hides:
+            for item in result.data:
+                _hide(item, include)
+        return result
 
+
+_INCLUDES = options.words(Include.DESCRIPTOR)
 _KINDS = {
     field.name: options.kind(field) or options.Kind()
     for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
@@ -116,10 +136,6 @@ def _new_item(item: ConversationItem, conversation_id: str, now: float) -> NewIt
     return NewItem(item.id, item.SerializeToString(), origin)
 
 
-def _item_list(items: list[bytes], *, has_more: bool) -> ConversationItemList:
-    result = ConversationItemList(has_more=has_more)
-    for data in items:
-        result.data.add().MergeFromString(data)
-    if items:
-        result.first_id, result.last_id = result.data[0].id, result.data[-1].id
-    return result
+def _hide(item: ConversationItem, include: Iterable[int]) -> None:
+    """Clears what the contract returns on request alone, and was not asked for."""
+    hide(item, "kind", {_INCLUDES[value] for value in include})

@@ -4,7 +4,9 @@ It calls the chain directly, in the process and on the event loop of the gRPC se
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,7 +26,10 @@ Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
 Answer: TypeAlias = tuple[int, bytes]
 
+_log = logging.getLogger(__name__)
+
 _HEALTH = "/healthz"
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 
 
 class Disconnected(Exception):
@@ -41,12 +46,14 @@ class Gateway:
         *,
         max_body_bytes: int,
         max_timeout: float,
+        hosts: Container[str] | None,
         is_serving: Callable[[], bool],
     ) -> None:
         self._chain = chain
         self._routes = Routes(methods)
         self._max_body_bytes = max_body_bytes
         self._max_timeout = max_timeout
+        self._hosts = hosts
         self._is_serving = is_serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,12 +65,17 @@ class Gateway:
             status, body = error.report.http, envelope(error)
         except Disconnected:
             return
+        except Exception:
+            _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
+            error = errors.internal_error()
+            status, body = error.report.http, envelope(error)
         await _respond(send, status, body, identity)
 
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path == _HEALTH:
             return self._health(verb)
+        self._check_site(headers)
         match = self._routes.match(verb, path)
         body = await self._body(headers, receive)
         decode = partial(_decode, match, scope["query_string"].decode("latin-1"), body)
@@ -73,6 +85,17 @@ class Gateway:
         if verb not in ("GET", "HEAD"):
             raise method_not_allowed(verb, _HEALTH, ["GET"])
         return (200, b'{"status":"ok"}') if self._is_serving() else (503, b'{"status":"draining"}')
+
+    def _check_site(self, headers: Mapping[str, str]) -> None:
+        """Refuses what a web page can send from the browser of a user who can reach this server.
+
+        A page tells its origin; one whose host name was made to mean this machine tells that name.
+        """
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._hosts is not None and _host_name(host) not in self._hosts:
+            raise _forbidden(f"the host '{host}' is not one of this server's")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise _forbidden(f"the origin '{origin}' is another site")
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         if int(headers.get("content-length", 0)) > self._max_body_bytes:
@@ -110,6 +133,16 @@ def envelope(error: ConvgrpcError) -> bytes:
     return orjson.dumps(
         {"error": {"message": error.message, "type": report.type, "param": error.param, "code": report.code}}
     )
+
+
+def _host_name(host: str) -> str:
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").lower() if found else ""
+
+
+def _forbidden(why: str) -> ConvgrpcError:
+    message = f"This server does not answer web pages: {why}."
+    return errors.failure(ErrorReason.ERROR_REASON_FORBIDDEN_SITE, message)
 
 
 def _decode(match: Match, query: str, body: bytes) -> Message:

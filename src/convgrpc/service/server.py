@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
-    service = ConversationsService(store)
+    service = ConversationsService(store, include_policy=settings.include_policy)
     contract = methods([conversations.SERVICE, *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values()])
     chain = Chain(service.handlers(), max_timeout=settings.request_timeout)
     draining = asyncio.Event()
@@ -73,6 +73,7 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
         contract,
         max_body_bytes=settings.max_message_bytes,
         max_timeout=settings.request_timeout,
+        hosts=_hosts(settings),
         is_serving=lambda: not draining.is_set(),
     )
     with _listening(settings.http, "REST") as listener:
@@ -96,6 +97,13 @@ def _check_exposure(address: Address, settings: Settings) -> None:
             f"{address} can be reached from other machines, and whoever reaches it may read and write everything; "
             "use a loopback address, or --insecure if that is meant"
         )
+
+
+def _hosts(settings: Settings) -> Container[str] | None:
+    """The host names by which REST requests may come; any where other machines are served."""
+    if not settings.http.is_loopback:
+        return None
+    return {"localhost", "127.0.0.1", "::1", settings.http.host, *settings.allowed_hosts.split(",")}
 
 
 def _bound(server: GrpcServer, address: Address) -> Address:
@@ -137,6 +145,7 @@ def _http_server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
         )
     )

@@ -136,6 +136,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_INTERNAL says that the server has a fault; its log has the details under the request id.
     Example: a fault in the server's code.
     """
+    ERROR_REASON_FORBIDDEN_SITE: _ErrorReason.ValueType  # 29
+    """ERROR_REASON_FORBIDDEN_SITE says that a REST request comes from a web page, or for a host name that is not the server's.
+    Example: a page that was opened in a browser on the server's machine.
+    """
+    ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: _ErrorReason.ValueType  # 30
+    """ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that not exactly one of several fields is set.
+    Example: an image with neither a file nor a URL.
+    """
+    ERROR_REASON_INVALID_ITEM: _ErrorReason.ValueType  # 31
+    """ERROR_REASON_INVALID_ITEM says that an item is of no use to anybody.
+    Example: reasoning with neither its id nor its encrypted content.
+    """
+    ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 32
+    """ERROR_REASON_IDEMPOTENCY_KEY_REUSED says that the request id of an earlier call came with another request.
+    Example: a retry whose items were changed.
+    """
+    ERROR_REASON_CONVERSATION_CHANGED: _ErrorReason.ValueType  # 33
+    """ERROR_REASON_CONVERSATION_CHANGED says that the last item of the conversation is not the one that the caller expected.
+    Example: two jobs that append to the same conversation.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -256,5 +276,25 @@ Example: a deadline of one millisecond.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 28
 """ERROR_REASON_INTERNAL says that the server has a fault; its log has the details under the request id.
 Example: a fault in the server's code.
+"""
+ERROR_REASON_FORBIDDEN_SITE: ErrorReason.ValueType  # 29
+"""ERROR_REASON_FORBIDDEN_SITE says that a REST request comes from a web page, or for a host name that is not the server's.
+Example: a page that was opened in a browser on the server's machine.
+"""
+ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: ErrorReason.ValueType  # 30
+"""ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that not exactly one of several fields is set.
+Example: an image with neither a file nor a URL.
+"""
+ERROR_REASON_INVALID_ITEM: ErrorReason.ValueType  # 31
+"""ERROR_REASON_INVALID_ITEM says that an item is of no use to anybody.
+Example: reasoning with neither its id nor its encrypted content.
+"""
+ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 32
+"""ERROR_REASON_IDEMPOTENCY_KEY_REUSED says that the request id of an earlier call came with another request.
+Example: a retry whose items were changed.
+"""
+ERROR_REASON_CONVERSATION_CHANGED: ErrorReason.ValueType  # 33
+"""ERROR_REASON_CONVERSATION_CHANGED says that the last item of the conversation is not the one that the caller expected.
+Example: two jobs that append to the same conversation.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

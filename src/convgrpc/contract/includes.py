@@ -1,0 +1,60 @@
+"""Fields that are returned on request: which of them an item has, by the values of the include parameter."""
+
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any, TypeAlias
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from convgrpc.contract import options
+
+Hide: TypeAlias = Callable[[Any], None]
+
+
+def hide(item: Message, union: str, asked: Collection[str]) -> None:
+    """Clears, in an item whose kind the oneof `union` holds, every field of an include value that was not asked for."""
+    kind = item.WhichOneof(union)
+    if kind:
+        member = item.DESCRIPTOR.fields_by_name[kind]
+        for value, hide_field in _hidings(member):
+            if value not in asked:
+                hide_field(getattr(item, kind))
+
+
+@cache
+def _hidings(member: FieldDescriptor) -> tuple[tuple[str, Hide], ...]:
+    """What hides each includable field of a kind, with its include value, which begins with the kind's name."""
+    found = _found(options.message_of(member), frozenset())
+    return tuple((value, hide_field) for value, hide_field in found if value.partition(".")[0] == member.name)
+
+
+def _found(message: Descriptor, above: frozenset[str]) -> list[tuple[str, Hide]]:
+    if message.full_name in above:
+        return []
+    found = []
+    for field in message.fields:
+        value = options.field_options(field).include
+        if value:
+            found.append((value, _clear(field.name)))
+        elif field.message_type is not None and not options.is_map(field):
+            inner = _found(field.message_type, above | {message.full_name})
+            found += [(each, _within(field, hide_field)) for each, hide_field in inner]
+    return found
+
+
+def _clear(name: str) -> Hide:
+    return lambda value: value.ClearField(name)
+
+
+def _within(field: FieldDescriptor, hide_field: Hide) -> Hide:
+    name, is_repeated = field.name, field.is_repeated
+
+    def hide_within(value: Any) -> None:
+        if is_repeated:
+            for each in getattr(value, name):
+                hide_field(each)
+        elif value.HasField(name):
+            hide_field(getattr(value, name))
+
+    return hide_within
