@@ -12,8 +12,8 @@ from convgrpc.v1.content_pb2 import ContentPart, Json, OutputText
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation, Metadata
 from convgrpc.v1.conversations_service_pb2 import ConversationItemList, CreateConversationRequest
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount, ResponseInput
-from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, McpCall, ShellCall, ToolSearchCall
-from convgrpc.v1.tool_pb2 import Tool, WebSearchTool
+from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, ItemStatus, McpCall, ShellCall, ToolSearchCall
+from convgrpc.v1.tool_pb2 import Tool, WebSearchTool, WebSearchToolType
 
 from .walk import reachable
 
@@ -39,13 +39,13 @@ def test_a_count_is_written_even_when_it_is_zero() -> None:
 
 
 def test_an_empty_page_is_written_in_full() -> None:
-    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     assert encoded(ConversationItemList()) == empty
 
 
 def test_keys_stand_in_the_order_of_the_contract() -> None:
     """Those of a kind stand where the kind does: beside the id, after the type."""
-    item = ConversationItem(function_call=FunctionCall(name="n", status=1), id="fc_1")
+    item = ConversationItem(function_call=FunctionCall(name="n", status=ItemStatus.ITEM_STATUS_COMPLETED), id="fc_1")
     assert list(encoded(item)) == ["id", "type", "status", "call_id", "name", "arguments"]
 
 
@@ -99,7 +99,7 @@ def test_free_form_json_is_written_as_it_is_kept() -> None:
 
 
 def test_the_tag_that_was_used_comes_back() -> None:
-    tool = Tool(web_search=WebSearchTool(type="WEB_SEARCH_TOOL_TYPE_WEB_SEARCH_2025_08_26"))
+    tool = Tool(web_search=WebSearchTool(type=WebSearchToolType.WEB_SEARCH_TOOL_TYPE_WEB_SEARCH_2025_08_26))
     assert encoded(tool) == {"type": "web_search_2025_08_26"}
 
 

@@ -79,8 +79,10 @@ PATH = ROOT.key("limit")
         (
             faults.array_too_long(PATH, 20, 21),
             "array_above_max_length",
-            "Invalid 'limit': array too long. Expected an array with maximum length 20, but got an array with length 21 "
-            "instead.",
+            (
+                "Invalid 'limit': array too long. Expected an array with maximum length 20, but got an array with length 21 "
+                "instead."
+            ),
         ),
         (
             faults.array_too_short(PATH, 1, 0),
@@ -90,14 +92,18 @@ PATH = ROOT.key("limit")
         (
             faults.array_too_short(PATH, 3, 2),
             "empty_array",
-            "Invalid 'limit': array too short. Expected an array with minimum length 3, but got an array with length 2 "
-            "instead.",
+            (
+                "Invalid 'limit': array too short. Expected an array with minimum length 3, but got an array with length 2 "
+                "instead."
+            ),
         ),
         (
             faults.string_too_long(PATH, 512, 600),
             "string_above_max_length",
-            "Invalid 'limit': string too long. Expected a string with maximum length 512, but got a string with length "
-            "600 instead.",
+            (
+                "Invalid 'limit': string too long. Expected a string with maximum length 512, but got a string with length "
+                "600 instead."
+            ),
         ),
         (
             faults.string_too_short(PATH, 1, 0),
@@ -107,14 +113,18 @@ PATH = ROOT.key("limit")
         (
             faults.string_too_short(PATH, 3, 2),
             "string_below_min_length",
-            "Invalid 'limit': string too short. Expected a string with minimum length 3, but got a string with length 2 "
-            "instead.",
+            (
+                "Invalid 'limit': string too short. Expected a string with minimum length 3, but got a string with length 2 "
+                "instead."
+            ),
         ),
         (
             faults.too_many_properties(PATH, 16, 17),
             "object_above_max_properties",
-            "Invalid 'limit': too many properties. Expected an object with at most 16 properties, but got an object "
-            "with 17 properties instead.",
+            (
+                "Invalid 'limit': too many properties. Expected an object with at most 16 properties, but got an object "
+                "with 17 properties instead."
+            ),
         ),
         (
             faults.too_deep(PATH),

@@ -189,6 +189,20 @@ def test_crashed_database_is_recovered(tmp_path: Path) -> None:
         assert connection.execute("SELECT data FROM conversations").fetchall() == [(b"kept",)]
 
 
+def test_interrupted_checkpoint_is_recovered(tmp_path: Path) -> None:
+    """A file that is corrupt without its write-ahead log, as a crash during a checkpoint leaves it, is opened."""
+    path = tmp_path / "convgrpc.db"
+    other = tmp_path / "other.db"
+    with closing(open_database(other, "FULL", 5)) as connection:
+        changes.create_conversation(connection, "default", "conv_1", bytes(100_000), [])
+        copy_with_log(other, path)
+        connection.execute("PRAGMA wal_checkpoint")
+        # Its first page says how large the file is, and it is not.
+        path.write_bytes(other.read_bytes()[:4096] + path.read_bytes()[4096:])
+    with closing(open_database(path, "FULL", 5)) as connection:
+        assert connection.execute("SELECT data FROM conversations").fetchall() == [(bytes(100_000),)]
+
+
 def test_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that fails half-way is undone together with its record, and is done by the next attempt."""
     path = tmp_path / "convgrpc.db"

@@ -218,13 +218,16 @@ def test_write_that_was_taken_up_may_be_cancelled(bench: Bench) -> None:
             loop.call_soon_threadsafe(taken_up.set)
             go_on.wait()
 
-        leaving = asyncio.ensure_future(bench.writer.write(work))
+        async with Held(bench.writer):
+            leaving = asyncio.ensure_future(bench.writer.write(work))
+            staying = asyncio.ensure_future(bench.insert(1))
+            await asyncio.sleep(0)
         await taken_up.wait()
         leaving.cancel()
         with suppress(asyncio.CancelledError):
             await leaving
         go_on.set()
-        assert await bench.insert(1) == 1
+        assert await staying == 1
 
     run(scenario())
 
@@ -307,10 +310,13 @@ def test_loop_that_is_gone_disturbs_nobody(bench: Bench) -> None:
             taken_up.set()
             go_on.wait()
 
-        writes = [asyncio.ensure_future(bench.writer.write(wait)), asyncio.ensure_future(bench.insert(1))]
+        held = asyncio.ensure_future(bench.writer.write(wait))
         await asyncio.sleep(0)
         assert taken_up.wait(60)
-        assert not any(write.done() for write in writes)
+        waiting = asyncio.ensure_future(bench.insert(1))
+        await asyncio.sleep(0)
+        assert not held.done()
+        assert not waiting.done()
 
     async def later() -> None:
         waiting = asyncio.ensure_future(bench.insert(2))

@@ -5,40 +5,20 @@ included, so that one call into protobuf's own code builds the whole message. It
 have: wrong types, unknown keys and tags, absent required keys. Everything else is the validator's.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from convgrpc.contract import faults, options
+from convgrpc.contract import faults, json_text, options
 from convgrpc.contract.faults import ROOT, Path
 
 M = TypeVar("M", bound=Message)
 Decode: TypeAlias = Callable[[Any, Path], Any]
 
 _INT64 = range(-(2**63), 2**63)
-_LONG_NUMBER = re.compile(rb"\d{19}")
-
-
-def parse(text: bytes) -> Any:
-    """Parses JSON text.
-
-    Raises InvalidArgument when it is none. Integers are exact, however long.
-    """
-    try:
-        value = orjson.loads(text)
-        # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
-        # library lets lone surrogates and NaN pass.
-        return json.loads(text) if _LONG_NUMBER.search(text) else value
-    except RecursionError:
-        raise faults.too_deep(ROOT) from None
-    except ValueError:
-        raise faults.invalid_json() from None
 
 
 def decode(message_class: type[M], value: Any) -> M:
@@ -73,18 +53,11 @@ def _json_text_decoder(message: Descriptor) -> Decode:
 
     def decode(value: Any, path: Path) -> Any:
         try:
-            return {name: _dumped(value)}
+            return {name: json_text.dump(value)}
         except RecursionError:
             raise faults.too_deep(path) from None
 
     return decode
-
-
-def _dumped(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # Single values, lists and maps.
@@ -98,7 +71,7 @@ def _field_decoder(field: FieldDescriptor) -> Decode:
 
 def _list_decoder(field: FieldDescriptor) -> Decode:
     element = _value_decoder(field)
-    expected = _expected(field)
+    expected = faults.expected_list(field)
 
     def decode(value: Any, path: Path) -> Any:
         if type(value) is not list:
@@ -170,7 +143,7 @@ def _enum_decoder(field: FieldDescriptor) -> Decode:
     numbers = {word: number for number, word in options.words(options.enum_of(field)).items()}
     rules = options.field_options(field)
     supported = faults.supported(field)
-    expected = _expected_value(field)
+    expected = faults.expected_value(field)
 
     def decode(value: Any, path: Path) -> Any:
         if type(value) is not str:
@@ -207,6 +180,7 @@ class _Member(NamedTuple):
     required: list[str]
     tag: dict[str, int]
     shorthand: "_Shorthand | None"
+    is_reference: bool
 
 
 class _Shorthand(NamedTuple):
@@ -255,30 +229,68 @@ def _filler(keys: Mapping[str, _Key]) -> Decode:
     def fill(value: dict[str, Any], path: Path) -> Any:
         _check_keys(value, keys, required, path, path)
         out = {}
-        for name, each in value.items():
-            key = keys[name]
-            if each is not None or key.absent:
+        for name, key in keys.items():
+            each = value.get(name)
+            if each is not None or (key.absent and name in value):
                 out[name] = _decoded(key, each, path.key(name))
         return out
 
     return fill
 
 
-def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
+class _Tagged(NamedTuple):
+    """A tagged union: what each tag stands for, and what the lack of one."""
+
+    tag: str
+    members: Mapping[str, _Member]
+    default: _Member | None
+    reference: _Member | None
+    faults_at_parent: bool
+    supported: list[str]
+
+    def member(self, value: dict[str, Any], path: Path) -> _Member:
+        """The member that an object is."""
+        tag = value.get(self.tag)
+        if tag is None and self.reference and value.keys() - {self.tag} == {"id"}:
+            return self.reference
+        if tag is None and self.default:
+            return self.default
+        if tag is None:
+            raise faults.missing(path.key(self.tag))
+        member = self.members.get(tag) if type(tag) is str else None
+        if member is None:
+            blamed = _blamed(path.key(self.tag), self.faults_at_parent)
+            raise faults.unsupported_value(blamed, tag if type(tag) is str else "", self.supported)
+        return member
+
+
+def _tagged(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> _Tagged:
     members = {tag: _member(field, number, own) for field in fields for tag, number in options.tags(field).items()}
+    return _Tagged(
+        tag=union.tag,
+        members=members,
+        default=members.get(union.default),
+        reference=next((member for member in members.values() if member.is_reference), None),
+        faults_at_parent=union.faults_at_parent,
+        supported=sorted(members) if union.alphabetical else list(members),
+    )
+
+
+def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
+    tagged = _tagged(fields, union, own)
     known = {union.tag}
 
     def fill(value: dict[str, Any], path: Path) -> Any:
-        member = _chosen(value, members, union, path)
+        member = tagged.member(value, path)
         if member.shorthand:
             value = _expanded(value, member.shorthand)
         inner_path = path.child(None, member.name)
         _check_keys(value, member.keys, member.required, path, inner_path, known)
         out: dict[str, Any] = {}
         inner: dict[str, Any] = dict(member.tag)
-        for name, each in value.items():
-            key = member.keys.get(name)
-            if key and (each is not None or key.absent):
+        for name, key in member.keys.items():
+            each = value.get(name)
+            if each is not None or (key.absent and name in value):
                 within, target = (inner_path, inner) if key.of_member else (path, out)
                 target[name] = _decoded(key, each, within.key(name))
         out[member.name] = inner
@@ -294,14 +306,19 @@ def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key]) -> _Me
     kind = options.kind(field)
     if kind and kind.id_required:
         keys["id"] = keys["id"]._replace(absent=faults.missing)
-    required = [name for name, key in keys.items() if key.absent]
-    shorthands = [_shorthand(each) for each in fields if options.field_options(each).shorthand]
-    return _Member(field.name, keys, required, {kept.name: number} if kept else {}, next(iter(shorthands), None))
+    return _Member(
+        name=field.name,
+        keys=keys,
+        required=[name for name, key in keys.items() if key.absent],
+        tag={kept.name: number} if kept else {},
+        shorthand=next((_shorthand(each) for each in fields if options.field_options(each).parts_by), None),
+        is_reference=bool(kind and kind.reference),
+    )
 
 
 def _shorthand(field: FieldDescriptor) -> _Shorthand:
-    decided_by = options.field_options(field).shorthand
-    parts = options.text_parts(options.enum_of(options.holder(field).fields_by_name[decided_by]))
+    decided_by = options.field_options(field).parts_by
+    parts = options.text_parts(options.enum_of(options.sibling(field, decided_by)))
     oneof = options.union(options.message_of(field))
     assert oneof is not None
     return _Shorthand(field.name, decided_by, parts, options.union_options(oneof).tag)
@@ -315,20 +332,6 @@ def _expanded(value: dict[str, Any], shorthand: _Shorthand) -> dict[str, Any]:
     part = shorthand.parts.get(decided_by) if type(decided_by) is str else None
     # Without a part, what decides is itself at fault: no other fault may come before that one.
     return {**value, shorthand.key: [{shorthand.tag: part, "text": text}] if part else []}
-
-
-def _chosen(value: dict[str, Any], members: Mapping[str, _Member], union: options.Union, path: Path) -> _Member:
-    tag = value.get(union.tag)
-    if tag is None and union.default:
-        return members[union.default]
-    if tag is None:
-        raise faults.missing(path.key(union.tag))
-    member = members.get(tag) if type(tag) is str else None
-    if member is None:
-        blamed = _blamed(path.key(union.tag), union.faults_at_parent)
-        supported = sorted(members) if union.alphabetical else members
-        raise faults.unsupported_value(blamed, tag if type(tag) is str else "", supported)
-    return member
 
 
 def _check_keys(
@@ -345,7 +348,7 @@ def _check_keys(
             raise key.absent((inner_path if key.of_member else path).key(name))
     for name in value:
         if name not in keys and name not in known:
-            raise faults.unknown(path.key(name))
+            raise faults.unknown(path.key(name), keys.keys() - value.keys())
 
 
 def _decoded(key: _Key, value: Any, path: Path) -> Any:
@@ -374,14 +377,14 @@ def _shape_decoder(message: Descriptor) -> Decode:
     union = options.union_options(oneof)
     by_type: dict[type, Decode] = {}
     for field in oneof.fields:
-        json_type = _json_type(field)
+        json_type = options.json_type(field)
         if not (json_type is dict and union.tag):
             by_type[json_type] = _chosen_by_shape(field)
     if float in by_type:
         by_type.setdefault(int, by_type[float])
     if union.tag:
-        by_type[dict] = _tagged_filler([field for field in oneof.fields if _json_type(field) is dict], union, {})
-    expected = _expected_of_union(oneof.fields)
+        by_type[dict] = _tagged_filler([field for field in oneof.fields if options.json_type(field) is dict], union, {})
+    expected = faults.expected_of_union(oneof.fields)
 
     def decode(value: Any, path: Path) -> Any:
         decode_value = by_type.get(type(value))
@@ -401,54 +404,3 @@ def _chosen_by_shape(field: FieldDescriptor) -> Decode:
         return {name: decode_field(value, path.child(None, name))}
 
     return decode
-
-
-_JSON_TYPES: dict[int, type] = {
-    FieldDescriptor.TYPE_STRING: str,
-    FieldDescriptor.TYPE_ENUM: str,
-    FieldDescriptor.TYPE_INT64: int,
-    FieldDescriptor.TYPE_DOUBLE: float,
-    FieldDescriptor.TYPE_BOOL: bool,
-}
-
-
-def _json_type(field: FieldDescriptor) -> type:
-    """The type of the JSON value that a union's member appears as."""
-    message = field.message_type
-    if message is None:
-        return _JSON_TYPES[field.type]
-    is_list = options.shape(message).bare and message.fields[0].is_repeated and not options.is_map(message.fields[0])
-    return list if is_list else dict
-
-
-# What errors say was expected.
-
-
-def _expected(field: FieldDescriptor) -> str:
-    return f"an array of {_plural(field)}" if field.is_repeated else _expected_value(field)
-
-
-def _plural(field: FieldDescriptor) -> str:
-    if field.message_type is not None:
-        return f"{faults.noun(field.message_type)}s"
-    return faults.type_name(_JSON_TYPES[field.type]).split()[-1] + "s"
-
-
-def _expected_value(field: FieldDescriptor) -> str:
-    if field.enum_type is not None:
-        return f"one of {faults.listed(faults.supported(field), 'or')}"
-    return faults.type_name(_JSON_TYPES[field.type])
-
-
-def _expected_of_union(fields: Iterable[FieldDescriptor]) -> str:
-    phrases: dict[type, str] = {}
-    for field in fields:
-        json_type = _json_type(field)
-        if field.enum_type is not None:
-            phrases[json_type] = faults.listed(options.words(field.enum_type).values(), "or")
-        elif json_type is list:
-            phrases[list] = f"array of {_plural(options.message_of(field).fields[0])}"
-        else:
-            phrases[json_type] = faults.type_name(json_type).split()[-1]
-    ordered = [phrases[each] for each in (dict, str, int, float, bool, list) if each in phrases]
-    return f"one of {faults.article(' or '.join(ordered))}"

@@ -3,6 +3,7 @@
 A path is a linked tuple that grows downwards, so that a request without faults never spells one.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -106,19 +107,58 @@ def listed(values: Iterable[str], conjunction: str = "and") -> str:
     return ", ".join(quoted[:-1]) + f", {conjunction} {quoted[-1]}"
 
 
+def expected_value(field: FieldDescriptor) -> str:
+    """What errors say a single value of a field should be: "a string", "one of 'asc' or 'desc'"."""
+    if field.enum_type is not None:
+        return f"one of {listed(options.words(field.enum_type).values(), 'or')}"
+    return type_name(options.json_type(field))
+
+
+def expected_list(field: FieldDescriptor) -> str:
+    """What errors say a repeated field should be: "an array of input items"."""
+    return f"an array of {_plural(field)}"
+
+
+def expected_of_union(fields: Iterable[FieldDescriptor]) -> str:
+    """What errors say a bare union should be: "one of a string or array of input items"."""
+    phrases: dict[type, str] = {}
+    for field in fields:
+        json_type = options.json_type(field)
+        if field.enum_type is not None:
+            phrases[json_type] = listed(options.words(field.enum_type).values(), "or")
+        elif json_type is list:
+            phrases[list] = f"array of {_plural(options.message_of(field).fields[0])}"
+        else:
+            phrases[json_type] = type_name(json_type).split()[-1]
+    ordered = [phrases[each] for each in (dict, str, int, float, bool, list) if each in phrases]
+    return f"one of {article(' or '.join(ordered))}"
+
+
+def _plural(field: FieldDescriptor) -> str:
+    if field.message_type is not None:
+        return f"{noun(field.message_type)}s"
+    return type_name(options.json_type(field)).split()[-1] + "s"
+
+
 def _fault(reason: ErrorReason.ValueType, path: Path, message: str) -> ConvgrpcError:
     return failure(reason, message, param=path.param or None, field=path.proto or None)
 
 
 def invalid_type(path: Path, expected: str, value: Any) -> ConvgrpcError:
-    name = f"for '{path.param}'" if path.param else "of the request body"
     got = type_name(type(value))
     if value is None and expected in _SCALARS:
         got = "an object"
-    message = f"Invalid type {name}: expected {expected}, but got {got} instead."
-    return _fault(ErrorReason.ERROR_REASON_INVALID_TYPE, path, message)
+    what = f"Invalid type for '{_elided_path(path.param)}'" if path.param else "Invalid body"
+    return _fault(ErrorReason.ERROR_REASON_INVALID_TYPE, path, f"{what}: expected {expected}, but got {got} instead.")
 
 
+def _elided_path(param: str) -> str:
+    """A path as some errors spell it, with long names cut short: `pre..._id`."""
+    return _NAME.sub(lambda name: f"{name[0][:3]}...{name[0][-3:]}" if len(name[0]) >= _LONG_NAME else name[0], param)
+
+
+_NAME = re.compile(r"[^.\[\]]+")
+_LONG_NAME = 20
 _SCALARS = frozenset(_TYPE_WORDS[scalar] for scalar in (str, bool, int, float))
 
 
@@ -137,8 +177,52 @@ def missing(path: Path) -> ConvgrpcError:
     return _fault(ErrorReason.ERROR_REASON_MISSING_REQUIRED_PARAMETER, path, message)
 
 
-def unknown(path: Path) -> ConvgrpcError:
-    return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, f"Unknown parameter: '{path.param}'.")
+def unknown(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
+    message = f"Unknown parameter: '{path.param}'."
+    meant = next((each for each in sorted(candidates) if _is_near(str(path.step), each)), None)
+    if meant:
+        message += f" Did you mean '{meant}'?"
+    return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, message)
+
+
+def _is_near(one: str, other: str) -> bool:
+    """Whether at most two letters have to be inserted, removed or changed to make the one of the other."""
+    if abs(len(one) - len(other)) > _NEAR:
+        return False
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        previous, row[0] = row[0], i
+        for j, against in enumerate(other, 1):
+            changed = previous + (letter != against)
+            previous, row[j] = row[j], min(changed, row[j] + 1, row[j - 1] + 1)
+    return row[-1] <= _NEAR
+
+
+_NEAR = 2
+
+
+def none_of_several(path: Path, fields: Iterable[str]) -> ConvgrpcError:
+    message = (
+        f"Missing mutually exclusive parameters: '{path.param}'. Ensure you are providing exactly one of: "
+        f"{listed(fields, 'or')}."
+    )
+    return _fault(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, path, message)
+
+
+def several(path: Path, fields: Iterable[str]) -> ConvgrpcError:
+    message = (
+        f"Mutually exclusive parameters: '{path.param}'. Ensure you are only providing one of: {listed(fields, 'or')}."
+    )
+    return _fault(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, path, message)
+
+
+def invalid_item(path: Path) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_INVALID_ITEM, "Invalid item", param="item", field=path.proto)
+
+
+def duplicate_key(key: str) -> ConvgrpcError:
+    message = f"Invalid body: the key '{elided(key)}' stands twice in one object."
+    return failure(ErrorReason.ERROR_REASON_INVALID_JSON, message)
 
 
 def array_too_long(path: Path, limit: int, length: int) -> ConvgrpcError:

@@ -102,6 +102,24 @@ def words(enum: EnumDescriptor) -> dict[int, str]:
     return {value.number: word(value) for value in enum.values if value.number != 0}
 
 
+_JSON_TYPES: dict[int, type] = {
+    FieldDescriptor.TYPE_STRING: str,
+    FieldDescriptor.TYPE_ENUM: str,
+    FieldDescriptor.TYPE_INT64: int,
+    FieldDescriptor.TYPE_DOUBLE: float,
+    FieldDescriptor.TYPE_BOOL: bool,
+}
+
+
+def json_type(field: FieldDescriptor) -> type:
+    """The type of the JSON value that a single value of the field appears as."""
+    message = field.message_type
+    if message is None:
+        return _JSON_TYPES[field.type]
+    is_list = shape(message).bare and message.fields[0].is_repeated and not is_map(message.fields[0])
+    return list if is_list else dict
+
+
 def text_parts(enum: EnumDescriptor) -> dict[str, str]:
     """The content part that a plain string stands for, by the JSON word of the enum value that says so."""
     return {
@@ -109,6 +127,20 @@ def text_parts(enum: EnumDescriptor) -> dict[str, str]:
         for value in enum.values
         if value.GetOptions().HasExtension(json_pb2.text_part)
     }
+
+
+def parts(enum: EnumDescriptor) -> dict[int, list[str]]:
+    """The content parts that callers may send, by the enum value that says so."""
+    return {
+        value.number: list(value.GetOptions().Extensions[json_pb2.parts])
+        for value in enum.values
+        if value.GetOptions().Extensions[json_pb2.parts]
+    }
+
+
+def sibling(field: FieldDescriptor, name: str) -> FieldDescriptor:
+    """Another field of the message that a field belongs to."""
+    return holder(field).fields_by_name[name]
 
 
 def tag_field(member: FieldDescriptor) -> FieldDescriptor | None:

@@ -6,7 +6,7 @@ depth. Scalars without presence cannot be seen to be missing in a message: only 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import isfinite
 from typing import Any, TypeAlias
@@ -44,6 +44,9 @@ def _checker(message: Descriptor) -> Check:
         return _json_text_check(message.fields[0].name)
     oneof = options.union(message)
     checks = [_field_check(field, bare=shape.bare) for field in options.plain_fields(message)]
+    checks += [_parts_check(field) for field in message.fields if options.field_options(field).parts_by]
+    if shape.exactly_one:
+        checks.append(_exactly_one_check(shape.exactly_one))
     if oneof:
         checks.append(_union_check(oneof, bare=shape.bare))
 
@@ -77,6 +80,36 @@ def _check_depth(value: Any, path: Path) -> None:
     for each in inner:
         if type(each) is dict or type(each) is list:
             _check_depth(each, path.key(0))
+
+
+def _exactly_one_check(names: Sequence[str]) -> Check:
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        count = sum(value.HasField(name) for name in names)
+        if count == 0 and not replayed:
+            raise faults.none_of_several(path, names)
+        if count > 1 and not replayed:
+            raise faults.several(path, names)
+
+    return check
+
+
+def _parts_check(field: FieldDescriptor) -> Check:
+    """Checks that the parts in a list are those that the value of its sibling allows."""
+    name, decided_by = field.name, options.field_options(field).parts_by
+    allowed = options.parts(options.enum_of(options.sibling(field, decided_by)))
+    oneof = options.union(options.message_of(field))
+    assert oneof is not None
+    union = oneof.name
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        parts = allowed.get(getattr(value, decided_by))
+        if replayed or parts is None:
+            return
+        for index, part in enumerate(getattr(value, name)):
+            if part.WhichOneof(union) not in parts:
+                raise faults.unsupported_value(path.key(name).key(index), part.WhichOneof(union), parts)
+
+    return check
 
 
 # Fields: presence, then the values.
@@ -280,9 +313,9 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
     element = _value_check(field)
 
     def check(value: Any, path: Path, replayed: bool) -> None:
-        if kind:
-            _check_id(kind, value, path)
         member, inner = getattr(value, name), path.child(None, name)
+        if kind:
+            _check_id(kind, value, member, path)
         if needs_tag and kept and not getattr(member, kept.name):
             raise faults.missing(inner.child(tag, kept.name))
         element(member, inner, replayed)
@@ -290,10 +323,12 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
     return check
 
 
-def _check_id(kind: options.Kind, item: Any, path: Path) -> None:
+def _check_id(kind: options.Kind, item: Any, member: Any, path: Path) -> None:
     if not item.HasField("id"):
         if kind.id_required:
             raise faults.missing(path.key("id"))
+        if kind.id_or and not member.HasField(kind.id_or):
+            raise faults.invalid_item(path)
         return
     prefix = kind.accepted_prefix or kind.id_prefix
     if not item.id.startswith(prefix):

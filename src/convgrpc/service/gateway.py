@@ -14,7 +14,7 @@ import orjson
 from google.protobuf.message import Message
 
 from convgrpc import errors
-from convgrpc.contract import decoder, encoder
+from convgrpc.contract import decoder, encoder, json_text
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, Routes, method_not_allowed, request_value
 from convgrpc.errors import ConvgrpcError
@@ -62,13 +62,12 @@ class Gateway:
         try:
             status, body = await self._answer(scope, headers, receive, identity)
         except ConvgrpcError as error:
-            status, body = error.report.http, envelope(error)
+            status, body = _refusal(error)
         except Disconnected:
             return
         except Exception:
             _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
-            error = errors.internal_error()
-            status, body = error.report.http, envelope(error)
+            status, body = _refusal(errors.internal_error())
         await _respond(send, status, body, identity)
 
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
@@ -127,6 +126,10 @@ class Gateway:
         return errors.failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
 
 
+def _refusal(error: ConvgrpcError) -> Answer:
+    return error.report.http, envelope(error)
+
+
 def envelope(error: ConvgrpcError) -> bytes:
     """The body of an error's REST answer."""
     report = error.report
@@ -146,7 +149,7 @@ def _forbidden(why: str) -> ConvgrpcError:
 
 
 def _decode(match: Match, query: str, body: bytes) -> Message:
-    value = decoder.parse(body) if body else {}
+    value = json_text.parse(body) if body else {}
     return decoder.decode(match.method.request, request_value(match, query, value))
 
 

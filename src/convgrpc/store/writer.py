@@ -139,9 +139,8 @@ class Writer:
         try:
             outcome = write.work(self._connection)
         except Exception as error:
-            # Some failures, such as a full disk, make SQLite end the transaction with all that is in it.
-            if not self._connection.in_transaction:
-                raise
+            # After some failures, such as a full disk, SQLite has ended the transaction with all that was in it. Then
+            # this fails, too, and with it the whole batch.
             self._connection.execute("ROLLBACK TO write")
             outcome = _reported(error)
         self._connection.execute("RELEASE write")

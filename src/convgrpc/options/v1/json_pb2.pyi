@@ -76,6 +76,7 @@ class Shape(_message.Message):
     OBJECT_FIELD_NUMBER: _builtins.int
     JSON_TEXT_FIELD_NUMBER: _builtins.int
     NOUN_FIELD_NUMBER: _builtins.int
+    EXACTLY_ONE_FIELD_NUMBER: _builtins.int
     bare: _builtins.bool
     """bare messages have no braces of their own: their only field, or their only oneof, stands in their place."""
     object: _builtins.str
@@ -84,6 +85,10 @@ class Shape(_message.Message):
     """json_text messages hold, in their only field, JSON text that stands in their place as it is."""
     noun: _builtins.str
     """noun is what errors call the message: "an input item". Empty means "an object"."""
+    @_builtins.property
+    def exactly_one(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """exactly_one names fields of which callers must send one, and no more."""
+
     def __init__(
         self,
         *,
@@ -91,10 +96,11 @@ class Shape(_message.Message):
         object: _builtins.str = ...,
         json_text: _builtins.bool = ...,
         noun: _builtins.str = ...,
+        exactly_one: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bare", b"bare", "json_text", b"json_text", "noun", b"noun", "object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bare", b"bare", "exactly_one", b"exactly_one", "json_text", b"json_text", "noun", b"noun", "object", b"object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,7 +116,7 @@ class Field(_message.Message):
     OMIT_EMPTY_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
-    SHORTHAND_FIELD_NUMBER: _builtins.int
+    PARTS_BY_FIELD_NUMBER: _builtins.int
     FAULTS_AT_PARENT_FIELD_NUMBER: _builtins.int
     INCLUDE_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
@@ -130,8 +136,10 @@ class Field(_message.Message):
     """default is the JSON word, or the JSON text, that the service stores when the caller left the field out."""
     tag: _builtins.bool
     """tag marks the enum, in a member of a tagged union, that keeps which of the member's several tags was used."""
-    shorthand: _builtins.str
-    """shorthand lets a string stand for a list of one text part; it names the sibling enum whose value has text_part."""
+    parts_by: _builtins.str
+    """parts_by names the sibling enum whose value decides, by its options, which parts a list of parts may hold, and for
+    which of them a string that stands in the place of the list is meant.
+    """
     faults_at_parent: _builtins.bool
     """faults_at_parent reports an absent or unknown value at the object that holds the field."""
     include: _builtins.str
@@ -165,7 +173,7 @@ class Field(_message.Message):
         omit_empty: _builtins.bool = ...,
         default: _builtins.str = ...,
         tag: _builtins.bool = ...,
-        shorthand: _builtins.str = ...,
+        parts_by: _builtins.str = ...,
         faults_at_parent: _builtins.bool = ...,
         include: _builtins.str = ...,
         words: _abc.Iterable[_builtins.str] | None = ...,
@@ -180,7 +188,7 @@ class Field(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "pattern", b"pattern", "shorthand", b"shorthand", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -203,6 +211,7 @@ class Kind(_message.Message):
     ACCEPTED_PREFIX_FIELD_NUMBER: _builtins.int
     ID_REQUIRED_FIELD_NUMBER: _builtins.int
     INPUT_ONLY_FIELD_NUMBER: _builtins.int
+    ID_OR_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     id_prefix: _builtins.str
     """id_prefix begins the ids the service gives to items of this kind, before an underscore."""
@@ -212,8 +221,12 @@ class Kind(_message.Message):
     """id_required kinds are refused without an id."""
     input_only: _builtins.bool
     """input_only kinds are never produced by the API: callers send them."""
+    id_or: _builtins.str
+    """id_or names the field that an item without an id must have."""
     reference: _builtins.bool
-    """reference kinds stand for the stored item with their id, which takes their place."""
+    """reference kinds stand for the stored item with their id, which takes their place. An object that has nothing but
+    an id is one.
+    """
     def __init__(
         self,
         *,
@@ -221,11 +234,12 @@ class Kind(_message.Message):
         accepted_prefix: _builtins.str = ...,
         id_required: _builtins.bool = ...,
         input_only: _builtins.bool = ...,
+        id_or: _builtins.str = ...,
         reference: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prefix", b"accepted_prefix", "id_prefix", b"id_prefix", "id_required", b"id_required", "input_only", b"input_only", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prefix", b"accepted_prefix", "id_or", b"id_or", "id_prefix", b"id_prefix", "id_required", b"id_required", "input_only", b"input_only", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,6 +251,7 @@ FIELD_FIELD_NUMBER: _builtins.int
 KIND_FIELD_NUMBER: _builtins.int
 WORD_FIELD_NUMBER: _builtins.int
 TEXT_PART_FIELD_NUMBER: _builtins.int
+PARTS_FIELD_NUMBER: _builtins.int
 union: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.OneofOptions, Global___Union]
 """union says how a oneof appears in JSON."""
 shape: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___Shape]
@@ -249,3 +264,7 @@ word: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions
 """word is the JSON word of an enum value where it is not the value's own name."""
 text_part: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """text_part is, on a role, the content part that a plain string stands for in a message of that role."""
+parts: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
+"""parts are, on a role, the content parts that callers may send in a message of that role. Others are for messages
+that are replayed with their id.
+"""

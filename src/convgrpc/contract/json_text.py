@@ -1,0 +1,62 @@
+"""JSON text to values and back, where nothing may be lost on the way."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+from convgrpc.contract import faults
+from convgrpc.contract.faults import ROOT
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_KEY_END = re.compile(rb'(?<!\\)"\s*:')
+
+
+def parse(text: bytes) -> Any:
+    """The value that JSON text spells; integers are exact, however long.
+
+    Raises InvalidArgument when it is no JSON, or has a key twice in one object.
+    """
+    try:
+        value = orjson.loads(text)
+        if len(_KEY_END.findall(text)) != _count_keys(value):
+            _refuse_duplicates(text)
+        # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
+        # library lets lone surrogates and NaN pass.
+        return json.loads(text) if _LONG_NUMBER.search(text) else value
+    except RecursionError:
+        raise faults.too_deep(ROOT) from None
+    except ValueError:
+        raise faults.invalid_json() from None
+
+
+def dump(value: Any) -> str:
+    """The JSON text of a parsed value, without white space."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _count_keys(value: Any) -> int:
+    if type(value) is dict:
+        return len(value) + sum(
+            _count_keys(each) for each in value.values() if type(each) is dict or type(each) is list
+        )
+    if type(value) is list:
+        return sum(_count_keys(each) for each in value if type(each) is dict or type(each) is list)
+    return 0
+
+
+def _refuse_duplicates(text: bytes) -> None:
+    """Parses anew, slowly, looking at every object: `"key":` may also stand inside of a string."""
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise faults.duplicate_key(next(key for key in keys if keys.count(key) > 1))
+        return result
+
+    json.loads(text, object_pairs_hook=check)
