@@ -66,7 +66,9 @@ class Settings:
     )
     include_policy: IncludePolicy = field(
         default="all",
-        metadata={"help": "Return all that is stored, or only with the include parameter what the API so returns."},
+        metadata={
+            "help": "'all' returns everything stored; 'strict' returns what include can name only when it does."
+        },
     )
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}

@@ -1,6 +1,7 @@
 """The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
@@ -21,6 +22,7 @@ from convgrpc.store.sqlite import SqliteStore
 from convgrpc.v1 import input_tokens_service_pb2
 
 _BACKLOG = 1024
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class CannotListen(Exception):
@@ -157,13 +159,14 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
 
     def stop() -> None:
         stopping.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        for number in _STOP_SIGNALS:
+            # Not the default action: the first process of a container has none.
+            signal.signal(number, lambda number, _: os._exit(128 + number))
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             loop.remove_signal_handler(number)

@@ -1,0 +1,314 @@
+"""The contract's own rules: those that protoc and buf do not know."""
+
+import re
+import subprocess
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.api import annotations_pb2, field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, OneofDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from convgrpc.contract import options
+from convgrpc.contract.decoder import decode
+from convgrpc.contract.defaults import fill_in
+from convgrpc.contract.encoder import dump
+from convgrpc.contract.methods import methods
+from convgrpc.contract.validator import validate
+from convgrpc.errors import CLASSES, REPORTS, InvalidArgument
+from convgrpc.v1.conversations_service_pb2 import Include
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+from convgrpc.v1.item_pb2 import ConversationItem
+
+from .walk import FILES, MESSAGES, METHODS, reachable
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+
+ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.enum_types_by_name.values()]
+FIELDS: list[FieldDescriptor] = [field for message in MESSAGES for field in message.fields]
+UNIONS: list[OneofDescriptor] = [union for message in MESSAGES if (union := options.union(message))]
+TAGGED = [union for union in UNIONS if options.union_options(union).tag]
+KINDS = {field: options.kind(field) or options.Kind() for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields}
+
+each_message = pytest.mark.parametrize("message", MESSAGES, ids=[message.name for message in MESSAGES])
+each_method = pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
+each_union = pytest.mark.parametrize("union", UNIONS, ids=[union.full_name for union in UNIONS])
+each_tagged = pytest.mark.parametrize("union", TAGGED, ids=[union.full_name for union in TAGGED])
+
+
+# Files.
+
+
+def _generated(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for part in ("v1", "options")
+        for path in (folder / "convgrpc" / part).rglob("*.py*")
+        if path.name != "__init__.py" and path.suffix in (".py", ".pyi")
+    }
+
+
+def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> None:
+    subprocess.run([ROOT / "scripts" / "generate", tmp_path], check=True)
+    fresh, committed = _generated(tmp_path), _generated(SOURCE)
+    assert fresh.keys() == committed.keys(), "run scripts/generate, and delete what it no longer makes"
+    assert [name for name in fresh if fresh[name] != committed[name]] == [], "run scripts/generate"
+
+
+def test_the_contract_is_in_form() -> None:
+    done = subprocess.run([ROOT / "scripts" / "lint-contract"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+# What the codec and the validator make of it.
+
+
+@each_message
+def test_every_message_can_be_decoded_encoded_checked_and_filled_in(message: Descriptor) -> None:
+    message_class = GetMessageClass(message)
+    empty = message_class()
+    fill_in(empty)
+    dump(empty)
+    with suppress(InvalidArgument):
+        decode(message_class, {})
+    with suppress(InvalidArgument):
+        validate(empty)
+
+
+def test_fields_are_of_types_that_json_has() -> None:
+    """Any integer is one of 64 bits, so that none overflows in one language only; there are no bytes."""
+    types = {
+        FieldDescriptor.TYPE_STRING,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_DOUBLE,
+        FieldDescriptor.TYPE_BOOL,
+        FieldDescriptor.TYPE_ENUM,
+        FieldDescriptor.TYPE_MESSAGE,
+    }
+    assert [field.full_name for field in FIELDS if field.type not in types] == []
+
+
+@each_tagged
+def test_tags_are_unique(union: OneofDescriptor) -> None:
+    counts = Counter(tag for field in union.fields if _is_object(field) for tag in options.tags(field))
+    assert counts.most_common(1)[0][1] == 1
+    default = options.union_options(union).default
+    assert not default or default in counts
+
+
+@each_union
+def test_members_that_have_no_tag_are_told_apart_by_their_json_type(union: OneofDescriptor) -> None:
+    tagged = bool(options.union_options(union).tag)
+    counts = Counter(_json_shape(field) for field in union.fields if not (tagged and _is_object(field)))
+    assert max(counts.values(), default=1) == 1
+    assert union.containing_type is not None
+    bare = options.shape(union.containing_type).bare
+    assert bare or tagged, "in an object, only a tag can tell members apart"
+    assert bare or all(_is_object(field) for field in union.fields), "only objects have keys to stand beside others"
+
+
+def _json_shape(field: FieldDescriptor) -> str:
+    message = field.message_type
+    if message is None:
+        return "string" if field.enum_type is not None else str(field.type).replace(str(FieldDescriptor.TYPE_STRING), "string")
+    inner = message.fields[0]
+    return "array" if options.shape(message).bare and inner.is_repeated and not options.is_map(inner) else "object"
+
+
+def _is_object(field: FieldDescriptor) -> bool:
+    return _json_shape(field) == "object"
+
+
+@each_tagged
+def test_keys_of_a_member_are_not_those_of_its_siblings(union: OneofDescriptor) -> None:
+    """They stand side by side in one object."""
+    message = union.containing_type
+    assert message is not None
+    around = {options.union_options(union).tag, *(field.name for field in options.plain_fields(message))}
+    for member in union.fields:
+        if _is_object(member):
+            inner = options.message_of(member)
+            assert not options.shape(inner).bare, member.full_name
+            assert options.union(inner) is None, member.full_name
+            keys = {field.name for field in inner.fields if field is not options.tag_field(member)}
+            assert keys & around == set(), member.full_name
+
+
+@each_message
+def test_bare_messages_have_one_thing_to_stand_in_their_place(message: Descriptor) -> None:
+    shape = options.shape(message)
+    if shape.bare or shape.json_text:
+        assert len(message.fields) == 1 or len(options.plain_fields(message)) == 0
+    if shape.json_text:
+        assert [field.type for field in message.fields] == [FieldDescriptor.TYPE_STRING]
+
+
+@pytest.mark.parametrize("enum", ENUMS, ids=[enum.name for enum in ENUMS])
+def test_words_are_unique(enum: EnumDescriptor) -> None:
+    words = options.words(enum)
+    assert len(set(words.values())) == len(words) == len(enum.values) - 1
+    assert enum.values[0].name.endswith("_UNSPECIFIED")
+
+
+def test_options_name_what_is_there() -> None:
+    for field in FIELDS:
+        rules = options.field_options(field)
+        if rules.words:
+            assert set(rules.words) <= set(options.words(options.enum_of(field)).values()), field.full_name
+        if rules.parts_by:
+            _check_parts(field, options.enum_of(options.sibling(field, rules.parts_by)))
+        if rules.pattern:
+            re.compile(rules.pattern)
+    for message in MESSAGES:
+        for name in options.shape(message).exactly_one:
+            assert message.fields_by_name[name].has_presence, message.full_name
+    for member, kind in KINDS.items():
+        if kind.id_or:
+            assert options.message_of(member).fields_by_name[kind.id_or].has_presence, member.full_name
+
+
+def _check_parts(field: FieldDescriptor, enum: EnumDescriptor) -> None:
+    union = options.union(options.message_of(field))
+    assert union is not None
+    members = {member.name for member in union.fields}
+    assert set(options.text_parts(enum)) == set(options.words(enum).values()), "a string stands for a part in any role"
+    assert set(options.text_parts(enum).values()) <= members
+    assert all(set(parts) <= members for parts in options.parts(enum).values())
+
+
+def test_limits_are_on_fields_that_have_what_they_limit() -> None:
+    for field in FIELDS:
+        rules = options.field_options(field)
+        is_map = options.is_map(field)
+        if rules.max_key_length:
+            assert is_map, field.full_name
+        if rules.min_length or rules.max_length or rules.pattern:
+            assert is_map or field.type == FieldDescriptor.TYPE_STRING, field.full_name
+        if rules.min_items or rules.max_items:
+            assert field.is_repeated or options.shape(options.message_of(field)).bare, field.full_name
+        if rules.HasField("minimum") or rules.HasField("maximum"):
+            assert field.type == FieldDescriptor.TYPE_INT64, field.full_name
+        if rules.omit_empty:
+            assert field.is_repeated, field.full_name
+
+
+# Presence.
+
+
+REQUESTS = [method.input_type for method in METHODS]
+SENT = reachable(ConversationItem.DESCRIPTOR, *REQUESTS)
+BEHAVIORS = {field_behavior_pb2.REQUIRED, field_behavior_pb2.OPTIONAL}
+
+
+def _stands_for_itself(field: FieldDescriptor) -> bool:
+    """Whether a field is a key of an object: neither a union's member, nor what a bare message holds."""
+    message = options.holder(field)
+    shape = options.shape(message)
+    return field in options.plain_fields(message) and not (shape.bare or shape.json_text)
+
+
+def test_every_key_that_callers_send_is_required_or_optional() -> None:
+    for message in SENT:
+        for field in message.fields:
+            behaviors = set(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
+            expected = 1 if _stands_for_itself(field) else 0
+            assert len(behaviors) == expected, field.full_name
+            assert behaviors <= BEHAVIORS, field.full_name
+
+
+def test_absent_can_be_told_from_zero_exactly_where_a_key_may_be_absent() -> None:
+    """A required scalar has no presence; an optional one has. Enums have their zero value for that."""
+    for message in SENT:
+        for field in filter(_stands_for_itself, message.fields):
+            if field.message_type is None and field.enum_type is None and not field.is_repeated:
+                assert field.has_presence != options.is_required(field), field.full_name
+
+
+# Kinds.
+
+
+def test_ids_of_every_kind_begin_with_letters_of_their_own() -> None:
+    prefixes = [kind.id_prefix for kind in KINDS.values() if not kind.reference]
+    assert len(set(prefixes)) == len(prefixes)
+    assert all(re.fullmatch("[a-z]{2,4}", prefix) for prefix in prefixes)
+
+
+def test_ids_that_the_service_gives_are_accepted_back() -> None:
+    assert all(kind.id_prefix.startswith(kind.accepted_prefix) for kind in KINDS.values())
+
+
+def test_every_member_is_a_kind_and_only_references_have_no_prefix() -> None:
+    assert all(options.kind(field) for field in KINDS)
+    assert [field.name for field, kind in KINDS.items() if not kind.id_prefix] == ["item_reference"]
+    assert [field.name for field, kind in KINDS.items() if kind.reference] == ["item_reference"]
+
+
+def test_what_include_reveals_is_what_fields_are_revealed_by() -> None:
+    """But `web_search_call.results`, which is a value of the API's that reveals nothing in any published shape."""
+    revealed = {options.field_options(field).include for field in FIELDS} - {""}
+    values = set(options.words(Include.DESCRIPTOR).values())
+    assert revealed <= values
+    assert values - revealed == {"web_search_call.results"}
+
+
+# Methods.
+
+
+@each_method
+def test_every_method_has_a_route_whose_parameters_are_required_fields(method: MethodDescriptor) -> None:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    template = rule.get or rule.post or rule.delete
+    assert template.startswith("/v1/")
+    assert rule.body == ("*" if rule.post else "")
+    for name in re.findall(r"{(\w+)}", template):
+        field = method.input_type.fields_by_name[name]
+        assert options.is_required(field)
+        assert field.type == FieldDescriptor.TYPE_STRING
+
+
+def test_no_two_methods_share_a_route() -> None:
+    found = methods(service for file in FILES for service in file.services_by_name.values())
+    assert len({(method.verb, method.template) for method in found}) == len(found) == len(METHODS)
+
+
+@each_method
+def test_requests_are_named_after_their_method(method: MethodDescriptor) -> None:
+    assert method.input_type.name == f"{method.name}Request"
+
+
+# Errors.
+
+
+REASONS = [(name, number) for name, number in ErrorReason.items() if number]
+
+
+@pytest.mark.parametrize(("name", "number"), REASONS, ids=[name for name, _ in REASONS])
+def test_every_reason_says_how_it_is_reported(name: str, number: Any) -> None:
+    report = REPORTS[number]
+    assert report.grpc in CLASSES
+    assert 400 <= report.http < 600
+    assert report.type == ("server_error" if report.http >= 500 else "rate_limit_error" if report.http == 429 else "invalid_request_error")
+    assert report.code or report.http in (404, 405)
+
+
+def test_clients_retry_only_what_may_help() -> None:
+    """The API's clients repeat 408, 409, 429 and all from 500: no fault of the request may be one of those."""
+    for name, number in REASONS:
+        report = REPORTS[number]
+        if CLASSES[report.grpc] is InvalidArgument:
+            assert report.http in (400, 413, 415), name
+
+
+def test_every_reason_has_an_example() -> None:
+    text = (ROOT / "protos" / "convgrpc" / "v1" / "error_reason.proto").read_text()
+    comments = dict(re.findall(r"((?:  //.*\n)+)  (\w+) = ", text))
+    without = [name for comment, name in comments.items() if "Example: " not in comment]
+    assert without == ["ERROR_REASON_UNSPECIFIED"]
+
+
+def test_the_exceptions_cover_no_more_than_the_reasons() -> None:
+    assert {REPORTS[number].grpc for _, number in REASONS} == set(CLASSES)
