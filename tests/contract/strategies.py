@@ -58,9 +58,6 @@ class _Place:
 
 def _built(draw: Draw, message: Descriptor, place: _Place) -> Message:
     shape = options.shape(message)
-    if shape.json_text:
-        text = orjson.dumps(draw(_JSON)).decode()
-        return GetMessageClass(message)(**{message.fields[0].name: text})
     built = GetMessageClass(message)()
     _set_union(draw, built, place)
     one = draw(st.sampled_from(list(shape.exactly_one))) if shape.exactly_one else None
@@ -118,6 +115,8 @@ def _value(draw: Draw, field: FieldDescriptor, holder: Any, place: _Place) -> An
     rules = options.field_options(field)
     match field.type:
         case FieldDescriptor.TYPE_MESSAGE:
+            if options.shape(options.message_of(field)).json_text:
+                return _json_text(draw, field)
             return _built(draw, options.message_of(field), place.within(_members(field, holder, place)))
         case FieldDescriptor.TYPE_ENUM:
             return draw(st.sampled_from(_numbers(field, place)))
@@ -130,6 +129,14 @@ def _value(draw: Draw, field: FieldDescriptor, holder: Any, place: _Place) -> An
         case FieldDescriptor.TYPE_BOOL:
             return draw(st.booleans())
     raise TypeError(f"{field.full_name} is of a type that the contract has not had so far")
+
+
+def _json_text(draw: Draw, field: FieldDescriptor) -> Message:
+    message = options.message_of(field)
+    # Where a key may be absent, null means that it is.
+    may_be_null = field.is_repeated or options.is_required(field)
+    text = orjson.dumps(draw(_JSON if may_be_null else _JSON.filter(lambda value: value is not None))).decode()
+    return GetMessageClass(message)(**{message.fields[0].name: text})
 
 
 def _members(field: FieldDescriptor, holder: Any, place: _Place) -> list[str] | None:

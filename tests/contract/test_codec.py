@@ -10,8 +10,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from convgrpc.contract import options
-from convgrpc.contract.decoder import decode, parse
+from convgrpc.contract.decoder import decode
 from convgrpc.contract.encoder import dump
+from convgrpc.contract.json_text import parse
 from convgrpc.contract.validator import validate
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.conversations_service_pb2 import (

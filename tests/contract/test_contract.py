@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,9 @@ ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.enum_type
 FIELDS: list[FieldDescriptor] = [field for message in MESSAGES for field in message.fields]
 UNIONS: list[OneofDescriptor] = [union for message in MESSAGES if (union := options.union(message))]
 TAGGED = [union for union in UNIONS if options.union_options(union).tag]
-KINDS = {field: options.kind(field) or options.Kind() for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields}
+KINDS = {
+    field: options.kind(field) or options.Kind() for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
+}
 
 each_message = pytest.mark.parametrize("message", MESSAGES, ids=[message.name for message in MESSAGES])
 each_method = pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
@@ -60,7 +63,8 @@ def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> No
 
 
 def test_the_contract_is_in_form() -> None:
-    done = subprocess.run([ROOT / "scripts" / "lint-contract"], capture_output=True, text=True)
+    command = [str(ROOT / "scripts" / "lint-contract"), sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
@@ -103,7 +107,7 @@ def test_tags_are_unique(union: OneofDescriptor) -> None:
 @each_union
 def test_members_that_have_no_tag_are_told_apart_by_their_json_type(union: OneofDescriptor) -> None:
     tagged = bool(options.union_options(union).tag)
-    counts = Counter(_json_shape(field) for field in union.fields if not (tagged and _is_object(field)))
+    counts = Counter(options.json_type(field) for field in union.fields if not (tagged and _is_object(field)))
     assert max(counts.values(), default=1) == 1
     assert union.containing_type is not None
     bare = options.shape(union.containing_type).bare
@@ -111,16 +115,8 @@ def test_members_that_have_no_tag_are_told_apart_by_their_json_type(union: Oneof
     assert bare or all(_is_object(field) for field in union.fields), "only objects have keys to stand beside others"
 
 
-def _json_shape(field: FieldDescriptor) -> str:
-    message = field.message_type
-    if message is None:
-        return "string" if field.enum_type is not None else str(field.type).replace(str(FieldDescriptor.TYPE_STRING), "string")
-    inner = message.fields[0]
-    return "array" if options.shape(message).bare and inner.is_repeated and not options.is_map(inner) else "object"
-
-
 def _is_object(field: FieldDescriptor) -> bool:
-    return _json_shape(field) == "object"
+    return options.json_type(field) is dict
 
 
 @each_tagged
@@ -291,7 +287,9 @@ def test_every_reason_says_how_it_is_reported(name: str, number: Any) -> None:
     report = REPORTS[number]
     assert report.grpc in CLASSES
     assert 400 <= report.http < 600
-    assert report.type == ("server_error" if report.http >= 500 else "rate_limit_error" if report.http == 429 else "invalid_request_error")
+    assert report.type == (
+        "server_error" if report.http >= 500 else "rate_limit_error" if report.http == 429 else "invalid_request_error"
+    )
     assert report.code or report.http in (404, 405)
 
 
@@ -300,7 +298,8 @@ def test_clients_retry_only_what_may_help() -> None:
     for name, number in REASONS:
         report = REPORTS[number]
         if CLASSES[report.grpc] is InvalidArgument:
-            assert report.http in (400, 413, 415), name
+            assert 400 <= report.http < 500, name
+            assert report.http not in (408, 409, 429), name
 
 
 def test_every_reason_has_an_example() -> None:

@@ -7,7 +7,8 @@ import pytest
 from google.protobuf.message import Message
 
 from convgrpc.contract import options
-from convgrpc.contract.decoder import decode, parse
+from convgrpc.contract.decoder import decode
+from convgrpc.contract.json_text import parse
 from convgrpc.contract.validator import validate
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.conversations_service_pb2 import (
@@ -112,8 +113,37 @@ def test_numbers_are_exact() -> None:
     assert repr(parse(text)) == repr([2**53 + 1, 2**64 - 1, 2**64, -(2**63) - 1, 1, 1.0])
 
 
-def test_the_last_of_equal_keys_counts() -> None:
-    assert parse(b'{"a": 1, "b": 2, "a": 3}') == {"a": 3, "b": 2}
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (b'{"a": 1, "b": 2, "a": 3}', "a"),
+        (b'[{"x": [{"a": 1,\n"a"\t: 1}]}]', "a"),
+        (b'{"a": 1, "\\u0061": 2}', "a"),
+        (b'{"": 1, "": 2}', ""),
+        (b'{"a\\\\": 1, "a\\\\": 2}', "a\\"),
+        (b'{"a": 1, "a": 2, "b\\\\": 3}', "a"),
+        (b'{"a": 1, "a": 2, "b": "\\"c\\": 3"}', "a"),
+        (b'{"a": 1, "a": 1234567890123456789012}', "a"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: bytes, key: str) -> None:
+    """Two readers of it might understand two things."""
+    with pytest.raises(InvalidArgument) as refused:
+        parse(text)
+    assert refused.value.message == f"Invalid body: the key '{key}' stands twice in one object."
+    assert (refused.value.report.code, refused.value.param) == ("invalid_json", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a": {"a": {"a": 1}}, "A": [{"a": 1}, {"a": 1}]}',
+        b'{"a": "\\"a\\": 1, \\"a\\": 2", "b": "\\\\\\"a\\": 1"}',
+        b'{"a": "x\\\\", "b\\\\": "a\\\\", "\\\\": ":", "\\"": "\\":"}',
+    ],
+)
+def test_keys_may_stand_again_in_other_objects_and_in_strings(text: bytes) -> None:
+    assert parse(text) == json.loads(text)
 
 
 # Values of the wrong type.
@@ -252,7 +282,7 @@ def test_metadata_that_is_no_object_is_named_as_such() -> None:
 def test_a_body_that_is_no_object_is_refused(value: Any, got: str) -> None:
     refused = refusal(value)
     assert (refused.report.code, refused.param, refused.field) == ("invalid_type", None, None)
-    assert refused.message == f"Invalid type of the request body: expected an object, but got {got} instead."
+    assert refused.message == f"Invalid body: expected an object, but got {got} instead."
 
 
 # Keys: too many, too few, and null.
@@ -261,8 +291,8 @@ def test_a_body_that_is_no_object_is_refused(value: Any, got: str) -> None:
 @pytest.mark.parametrize(
     ("value", "param", "field"),
     [
-        ({"metdata": {}}, "metdata", "metdata"),
-        ({"metdata": None}, "metdata", "metdata"),
+        ({"meta": {}}, "meta", "meta"),
+        ({"meta": None}, "meta", "meta"),
         ({"items": [{"role": "user", "content": "", "txt": 1}]}, "items[0].txt", "items[0].txt"),
         ({"items": [{"role": "user", "content": "", "call_id": "of another kind"}]}, "items[0].call_id", None),
         ({"items": [{"type": "compaction_trigger", "compaction_trigger": {}}]}, "items[0].compaction_trigger", None),
@@ -271,7 +301,7 @@ def test_a_body_that_is_no_object_is_refused(value: Any, got: str) -> None:
             "items[0].content[0].detail",
             "items[0].message.content[0].detail",
         ),
-        ({"items": [{"role": "user", "content": "", "": 1}]}, "items[0].", "items[0]."),
+        ({"items": [{"role": "user", "content": "", "a.b[0]": 1}]}, "items[0].a.b[0]", "items[0].a.b[0]"),
         ({"object": "conversation"}, "object", "object"),
     ],
 )
@@ -279,6 +309,24 @@ def test_unknown_keys_are_refused(value: Any, param: str, field: str | None) -> 
     refused = refusal(value, CreateConversationRequest)
     assert refused.message == f"Unknown parameter: '{param}'."
     assert (refused.report.code, refused.param, refused.field) == ("unknown_parameter", param, field or param)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ({"metdata": {}}, "metadata"),
+        ({"metaDatas": {}}, "metadata"),
+        ({"itmes": []}, "items"),
+        ({"items": [{"role": "user", "content": "", "stat": ""}]}, "status"),
+        ({"items": [{"role": "user", "content": "", "Role": ""}]}, None),
+        ({"metadata": {}, "metdata": {}}, None),
+        ({"mtdat": {}}, None),
+    ],
+)
+def test_a_key_that_is_almost_known_is_pointed_out(value: Any, meant: str | None) -> None:
+    """By at most two letters, and only if the right one is not there as well."""
+    message = refusal(value, CreateConversationRequest).message
+    assert message.endswith(f". Did you mean '{meant}'?" if meant else "'.")
 
 
 @pytest.mark.parametrize(
@@ -433,6 +481,11 @@ def test_an_item_without_a_type_is_a_message() -> None:
     assert decode(ConversationItem, {"role": "user", "content": []}).WhichOneof("kind") == "message"
 
 
+@pytest.mark.parametrize("value", [{"id": "msg_1"}, {"id": "msg_1", "type": None}])
+def test_an_object_with_nothing_but_an_id_is_a_reference(value: Any) -> None:
+    assert decode(ConversationItem, value) == decode(ConversationItem, {"type": "item_reference", "id": "msg_1"})
+
+
 def test_tags_that_share_a_member_are_kept() -> None:
     dated, plain = (decode(Tool, {"type": tag}) for tag in ("web_search_2025_08_26", "web_search"))
     assert dated.WhichOneof("tool") == plain.WhichOneof("tool") == "web_search"
@@ -521,7 +574,6 @@ def test_free_form_json_that_is_too_deep_for_any_of_the_libraries_is_refused(lev
     with pytest.raises(InvalidArgument) as refused:
         validate(decode(Tool, {"type": "function", "name": "f", "parameters": parse(b"[" * levels + b"]" * levels)}))
     assert refused.value.report.code == "nesting_too_deep"
-    assert (refused.value.param or "").startswith("parameters")
 
 
 def test_free_form_json_keeps_its_order_and_its_digits() -> None:

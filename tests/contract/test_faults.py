@@ -149,6 +149,15 @@ def test_a_long_key_is_shortened_in_the_message_but_not_in_the_path() -> None:
     )
 
 
+def test_long_names_are_shortened_where_a_type_is_wrong() -> None:
+    """As the API does it, from 20 letters; the path itself stays whole."""
+    fault = faults.invalid_type(ROOT.key("previous_response_id").key(0).key("conversation"), "a string", 5)
+    assert (
+        fault.message == "Invalid type for 'pre..._id[0].conversation': expected a string, but got an integer instead."
+    )
+    assert fault.param == "previous_response_id[0].conversation"
+
+
 def test_paths_and_messages_have_an_end() -> None:
     """They travel in trailers, which have little room; and a caller may choose a key of megabytes."""
     fault = faults.missing(ROOT.key("é" * 1_000_000))

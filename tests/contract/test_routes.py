@@ -160,7 +160,7 @@ def test_queries_have_an_end() -> None:
 def test_a_body_is_an_object(body: Any, got: str) -> None:
     refused = refusal("POST", "/v1/conversations", "", body)
     assert (refused.report.code, refused.param) == ("invalid_type", None)
-    assert refused.message == f"Invalid type of the request body: expected an object, but got {got} instead."
+    assert refused.message == f"Invalid body: expected an object, but got {got} instead."
 
 
 @pytest.mark.parametrize("given", ["conv_1", "conv_2", None])

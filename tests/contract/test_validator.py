@@ -31,6 +31,7 @@ from convgrpc.v1.item_pb2 import (
     FunctionCallOutput,
     ItemReference,
     Message,
+    Reasoning,
     Role,
     ToolSearchCall,
 )
@@ -168,6 +169,64 @@ def test_an_id_speaks_for_its_own_item_only() -> None:
     fresh = ConversationItem(message=Message(role=Role.ROLE_TOOL))
     request = CreateItemsRequest(items=[replayed, fresh])
     assert at_fault(request) == ("invalid_value", "items[1]", "items[1].message")
+
+
+# Parts, and fields that exclude each other.
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "supported"),
+    [
+        (Role.ROLE_USER, "output_text", "'input_text', 'input_image', and 'input_file'"),
+        (Role.ROLE_SYSTEM, "refusal", "'input_text', 'input_image', and 'input_file'"),
+        (Role.ROLE_DEVELOPER, "text", "'input_text', 'input_image', and 'input_file'"),
+        (Role.ROLE_ASSISTANT, "input_text", "'output_text' and 'refusal'"),
+    ],
+)
+def test_parts_are_of_the_side_of_their_role_unless_they_are_replayed(role: Any, part: str, supported: str) -> None:
+    content = [ContentPart()]
+    getattr(content[0], part).SetInParent()
+    item = ConversationItem(message=Message(role=role, content=content))
+    refused = refusal(CreateItemsRequest(items=[item]))
+    assert refused.message == f"Invalid value: '{part}'. Supported values are: {supported}."
+    assert (refused.report.code, refused.param) == ("invalid_value", "items[0].content[0]")
+    assert refused.field == "items[0].message.content[0]"
+    item.id = "msg_1"
+    validate(CreateItemsRequest(items=[item]))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            InputImage(),
+            "Missing mutually exclusive parameters: 'items[0].content[0]'. Ensure you are providing exactly one of: "
+            "'file_id' or 'image_url'.",
+        ),
+        (
+            InputImage(file_id="", image_url=""),
+            "Mutually exclusive parameters: 'items[0].content[0]'. Ensure you are only providing one of: 'file_id' or "
+            "'image_url'.",
+        ),
+    ],
+    ids=["none", "both"],
+)
+def test_an_image_has_one_source_unless_it_is_replayed(image: InputImage, message: str) -> None:
+    item = user(ContentPart(input_image=image))
+    refused = refusal(CreateItemsRequest(items=[item]))
+    assert refused.message == message
+    assert (refused.report.http, refused.report.code) == (400, "mutually_exclusive_parameters")
+    assert (refused.param, refused.field) == ("items[0].content[0]", "items[0].message.content[0].input_image")
+    item.id = "msg_1"
+    validate(CreateItemsRequest(items=[item]))
+
+
+def test_reasoning_has_an_id_or_its_encrypted_content() -> None:
+    refused = refusal(CreateItemsRequest(items=[ConversationItem(reasoning=Reasoning())]))
+    assert refused.message == "Invalid item"
+    assert (refused.report.code, refused.param, refused.field) == ("invalid_item", "item", "items[0]")
+    validate(ConversationItem(reasoning=Reasoning(encrypted_content="")))
+    validate(ConversationItem(id="rs_1", reasoning=Reasoning()))
 
 
 # Ids.

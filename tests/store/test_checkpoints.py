@@ -45,19 +45,26 @@ def log(tmp_path: Path) -> Iterator[Log]:
         yield made
 
 
-def test_log_is_copied_once_enough_was_written(log: Log) -> None:
-    """The log goes into the database file in a thread, after so many pages and not before."""
-    checkpoints = log.checkpoints(pages=100, max_log_bytes=1 << 30)
-    log.write()
-    empty = log.path.stat().st_size
-    checkpoints.committed(1, 90 * 4096)
-    assert log.path.stat().st_size == empty
-    checkpoints.committed(1, 90 * 4096)
-    give_up = time.monotonic() + 60
-    while log.path.stat().st_size < ROW_BYTES:
-        assert time.monotonic() < give_up
-    assert log.size() > ROW_BYTES
-    checkpoints.close()
+def test_log_is_looked_after_once_enough_was_written(log: Log) -> None:
+    """Nothing is done before so many pages were written; large rows count for the pages they fill."""
+    with closing(log.checkpoints(pages=100, max_log_bytes=0)) as checkpoints:
+        for rows, size in ((50, 0), (1, 98 * 4096)):
+            log.write()
+            checkpoints.committed(rows - 1, size)
+            assert log.size() > 0
+            checkpoints.committed(1, 0)
+            assert log.size() == 0
+
+
+def test_log_is_copied_in_a_thread(log: Log) -> None:
+    """A log that is not too long is copied into the database file and goes on."""
+    with closing(log.checkpoints(pages=1, max_log_bytes=1 << 30)) as checkpoints:
+        log.write()
+        checkpoints.committed(1, ROW_BYTES)
+        give_up = time.monotonic() + 60
+        while log.path.stat().st_size < ROW_BYTES:
+            assert time.monotonic() < give_up
+        assert log.size() > ROW_BYTES
 
 
 def test_log_does_not_outgrow_its_bound(log: Log) -> None:

@@ -221,6 +221,34 @@ def test_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         assert connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'colours'").fetchone() is None
 
 
+def test_other_process_in_the_way_of_the_log_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turning to a write-ahead log, where SQLite itself does not wait, waits for another process."""
+    path = tmp_path / "convgrpc.db"
+    write_ours(path)
+    waits: list[float] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+
+        def get_in_the_way(statement: str) -> None:
+            if "journal_mode" in statement and not waits:
+                other.execute("BEGIN IMMEDIATE")
+
+        def get_out_of_the_way(seconds: float) -> None:
+            waits.append(seconds)
+            other.rollback()
+
+        def watched(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+            connection = connect(path, synchronous, busy_timeout)
+            connection.set_trace_callback(get_in_the_way)
+            return connection
+
+        monkeypatch.setattr("convgrpc.store.database.connect", watched)
+        monkeypatch.setattr("time.sleep", get_out_of_the_way)
+        with closing(open_database(path, "FULL", 5)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(waits) == 1
+
+
 def open_with_others(path: Path, barrier: Barrier) -> None:
     for turn in range(5):
         barrier.wait(60)

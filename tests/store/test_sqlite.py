@@ -543,7 +543,7 @@ def test_number_of_a_deleted_conversation_is_not_used_again(tmp_path: Path) -> N
     run(tmp_path, scenario)
 
 
-def test_close_finishes_what_waits(tmp_path: Path) -> None:
+def test_close_finishes_what_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Writes that wait when the store is closed are done; closing again does nothing; later calls are refused."""
 
     async def scenario(store: SqliteStore) -> None:
@@ -568,6 +568,7 @@ def test_close_finishes_what_waits(tmp_path: Path) -> None:
         ):
             with pytest.raises(Unavailable):
                 await call
+        assert caplog.text == ""
         assert [path.name for path in tmp_path.iterdir()] == ["convgrpc.db"]
 
     async def reopened(store: SqliteStore) -> None:

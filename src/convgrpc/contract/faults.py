@@ -110,7 +110,7 @@ def listed(values: Iterable[str], conjunction: str = "and") -> str:
 def expected_value(field: FieldDescriptor) -> str:
     """What errors say a single value of a field should be: "a string", "one of 'asc' or 'desc'"."""
     if field.enum_type is not None:
-        return f"one of {listed(options.words(field.enum_type).values(), 'or')}"
+        return f"one of {listed(supported(field), 'or')}"
     return type_name(options.json_type(field))
 
 

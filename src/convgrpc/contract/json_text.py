@@ -10,7 +10,10 @@ from convgrpc.contract import faults
 from convgrpc.contract.faults import ROOT
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
-_KEY_END = re.compile(rb'(?<!\\)"\s*:')
+# Their first letters are literal, which makes the search several times as fast. A quotation mark after a backslash is
+# within a string, unless that backslash is the second of two.
+_KEY_END = re.compile(rb'"(?<!\\")\s*:')
+_MAYBE_KEY_END = re.compile(rb'\\\\"\s*:')
 
 
 def parse(text: bytes) -> Any:
@@ -20,7 +23,7 @@ def parse(text: bytes) -> Any:
     """
     try:
         value = orjson.loads(text)
-        if len(_KEY_END.findall(text)) != _count_keys(value):
+        if _MAYBE_KEY_END.search(text) or len(_KEY_END.findall(text)) != _count_keys(value):
             _refuse_duplicates(text)
         # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
         # library lets lone surrogates and NaN pass.
@@ -50,7 +53,7 @@ def _count_keys(value: Any) -> int:
 
 
 def _refuse_duplicates(text: bytes) -> None:
-    """Parses anew, slowly, looking at every object: `"key":` may also stand inside of a string."""
+    """Parses anew, slowly, looking at every object."""
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)

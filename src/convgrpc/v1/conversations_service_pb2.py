@@ -29,7 +29,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'convgrpc/v1/conversations_service.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x1e\x63onvgrpc/v1/conversation.proto\x1a\x16\x63onvgrpc/v1/item.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\x86\x01\n\x19\x43reateConversationRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItemB\x0c\xe2\x41\x01\x01\xa2\x9f\x19\x04\x10\x01x\x14\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x15.convgrpc.v1.MetadataB\x04\xe2\x41\x01\x01\"7\n\x16GetConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"o\n\x19UpdateConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32\x15.convgrpc.v1.MetadataB\n\xe2\x41\x01\x02\xa2\x9f\x19\x02\x08\x01\":\n\x19\x44\x65leteConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xa2\x01\n\x12\x43reateItemsRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x05items\x18\x02 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItemB\x0c\xe2\x41\x01\x02\xa2\x9f\x19\x04p\x01x\x14\x12\x31\n\x07include\x18\x03 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\"\xdf\x01\n\x10ListItemsRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\"\n\x05limit\x18\x02 \x01(\x03\x42\x0e\xe2\x41\x01\x01\xa2\x9f\x19\x06\x80\x01\x01\x88\x01\x64H\x00\x88\x01\x01\x12\'\n\x05order\x18\x03 \x01(\x0e\x32\x12.convgrpc.v1.OrderB\x04\xe2\x41\x01\x01\x12\x18\n\x05\x61\x66ter\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x31\n\x07include\x18\x05 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\x42\x08\n\x06_limitB\x08\n\x06_after\"y\n\x0eGetItemRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07include\x18\x03 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\"I\n\x11\x44\x65leteItemRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xb7\x01\n\x14\x43onversationItemList\x12+\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItem\x12\x1d\n\x08\x66irst_id\x18\x02 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x00\x88\x01\x01\x12\x1c\n\x07last_id\x18\x03 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x01\x88\x01\x01\x12\x10\n\x08has_more\x18\x04 \x01(\x08:\n\xa2\x9f\x19\x06\x12\x04listB\x0b\n\t_first_idB\n\n\x08_last_id*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02*\x88\x05\n\x07Include\x12\x17\n\x13INCLUDE_UNSPECIFIED\x10\x00\x12\x42\n INCLUDE_FILE_SEARCH_CALL_RESULTS\x10\x01\x1a\x1c\xa2\x9f\x19\x18\x66ile_search_call.results\x12@\n\x1fINCLUDE_WEB_SEARCH_CALL_RESULTS\x10\x02\x1a\x1b\xa2\x9f\x19\x17web_search_call.results\x12N\n&INCLUDE_WEB_SEARCH_CALL_ACTION_SOURCES\x10\x03\x1a\"\xa2\x9f\x19\x1eweb_search_call.action.sources\x12L\n%INCLUDE_MESSAGE_INPUT_IMAGE_IMAGE_URL\x10\x04\x1a!\xa2\x9f\x19\x1dmessage.input_image.image_url\x12\\\n-INCLUDE_COMPUTER_CALL_OUTPUT_OUTPUT_IMAGE_URL\x10\x05\x1a)\xa2\x9f\x19%computer_call_output.output.image_url\x12L\n%INCLUDE_CODE_INTERPRETER_CALL_OUTPUTS\x10\x06\x1a!\xa2\x9f\x19\x1d\x63ode_interpreter_call.outputs\x12H\n#INCLUDE_REASONING_ENCRYPTED_CONTENT\x10\x07\x1a\x1f\xa2\x9f\x19\x1breasoning.encrypted_content\x12J\n$INCLUDE_MESSAGE_OUTPUT_TEXT_LOGPROBS\x10\x08\x1a \xa2\x9f\x19\x1cmessage.output_text.logprobs2\xbe\x08\n\x14\x43onversationsService\x12u\n\x12\x43reateConversation\x12&.convgrpc.v1.CreateConversationRequest\x1a\x19.convgrpc.v1.Conversation\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/conversations:\x01*\x12~\n\x0fGetConversation\x12#.convgrpc.v1.GetConversationRequest\x1a\x19.convgrpc.v1.Conversation\"+\x82\xd3\xe4\x93\x02%\x12#/v1/conversations/{conversation_id}\x12\x87\x01\n\x12UpdateConversation\x12&.convgrpc.v1.UpdateConversationRequest\x1a\x19.convgrpc.v1.Conversation\".\x82\xd3\xe4\x93\x02(\"#/v1/conversations/{conversation_id}:\x01*\x12\x8b\x01\n\x12\x44\x65leteConversation\x12&.convgrpc.v1.DeleteConversationRequest\x1a .convgrpc.v1.DeletedConversation\"+\x82\xd3\xe4\x93\x02%*#/v1/conversations/{conversation_id}\x12\x87\x01\n\x0b\x43reateItems\x12\x1f.convgrpc.v1.CreateItemsRequest\x1a!.convgrpc.v1.ConversationItemList\"4\x82\xd3\xe4\x93\x02.\")/v1/conversations/{conversation_id}/items:\x01*\x12\x80\x01\n\tListItems\x12\x1d.convgrpc.v1.ListItemsRequest\x1a!.convgrpc.v1.ConversationItemList\"1\x82\xd3\xe4\x93\x02+\x12)/v1/conversations/{conversation_id}/items\x12\x82\x01\n\x07GetItem\x12\x1b.convgrpc.v1.GetItemRequest\x1a\x1d.convgrpc.v1.ConversationItem\";\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/conversations/{conversation_id}/items/{item_id}\x12\x84\x01\n\nDeleteItem\x12\x1e.convgrpc.v1.DeleteItemRequest\x1a\x19.convgrpc.v1.Conversation\";\x82\xd3\xe4\x93\x02\x35*3/v1/conversations/{conversation_id}/items/{item_id}B;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'convgrpc/v1/conversations_service.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x1e\x63onvgrpc/v1/conversation.proto\x1a\x16\x63onvgrpc/v1/item.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xcf\x01\n\x19\x43reateConversationRequest\x12:\n\x05items\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItemB\x0c\xe2\x41\x01\x01\xa2\x9f\x19\x04\x10\x01x\x14\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x15.convgrpc.v1.MetadataB\x04\xe2\x41\x01\x01\x12\x38\n\nrequest_id\x18\x03 \x01(\tB\x1f\xe2\x41\x01\x01\xa2\x9f\x19\x17P\x01X\xff\x01\x92\x01\x0fidempotency-keyH\x00\x88\x01\x01\x42\r\n\x0b_request_id\"7\n\x16GetConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"o\n\x19UpdateConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32\x15.convgrpc.v1.MetadataB\n\xe2\x41\x01\x02\xa2\x9f\x19\x02\x08\x01\":\n\x19\x44\x65leteConversationRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xcd\x02\n\x12\x43reateItemsRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x05items\x18\x02 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItemB\x0c\xe2\x41\x01\x02\xa2\x9f\x19\x04p\x01x\x14\x12\x31\n\x07include\x18\x03 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\x12\x38\n\nrequest_id\x18\x04 \x01(\tB\x1f\xe2\x41\x01\x01\xa2\x9f\x19\x17P\x01X\xff\x01\x92\x01\x0fidempotency-keyH\x00\x88\x01\x01\x12\x46\n\x15\x65xpected_last_item_id\x18\x05 \x01(\tB\"\xe2\x41\x01\x01\xa2\x9f\x19\x1a\x92\x01\x17x-expected-last-item-idH\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x18\n\x16_expected_last_item_id\"\xdf\x01\n\x10ListItemsRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\"\n\x05limit\x18\x02 \x01(\x03\x42\x0e\xe2\x41\x01\x01\xa2\x9f\x19\x06\x80\x01\x01\x88\x01\x64H\x00\x88\x01\x01\x12\'\n\x05order\x18\x03 \x01(\x0e\x32\x12.convgrpc.v1.OrderB\x04\xe2\x41\x01\x01\x12\x18\n\x05\x61\x66ter\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x31\n\x07include\x18\x05 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\x42\x08\n\x06_limitB\x08\n\x06_after\"y\n\x0eGetItemRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07include\x18\x03 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\"\x88\x01\n\x14\x42\x61tchGetItemsRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x08item_ids\x18\x02 \x03(\tB\x0c\xe2\x41\x01\x02\xa2\x9f\x19\x04p\x01xd\x12\x31\n\x07include\x18\x03 \x03(\x0e\x32\x14.convgrpc.v1.IncludeB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\"I\n\x11\x44\x65leteItemRequest\x12\x1d\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\x9b\x01\n\x18ListConversationsRequest\x12\"\n\x05limit\x18\x01 \x01(\x03\x42\x0e\xe2\x41\x01\x01\xa2\x9f\x19\x06\x80\x01\x01\x88\x01\x64H\x00\x88\x01\x01\x12\x18\n\x05\x61\x66ter\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12-\n\x08metadata\x18\x03 \x01(\x0b\x32\x15.convgrpc.v1.MetadataB\x04\xe2\x41\x01\x01\x42\x08\n\x06_limitB\x08\n\x06_after\"\xaf\x01\n\x10\x43onversationList\x12\'\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x19.convgrpc.v1.Conversation\x12\x1d\n\x08\x66irst_id\x18\x02 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x00\x88\x01\x01\x12\x1c\n\x07last_id\x18\x03 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x01\x88\x01\x01\x12\x10\n\x08has_more\x18\x04 \x01(\x08:\n\xa2\x9f\x19\x06\x12\x04listB\x0b\n\t_first_idB\n\n\x08_last_id\"\xb7\x01\n\x14\x43onversationItemList\x12+\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItem\x12\x1d\n\x08\x66irst_id\x18\x02 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x00\x88\x01\x01\x12\x1c\n\x07last_id\x18\x03 \x01(\tB\x06\xa2\x9f\x19\x02\x08\x01H\x01\x88\x01\x01\x12\x10\n\x08has_more\x18\x04 \x01(\x08:\n\xa2\x9f\x19\x06\x12\x04listB\x0b\n\t_first_idB\n\n\x08_last_id*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02*\x88\x05\n\x07Include\x12\x17\n\x13INCLUDE_UNSPECIFIED\x10\x00\x12\x42\n INCLUDE_FILE_SEARCH_CALL_RESULTS\x10\x01\x1a\x1c\xa2\x9f\x19\x18\x66ile_search_call.results\x12@\n\x1fINCLUDE_WEB_SEARCH_CALL_RESULTS\x10\x02\x1a\x1b\xa2\x9f\x19\x17web_search_call.results\x12N\n&INCLUDE_WEB_SEARCH_CALL_ACTION_SOURCES\x10\x03\x1a\"\xa2\x9f\x19\x1eweb_search_call.action.sources\x12L\n%INCLUDE_MESSAGE_INPUT_IMAGE_IMAGE_URL\x10\x04\x1a!\xa2\x9f\x19\x1dmessage.input_image.image_url\x12\\\n-INCLUDE_COMPUTER_CALL_OUTPUT_OUTPUT_IMAGE_URL\x10\x05\x1a)\xa2\x9f\x19%computer_call_output.output.image_url\x12L\n%INCLUDE_CODE_INTERPRETER_CALL_OUTPUTS\x10\x06\x1a!\xa2\x9f\x19\x1d\x63ode_interpreter_call.outputs\x12H\n#INCLUDE_REASONING_ENCRYPTED_CONTENT\x10\x07\x1a\x1f\xa2\x9f\x19\x1breasoning.encrypted_content\x12J\n$INCLUDE_MESSAGE_OUTPUT_TEXT_LOGPROBS\x10\x08\x1a \xa2\x9f\x19\x1cmessage.output_text.logprobs2\xcc\n\n\x14\x43onversationsService\x12u\n\x12\x43reateConversation\x12&.convgrpc.v1.CreateConversationRequest\x1a\x19.convgrpc.v1.Conversation\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/conversations:\x01*\x12~\n\x0fGetConversation\x12#.convgrpc.v1.GetConversationRequest\x1a\x19.convgrpc.v1.Conversation\"+\x82\xd3\xe4\x93\x02%\x12#/v1/conversations/{conversation_id}\x12\x87\x01\n\x12UpdateConversation\x12&.convgrpc.v1.UpdateConversationRequest\x1a\x19.convgrpc.v1.Conversation\".\x82\xd3\xe4\x93\x02(\"#/v1/conversations/{conversation_id}:\x01*\x12\x8b\x01\n\x12\x44\x65leteConversation\x12&.convgrpc.v1.DeleteConversationRequest\x1a .convgrpc.v1.DeletedConversation\"+\x82\xd3\xe4\x93\x02%*#/v1/conversations/{conversation_id}\x12v\n\x11ListConversations\x12%.convgrpc.v1.ListConversationsRequest\x1a\x1d.convgrpc.v1.ConversationList\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/x/conversations\x12\x87\x01\n\x0b\x43reateItems\x12\x1f.convgrpc.v1.CreateItemsRequest\x1a!.convgrpc.v1.ConversationItemList\"4\x82\xd3\xe4\x93\x02.\")/v1/conversations/{conversation_id}/items:\x01*\x12\x80\x01\n\tListItems\x12\x1d.convgrpc.v1.ListItemsRequest\x1a!.convgrpc.v1.ConversationItemList\"1\x82\xd3\xe4\x93\x02+\x12)/v1/conversations/{conversation_id}/items\x12\x82\x01\n\x07GetItem\x12\x1b.convgrpc.v1.GetItemRequest\x1a\x1d.convgrpc.v1.ConversationItem\";\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/conversations/{conversation_id}/items/{item_id}\x12\x93\x01\n\rBatchGetItems\x12!.convgrpc.v1.BatchGetItemsRequest\x1a!.convgrpc.v1.ConversationItemList\"<\x82\xd3\xe4\x93\x02\x36\x12\x34/v1/x/conversations/{conversation_id}/items:batchGet\x12\x84\x01\n\nDeleteItem\x12\x1e.convgrpc.v1.DeleteItemRequest\x1a\x19.convgrpc.v1.Conversation\";\x82\xd3\xe4\x93\x02\x35*3/v1/conversations/{conversation_id}/items/{item_id}B;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECONVERSATIONREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\001\242\237\031\004\020\001x\024'
   _globals['_CREATECONVERSATIONREQUEST'].fields_by_name['metadata']._loaded_options = None
   _globals['_CREATECONVERSATIONREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001'
+  _globals['_CREATECONVERSATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATECONVERSATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\242\237\031\027P\001X\377\001\222\001\017idempotency-key'
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation_id']._loaded_options = None
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002'
   _globals['_UPDATECONVERSATIONREQUEST'].fields_by_name['conversation_id']._loaded_options = None
@@ -71,6 +73,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEITEMSREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\002\242\237\031\004p\001x\024'
   _globals['_CREATEITEMSREQUEST'].fields_by_name['include']._loaded_options = None
   _globals['_CREATEITEMSREQUEST'].fields_by_name['include']._serialized_options = b'\342A\001\001\242\237\031\002\020\001'
+  _globals['_CREATEITEMSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEITEMSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\242\237\031\027P\001X\377\001\222\001\017idempotency-key'
+  _globals['_CREATEITEMSREQUEST'].fields_by_name['expected_last_item_id']._loaded_options = None
+  _globals['_CREATEITEMSREQUEST'].fields_by_name['expected_last_item_id']._serialized_options = b'\342A\001\001\242\237\031\032\222\001\027x-expected-last-item-id'
   _globals['_LISTITEMSREQUEST'].fields_by_name['conversation_id']._loaded_options = None
   _globals['_LISTITEMSREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTITEMSREQUEST'].fields_by_name['limit']._loaded_options = None
@@ -87,10 +93,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETITEMREQUEST'].fields_by_name['item_id']._serialized_options = b'\342A\001\002'
   _globals['_GETITEMREQUEST'].fields_by_name['include']._loaded_options = None
   _globals['_GETITEMREQUEST'].fields_by_name['include']._serialized_options = b'\342A\001\001\242\237\031\002\020\001'
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['conversation_id']._loaded_options = None
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['item_ids']._loaded_options = None
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['item_ids']._serialized_options = b'\342A\001\002\242\237\031\004p\001xd'
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['include']._loaded_options = None
+  _globals['_BATCHGETITEMSREQUEST'].fields_by_name['include']._serialized_options = b'\342A\001\001\242\237\031\002\020\001'
   _globals['_DELETEITEMREQUEST'].fields_by_name['conversation_id']._loaded_options = None
   _globals['_DELETEITEMREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEITEMREQUEST'].fields_by_name['item_id']._loaded_options = None
   _globals['_DELETEITEMREQUEST'].fields_by_name['item_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001\242\237\031\006\200\001\001\210\001d'
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['after']._loaded_options = None
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['after']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['metadata']._loaded_options = None
+  _globals['_LISTCONVERSATIONSREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSATIONLIST'].fields_by_name['first_id']._loaded_options = None
+  _globals['_CONVERSATIONLIST'].fields_by_name['first_id']._serialized_options = b'\242\237\031\002\010\001'
+  _globals['_CONVERSATIONLIST'].fields_by_name['last_id']._loaded_options = None
+  _globals['_CONVERSATIONLIST'].fields_by_name['last_id']._serialized_options = b'\242\237\031\002\010\001'
+  _globals['_CONVERSATIONLIST']._loaded_options = None
+  _globals['_CONVERSATIONLIST']._serialized_options = b'\242\237\031\006\022\004list'
   _globals['_CONVERSATIONITEMLIST'].fields_by_name['first_id']._loaded_options = None
   _globals['_CONVERSATIONITEMLIST'].fields_by_name['first_id']._serialized_options = b'\242\237\031\002\010\001'
   _globals['_CONVERSATIONITEMLIST'].fields_by_name['last_id']._loaded_options = None
@@ -105,36 +129,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['UpdateConversation']._serialized_options = b'\202\323\344\223\002(\"#/v1/conversations/{conversation_id}:\001*'
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['DeleteConversation']._loaded_options = None
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['DeleteConversation']._serialized_options = b'\202\323\344\223\002%*#/v1/conversations/{conversation_id}'
+  _globals['_CONVERSATIONSSERVICE'].methods_by_name['ListConversations']._loaded_options = None
+  _globals['_CONVERSATIONSSERVICE'].methods_by_name['ListConversations']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/x/conversations'
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['CreateItems']._loaded_options = None
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['CreateItems']._serialized_options = b'\202\323\344\223\002.\")/v1/conversations/{conversation_id}/items:\001*'
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['ListItems']._loaded_options = None
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['ListItems']._serialized_options = b'\202\323\344\223\002+\022)/v1/conversations/{conversation_id}/items'
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['GetItem']._loaded_options = None
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['GetItem']._serialized_options = b'\202\323\344\223\0025\0223/v1/conversations/{conversation_id}/items/{item_id}'
+  _globals['_CONVERSATIONSSERVICE'].methods_by_name['BatchGetItems']._loaded_options = None
+  _globals['_CONVERSATIONSSERVICE'].methods_by_name['BatchGetItems']._serialized_options = b'\202\323\344\223\0026\0224/v1/x/conversations/{conversation_id}/items:batchGet'
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['DeleteItem']._loaded_options = None
   _globals['_CONVERSATIONSSERVICE'].methods_by_name['DeleteItem']._serialized_options = b'\202\323\344\223\0025*3/v1/conversations/{conversation_id}/items/{item_id}'
-  _globals['_ORDER']._serialized_start=1349
-  _globals['_ORDER']._serialized_end=1410
-  _globals['_INCLUDE']._serialized_start=1413
-  _globals['_INCLUDE']._serialized_end=2061
+  _globals['_ORDER']._serialized_start=2068
+  _globals['_ORDER']._serialized_end=2129
+  _globals['_INCLUDE']._serialized_start=2132
+  _globals['_INCLUDE']._serialized_end=2780
   _globals['_CREATECONVERSATIONREQUEST']._serialized_start=208
-  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=342
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=344
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=399
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=401
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=512
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=514
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=572
-  _globals['_CREATEITEMSREQUEST']._serialized_start=575
-  _globals['_CREATEITEMSREQUEST']._serialized_end=737
-  _globals['_LISTITEMSREQUEST']._serialized_start=740
-  _globals['_LISTITEMSREQUEST']._serialized_end=963
-  _globals['_GETITEMREQUEST']._serialized_start=965
-  _globals['_GETITEMREQUEST']._serialized_end=1086
-  _globals['_DELETEITEMREQUEST']._serialized_start=1088
-  _globals['_DELETEITEMREQUEST']._serialized_end=1161
-  _globals['_CONVERSATIONITEMLIST']._serialized_start=1164
-  _globals['_CONVERSATIONITEMLIST']._serialized_end=1347
-  _globals['_CONVERSATIONSSERVICE']._serialized_start=2064
-  _globals['_CONVERSATIONSSERVICE']._serialized_end=3150
+  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=415
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=417
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=472
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=474
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=585
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=587
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=645
+  _globals['_CREATEITEMSREQUEST']._serialized_start=648
+  _globals['_CREATEITEMSREQUEST']._serialized_end=981
+  _globals['_LISTITEMSREQUEST']._serialized_start=984
+  _globals['_LISTITEMSREQUEST']._serialized_end=1207
+  _globals['_GETITEMREQUEST']._serialized_start=1209
+  _globals['_GETITEMREQUEST']._serialized_end=1330
+  _globals['_BATCHGETITEMSREQUEST']._serialized_start=1333
+  _globals['_BATCHGETITEMSREQUEST']._serialized_end=1469
+  _globals['_DELETEITEMREQUEST']._serialized_start=1471
+  _globals['_DELETEITEMREQUEST']._serialized_end=1544
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1547
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=1702
+  _globals['_CONVERSATIONLIST']._serialized_start=1705
+  _globals['_CONVERSATIONLIST']._serialized_end=1880
+  _globals['_CONVERSATIONITEMLIST']._serialized_start=1883
+  _globals['_CONVERSATIONITEMLIST']._serialized_end=2066
+  _globals['_CONVERSATIONSSERVICE']._serialized_start=2783
+  _globals['_CONVERSATIONSSERVICE']._serialized_end=4139
 # @@protoc_insertion_point(module_scope)

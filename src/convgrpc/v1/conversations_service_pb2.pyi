@@ -101,6 +101,12 @@ class CreateConversationRequest(_message.Message):
 
     ITEMS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes the call safe to repeat: the same call with the same id, within the time that the server keeps it,
+    does nothing again and is answered alike; another call with it is refused. The ids of a project and method are
+    apart from those of others.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ConversationItem]:
         """items are the conversation's first items, up to 20."""
@@ -114,12 +120,15 @@ class CreateConversationRequest(_message.Message):
         *,
         items: _abc.Iterable[_item_pb2.ConversationItem] | None = ...,
         metadata: _conversation_pb2.Metadata | None = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "metadata", b"metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "items", b"items", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
 
 Global___CreateConversationRequest: _TypeAlias = CreateConversationRequest  # noqa: Y015
 
@@ -204,8 +213,20 @@ class CreateItemsRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     INCLUDE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_LAST_ITEM_ID_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """conversation_id is the conversation's identifier."""
+    request_id: _builtins.str
+    """request_id makes the call safe to repeat: the same call with the same id, within the time that the server keeps it,
+    does nothing again and is answered alike; another call with it is refused. The ids of a project and method are
+    apart from those of others.
+    """
+    expected_last_item_id: _builtins.str
+    """expected_last_item_id is the identifier of the item that the caller believes to be the last of the conversation;
+    empty means that it believes the conversation to be empty. If it is not so, nothing is appended and the call returns
+    `ABORTED`.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ConversationItem]:
         """items are appended in this order: at least one, up to 20."""
@@ -220,12 +241,21 @@ class CreateItemsRequest(_message.Message):
         conversation_id: _builtins.str = ...,
         items: _abc.Iterable[_item_pb2.ConversationItem] | None = ...,
         include: _abc.Iterable[Global___Include.ValueType] | None = ...,
+        request_id: _builtins.str | None = ...,
+        expected_last_item_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id", "_request_id", b"_request_id", "expected_last_item_id", b"expected_last_item_id", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "include", b"include", "items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id", "_request_id", b"_request_id", "conversation_id", b"conversation_id", "expected_last_item_id", b"expected_last_item_id", "include", b"include", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_last_item_id: _TypeAlias = _typing.Literal["expected_last_item_id"]  # noqa: Y015
+    _WhichOneofArgType__expected_last_item_id: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_last_item_id) -> _WhichOneofReturnType__expected_last_item_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
 
 Global___CreateItemsRequest: _TypeAlias = CreateItemsRequest  # noqa: Y015
 
@@ -313,6 +343,40 @@ class GetItemRequest(_message.Message):
 Global___GetItemRequest: _TypeAlias = GetItemRequest  # noqa: Y015
 
 @_typing.final
+class BatchGetItemsRequest(_message.Message):
+    """BatchGetItemsRequest names the items to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """conversation_id is the conversation's identifier."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """item_ids are the items' identifiers, up to 100. The items come back in this order."""
+
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[Global___Include.ValueType]:
+        """include names further fields to return."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        include: _abc.Iterable[Global___Include.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "include", b"include", "item_ids", b"item_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetItemsRequest: _TypeAlias = BatchGetItemsRequest  # noqa: Y015
+
+@_typing.final
 class DeleteItemRequest(_message.Message):
     """DeleteItemRequest names the item to remove."""
 
@@ -337,6 +401,90 @@ class DeleteItemRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteItemRequest: _TypeAlias = DeleteItemRequest  # noqa: Y015
+
+@_typing.final
+class ListConversationsRequest(_message.Message):
+    """ListConversationsRequest asks for one page of the project's conversations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """limit is the greatest number of conversations in the page, 1 to 100. Unset means 20."""
+    after: _builtins.str
+    """after is the identifier of the conversation after which the page begins, towards older ones."""
+    @_builtins.property
+    def metadata(self) -> _conversation_pb2.Metadata:
+        """metadata asks for conversations that have all of these pairs. In a query string: `metadata[key]=value`."""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int | None = ...,
+        after: _builtins.str | None = ...,
+        metadata: _conversation_pb2.Metadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "limit", b"limit", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "limit", b"limit", "metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListConversationsRequest: _TypeAlias = ListConversationsRequest  # noqa: Y015
+
+@_typing.final
+class ConversationList(_message.Message):
+    """ConversationList is one page of conversations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    FIRST_ID_FIELD_NUMBER: _builtins.int
+    LAST_ID_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    first_id: _builtins.str
+    """first_id is the identifier of the page's first conversation; unset when the page is empty."""
+    last_id: _builtins.str
+    """last_id is the identifier of the page's last conversation, the cursor of the next page; unset when the page is
+    empty.
+    """
+    has_more: _builtins.bool
+    """has_more tells whether conversations follow the page."""
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[_conversation_pb2.Conversation]:
+        """data is the page's conversations, newest first."""
+
+    def __init__(
+        self,
+        *,
+        data: _abc.Iterable[_conversation_pb2.Conversation] | None = ...,
+        first_id: _builtins.str | None = ...,
+        last_id: _builtins.str | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_id", b"_first_id", "_last_id", b"_last_id", "first_id", b"first_id", "last_id", b"last_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_id", b"_first_id", "_last_id", b"_last_id", "data", b"data", "first_id", b"first_id", "has_more", b"has_more", "last_id", b"last_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_id: _TypeAlias = _typing.Literal["first_id"]  # noqa: Y015
+    _WhichOneofArgType__first_id: _TypeAlias = _typing.Literal["_first_id", b"_first_id"]  # noqa: Y015
+    _WhichOneofReturnType__last_id: _TypeAlias = _typing.Literal["last_id"]  # noqa: Y015
+    _WhichOneofArgType__last_id: _TypeAlias = _typing.Literal["_last_id", b"_last_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_id) -> _WhichOneofReturnType__first_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_id) -> _WhichOneofReturnType__last_id | None: ...
+
+Global___ConversationList: _TypeAlias = ConversationList  # noqa: Y015
 
 @_typing.final
 class ConversationItemList(_message.Message):

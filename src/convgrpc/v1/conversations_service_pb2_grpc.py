@@ -57,6 +57,11 @@ class ConversationsServiceStub(object):
                 request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.DeleteConversationRequest.SerializeToString,
                 response_deserializer=convgrpc_dot_v1_dot_conversation__pb2.DeletedConversation.FromString,
                 _registered_method=True)
+        self.ListConversations = channel.unary_unary(
+                '/convgrpc.v1.ConversationsService/ListConversations',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ListConversationsRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationList.FromString,
+                _registered_method=True)
         self.CreateItems = channel.unary_unary(
                 '/convgrpc.v1.ConversationsService/CreateItems',
                 request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.CreateItemsRequest.SerializeToString,
@@ -71,6 +76,11 @@ class ConversationsServiceStub(object):
                 '/convgrpc.v1.ConversationsService/GetItem',
                 request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.GetItemRequest.SerializeToString,
                 response_deserializer=convgrpc_dot_v1_dot_item__pb2.ConversationItem.FromString,
+                _registered_method=True)
+        self.BatchGetItems = channel.unary_unary(
+                '/convgrpc.v1.ConversationsService/BatchGetItems',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.BatchGetItemsRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemList.FromString,
                 _registered_method=True)
         self.DeleteItem = channel.unary_unary(
                 '/convgrpc.v1.ConversationsService/DeleteItem',
@@ -112,6 +122,14 @@ class ConversationsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListConversations(self, request, context):
+        """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
+        does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateItems(self, request, context):
         """CreateItems appends items to a conversation, all or nothing, and returns them in the order they were sent.
         Returns `NOT_FOUND` if the conversation does not exist.
@@ -130,6 +148,14 @@ class ConversationsServiceServicer(object):
 
     def GetItem(self, request, context):
         """GetItem returns one item. Returns `NOT_FOUND` if the conversation or the item does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetItems(self, request, context):
+        """BatchGetItems returns several items of a conversation, all or nothing. Returns `NOT_FOUND` if the conversation or
+        one of the items does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +192,11 @@ def add_ConversationsServiceServicer_to_server(servicer, server):
                     request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.DeleteConversationRequest.FromString,
                     response_serializer=convgrpc_dot_v1_dot_conversation__pb2.DeletedConversation.SerializeToString,
             ),
+            'ListConversations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConversations,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ListConversationsRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationList.SerializeToString,
+            ),
             'CreateItems': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateItems,
                     request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.CreateItemsRequest.FromString,
@@ -180,6 +211,11 @@ def add_ConversationsServiceServicer_to_server(servicer, server):
                     servicer.GetItem,
                     request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.GetItemRequest.FromString,
                     response_serializer=convgrpc_dot_v1_dot_item__pb2.ConversationItem.SerializeToString,
+            ),
+            'BatchGetItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetItems,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.BatchGetItemsRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemList.SerializeToString,
             ),
             'DeleteItem': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteItem,
@@ -307,6 +343,33 @@ class ConversationsService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListConversations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/convgrpc.v1.ConversationsService/ListConversations',
+            convgrpc_dot_v1_dot_conversations__service__pb2.ListConversationsRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversations__service__pb2.ConversationList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateItems(request,
             target,
             options=(),
@@ -377,6 +440,33 @@ class ConversationsService(object):
             '/convgrpc.v1.ConversationsService/GetItem',
             convgrpc_dot_v1_dot_conversations__service__pb2.GetItemRequest.SerializeToString,
             convgrpc_dot_v1_dot_item__pb2.ConversationItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/convgrpc.v1.ConversationsService/BatchGetItems',
+            convgrpc_dot_v1_dot_conversations__service__pb2.BatchGetItemsRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemList.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class ConversationsServiceStub:
     """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
     Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
     """
+    ListConversations: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.ListConversationsRequest, _conversations_service_pb2.ConversationList]
+    """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
+    does not exist.
+    """
     CreateItems: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.CreateItemsRequest, _conversations_service_pb2.ConversationItemList]
     """CreateItems appends items to a conversation, all or nothing, and returns them in the order they were sent.
     Returns `NOT_FOUND` if the conversation does not exist.
@@ -55,6 +59,10 @@ class ConversationsServiceStub:
     """
     GetItem: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.GetItemRequest, _item_pb2.ConversationItem]
     """GetItem returns one item. Returns `NOT_FOUND` if the conversation or the item does not exist."""
+    BatchGetItems: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.BatchGetItemsRequest, _conversations_service_pb2.ConversationItemList]
+    """BatchGetItems returns several items of a conversation, all or nothing. Returns `NOT_FOUND` if the conversation or
+    one of the items does not exist.
+    """
     DeleteItem: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.DeleteItemRequest, _conversation_pb2.Conversation]
     """DeleteItem removes an item from a conversation, in all places where it stands, and returns the conversation.
     Returns `NOT_FOUND` if the conversation or the item does not exist.
@@ -75,6 +83,10 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
     Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
     """
+    ListConversations: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.ListConversationsRequest, _conversations_service_pb2.ConversationList]  # type: ignore[assignment]
+    """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
+    does not exist.
+    """
     CreateItems: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.CreateItemsRequest, _conversations_service_pb2.ConversationItemList]  # type: ignore[assignment]
     """CreateItems appends items to a conversation, all or nothing, and returns them in the order they were sent.
     Returns `NOT_FOUND` if the conversation does not exist.
@@ -85,6 +97,10 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.GetItemRequest, _item_pb2.ConversationItem]  # type: ignore[assignment]
     """GetItem returns one item. Returns `NOT_FOUND` if the conversation or the item does not exist."""
+    BatchGetItems: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.BatchGetItemsRequest, _conversations_service_pb2.ConversationItemList]  # type: ignore[assignment]
+    """BatchGetItems returns several items of a conversation, all or nothing. Returns `NOT_FOUND` if the conversation or
+    one of the items does not exist.
+    """
     DeleteItem: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.DeleteItemRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """DeleteItem removes an item from a conversation, in all places where it stands, and returns the conversation.
     Returns `NOT_FOUND` if the conversation or the item does not exist.
@@ -128,6 +144,16 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListConversations(
+        self,
+        request: _conversations_service_pb2.ListConversationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversations_service_pb2.ConversationList, _abc.Awaitable[_conversations_service_pb2.ConversationList]]:
+        """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
+        does not exist.
+        """
+
+    @_abc_1.abstractmethod
     def CreateItems(
         self,
         request: _conversations_service_pb2.CreateItemsRequest,
@@ -154,6 +180,16 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_item_pb2.ConversationItem, _abc.Awaitable[_item_pb2.ConversationItem]]:
         """GetItem returns one item. Returns `NOT_FOUND` if the conversation or the item does not exist."""
+
+    @_abc_1.abstractmethod
+    def BatchGetItems(
+        self,
+        request: _conversations_service_pb2.BatchGetItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversations_service_pb2.ConversationItemList, _abc.Awaitable[_conversations_service_pb2.ConversationItemList]]:
+        """BatchGetItems returns several items of a conversation, all or nothing. Returns `NOT_FOUND` if the conversation or
+        one of the items does not exist.
+        """
 
     @_abc_1.abstractmethod
     def DeleteItem(

@@ -128,6 +128,8 @@ class Field(_message.Message):
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
     nullable: _builtins.bool
     """nullable fields are written as null when unset, rather than left out."""
     omit_empty: _builtins.bool
@@ -160,6 +162,10 @@ class Field(_message.Message):
     """minimum is the least value of a number."""
     maximum: _builtins.int
     """maximum is the greatest value of a number."""
+    header: _builtins.str
+    """header names the HTTP header that gives the field in REST, where the body and the query string cannot."""
+    prefix: _builtins.str
+    """prefix begins the identifiers that a string accepts."""
     @_builtins.property
     def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """words are the values of an enum that callers may send, in the order errors list them; the others are for items
@@ -185,10 +191,12 @@ class Field(_message.Message):
         max_items: _builtins.int = ...,
         minimum: _builtins.int | None = ...,
         maximum: _builtins.int | None = ...,
+        header: _builtins.str = ...,
+        prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
