@@ -152,6 +152,30 @@ def item_already_in_conversation() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param="items")
 
 
+def conversation_cursor_not_found(conversation_id: str) -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_CURSOR_NOT_FOUND, f"No conversation found with id '{conversation_id}'", param="after"
+    )
+
+
+def request_id_reused(request_id: str) -> ConvgrpcError:
+    message = f"The request id '{request_id}' belongs to an earlier, different request."
+    return failure(ErrorReason.ERROR_REASON_IDEMPOTENCY_KEY_REUSED, message, param="request_id")
+
+
+def answer_gone() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_CONVERSATION_NOT_FOUND, "The conversation that this request created was deleted since."
+    )
+
+
+def conversation_changed(expected: str, found: str) -> ConvgrpcError:
+    message = (
+        f"The last item of the conversation is {_named(found)}, not {_named(expected)} as expected. Nothing was stored."
+    )
+    return failure(ErrorReason.ERROR_REASON_CONVERSATION_CHANGED, message, param="expected_last_item_id")
+
+
 def overloaded() -> ConvgrpcError:
     return failure(
         ErrorReason.ERROR_REASON_OVERLOADED, "The server has too much to do. Nothing was stored; please retry later."
@@ -190,6 +214,10 @@ def to_status(error: ConvgrpcError, request_id: str) -> status_pb2.Status:
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     return status
+
+
+def _named(item_id: str) -> str:
+    return f"'{item_id}'" if item_id else "none"
 
 
 def _clipped(text: str, limit: int) -> str:

@@ -66,9 +66,10 @@ class Settings:
     )
     include_policy: IncludePolicy = field(
         default="all",
-        metadata={
-            "help": "'all' returns everything stored; 'strict' returns what include can name only when it does."
-        },
+        metadata={"help": "'all' returns everything stored; 'strict' returns what include can name only when it does."},
+    )
+    keep_requests: float = field(
+        default=86_400.0, metadata={"help": "Seconds for which the ids of requests are kept, to answer repeated ones."}
     )
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}

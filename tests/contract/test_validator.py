@@ -200,13 +200,17 @@ def test_parts_are_of_the_side_of_their_role_unless_they_are_replayed(role: Any,
     [
         (
             InputImage(),
-            "Missing mutually exclusive parameters: 'items[0].content[0]'. Ensure you are providing exactly one of: "
-            "'file_id' or 'image_url'.",
+            (
+                "Missing mutually exclusive parameters: 'items[0].content[0]'. Ensure you are providing exactly one of: "
+                "'file_id' or 'image_url'."
+            ),
         ),
         (
             InputImage(file_id="", image_url=""),
-            "Mutually exclusive parameters: 'items[0].content[0]'. Ensure you are only providing one of: 'file_id' or "
-            "'image_url'.",
+            (
+                "Mutually exclusive parameters: 'items[0].content[0]'. Ensure you are only providing one of: 'file_id' or "
+                "'image_url'."
+            ),
         ),
     ],
     ids=["none", "both"],

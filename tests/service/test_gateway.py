@@ -113,7 +113,7 @@ def test_include_goes_with_every_call_that_returns_items(http: httpx.Client, con
         ("limt=5", 400, "limt", "unknown_parameter", "Unknown parameter: 'limt'."),
         ("conversation_id=conv_x", 400, "conversation_id", "unknown_parameter", "Unknown parameter"),
         ("order[]=asc", 400, "order[]", "unknown_parameter", "Unknown parameter"),
-        ("&".join(["include=x"] * 200), 400, None, "object_above_max_properties", "at most 100"),
+        ("&".join(["include=x"] * 300), 400, None, "object_above_max_properties", "at most 200"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -17,7 +17,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from convgrpc.service.server import CannotListen, Running
 from convgrpc.settings import Settings
 from convgrpc.v1.conversation_pb2 import Metadata
-from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, GetConversationRequest, ListItemsRequest
+from convgrpc.v1.conversations_service_pb2 import (
+    CreateConversationRequest,
+    GetConversationRequest,
+    ListConversationsRequest,
+)
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
@@ -131,11 +135,16 @@ def test_a_message_over_the_limit_is_refused_and_one_under_it_is_not(settings: S
         assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_call_whose_deadline_passed_says_so(stub: ConversationsServiceStub) -> None:
-    """A deadline of a microsecond cannot be met."""
-    with pytest.raises(grpc.RpcError) as refusal:
-        stub.ListItems(ListItemsRequest(conversation_id="conv_x"), timeout=0.000_001)
-    assert refusal.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+def test_a_write_whose_time_is_over_is_not_done_and_says_so(settings: Settings) -> None:
+    """The server's own limit is told like any other fault, and nothing is stored."""
+    with served(replace(settings, request_timeout=0.0)) as server, grpc.insecure_channel(str(server.grpc)) as channel:
+        stub = ConversationsServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.CreateConversation(CreateConversationRequest())
+        code, details = failed(refusal.value)
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert details["RequestInfo"]
+        assert not stub.ListConversations(ListConversationsRequest()).data
 
 
 def test_a_taken_port_is_an_error(settings: Settings) -> None:

@@ -286,20 +286,15 @@ def test_deleted_items_stand_for_nothing(tmp_path: Path) -> None:
         await create(store, "conv_1", minted("msg_1", "first"))
         await create(store, "conv_2", minted("msg_2", "first"))
         await create(store, "conv_3")
-        async with HeldWriter(store):
-            # In one commit, so that nothing is swept before the items are looked for.
-            writes = [
-                asyncio.ensure_future(write)
-                for write in (
-                    store.delete_conversation(PROJECT, "conv_1", None),
-                    store.delete_item(PROJECT, "conv_2", "msg_2", None),
-                    append(store, "conv_3", reference("msg_1")),
-                    append(store, "conv_3", reference("msg_2")),
-                    append(store, "conv_3", sent("msg_1", "new"), sent("msg_2", "new")),
-                )
-            ]
-            await asyncio.sleep(0)
-        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        # In one commit, so that nothing is swept before the items are looked for.
+        outcomes = await together(
+            store,
+            store.delete_conversation(PROJECT, "conv_1", None),
+            store.delete_item(PROJECT, "conv_2", "msg_2", None),
+            append(store, "conv_3", reference("msg_1")),
+            append(store, "conv_3", reference("msg_2")),
+            append(store, "conv_3", sent("msg_1", "new"), sent("msg_2", "new")),
+        )
         assert [type(outcome) for outcome in outcomes[2:4]] == [NotFound, NotFound]
         assert outcomes[4] == ["new", "new"]
 
@@ -534,7 +529,8 @@ def test_number_of_a_deleted_conversation_is_not_used_again(tmp_path: Path) -> N
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1", *(minted(f"msg_{n}") for n in range(3)))
-        await together(store, store.delete_conversation(PROJECT, "conv_1", None), create(store, "conv_2", minted("a")))
+        # Together, so that conv_1 is not yet swept when conv_2 gets its number.
+        await asyncio.gather(store.delete_conversation(PROJECT, "conv_1", None), create(store, "conv_2", minted("a")))
         with closing(sqlite3.connect(tmp_path / "convgrpc.db")) as connection:
             while connection.execute("SELECT 1 FROM deleted_conversations").fetchone():
                 await asyncio.sleep(0.01)

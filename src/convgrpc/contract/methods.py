@@ -8,17 +8,22 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, Servic
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from convgrpc.contract.options import field_options
+
 _VERBS = ("get", "post", "put", "patch", "delete")
 
 
 class Method(NamedTuple):
-    """One RPC: its path over gRPC, its messages, and its verb and path template over HTTP."""
+    """One RPC: its names, its messages, the fields of its request, those of them that HTTP headers give (by the names of
+    the headers), and its verb and path template over HTTP.
+    """
 
     service: str
     name: str
     request: type[Message]
     response: type[Message]
     fields: Mapping[str, FieldDescriptor]
+    headers: Mapping[str, str]
     verb: str
     template: str
 
@@ -42,6 +47,7 @@ def _method(method: MethodDescriptor) -> Method:
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         fields=method.input_type.fields_by_name,
+        headers={field.name: header for field in method.input_type.fields if (header := field_options(field).header)},
         verb=verb.upper(),
         template=getattr(rule, verb),
     )

@@ -76,6 +76,14 @@ def is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
+def is_text_map(field: FieldDescriptor) -> bool:
+    """Whether the field holds a bare map of strings to strings."""
+    if field.message_type is None or field.is_repeated or not shape(field.message_type).bare:
+        return False
+    inner = field.message_type.fields[0]
+    return is_map(inner) and map_value(inner).type == FieldDescriptor.TYPE_STRING
+
+
 def map_value(field: FieldDescriptor) -> FieldDescriptor:
     """The field that stands for a map's values."""
     return message_of(field).fields_by_name["value"]

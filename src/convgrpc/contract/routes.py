@@ -7,14 +7,14 @@ from urllib.parse import parse_qsl, unquote
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from convgrpc.contract import faults
+from convgrpc.contract import faults, options
 from convgrpc.contract.faults import ROOT
 from convgrpc.contract.methods import Method
 from convgrpc.errors import failure
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
-_MAX_QUERY_FIELDS = 100
-_INDEX = re.compile(r"\[\d*\]$")
+_MAX_QUERY_FIELDS = 200
+_BRACKETS = re.compile(r"([^\[\]]+)\[(.*)\]", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d{1,30}")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -60,32 +60,51 @@ def method_not_allowed(verb: str, path: str, allowed: Iterable[str]) -> Exceptio
     return failure(ErrorReason.ERROR_REASON_METHOD_NOT_ALLOWED, message)
 
 
-def request_value(match: Match, query: str, body: Any) -> dict[str, Any]:
-    """The JSON value of the request message that path, query string and parsed body make together.
+def request_value(match: Match, headers: Mapping[str, str], query: str, body: Any) -> dict[str, Any]:
+    """The JSON value of the request message that path, headers, query string and parsed body make together.
 
-    Raises InvalidArgument for a body that is no object, and for keys that are none of the message's fields or are the
-    path's to give.
+    Raises InvalidArgument for a body that is no object, and for keys that are none of the message's fields or are not the
+    body's or the query string's to give.
     """
     if type(body) is not dict:
         raise faults.invalid_type(ROOT, "an object", body)
+    given = {**match.params, **_header_value(match.method, headers)}
     for name in body:
-        if name in match.params:
+        if name in match.params or name in match.method.headers:
             raise faults.unknown(ROOT.key(name))
-    return {**body, **_query_value(match, query), **match.params}
+    return {**body, **_query_value(match, query), **given}
+
+
+def _header_value(method: Method, headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[header] for name, header in method.headers.items() if header in headers}
 
 
 def _query_value(match: Match, query: str) -> dict[str, Any]:
-    """The fields that a query string gives. A repeated field may be spelled `name`, `name[]` or `name[0]`."""
+    """The fields that a query string gives.
+
+    A repeated field may be spelled `name`, `name[]` or `name[0]`; a pair of a map is `name[key]=value`.
+    """
     value: dict[str, Any] = {}
-    for name, text in _query_pairs(query):
-        field = _query_field(match.method, name)
-        if field is None or field.name in match.params:
-            raise faults.unknown(ROOT.key(name))
-        if field.is_repeated:
-            value.setdefault(field.name, []).append(_typed(field, text))
+    for spelled, text in _query_pairs(query):
+        name, key = _spelling(spelled)
+        field = match.method.fields.get(name)
+        if field is None or name in match.params or name in match.method.headers:
+            raise faults.unknown(ROOT.key(spelled))
+        if options.is_text_map(field) and key:
+            value.setdefault(name, {})[key] = text
+        elif field.message_type is None and field.is_repeated and (not key or key.isdecimal()):
+            value.setdefault(name, []).append(_typed(field, text))
+        elif field.message_type is None and not field.is_repeated and key is None:
+            value[name] = _typed(field, text)
         else:
-            value[field.name] = _typed(field, text)
+            raise faults.unknown(ROOT.key(spelled))
     return value
+
+
+def _spelling(name: str) -> tuple[str, str | None]:
+    """A parameter's name, and what stands in brackets behind it, if anything does."""
+    found = _BRACKETS.fullmatch(name)
+    return (found[1], found[2]) if found else (name, None)
 
 
 def _query_pairs(query: str) -> list[tuple[str, str]]:
@@ -94,13 +113,6 @@ def _query_pairs(query: str) -> list[tuple[str, str]]:
     except ValueError:
         message = f"Invalid query string: expected at most {_MAX_QUERY_FIELDS} parameters."
         raise failure(ErrorReason.ERROR_REASON_OBJECT_ABOVE_MAX_PROPERTIES, message) from None
-
-
-def _query_field(method: Method, name: str) -> FieldDescriptor | None:
-    field = method.fields.get(_INDEX.sub("", name))
-    if field is None or field.message_type is not None or (name != field.name and not field.is_repeated):
-        return None
-    return field
 
 
 def _typed(field: FieldDescriptor, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 
 from convgrpc import ids
 from convgrpc.contract import options
@@ -9,11 +10,13 @@ from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.includes import hide
 from convgrpc.service.chain import Context, Handler
 from convgrpc.settings import IncludePolicy
-from convgrpc.store.protocol import NewItem, Origin, Store
+from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
+    BatchGetItemsRequest,
     ConversationItemList,
+    ConversationList,
     CreateConversationRequest,
     CreateItemsRequest,
     DeleteConversationRequest,
@@ -21,6 +24,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     GetConversationRequest,
     GetItemRequest,
     Include,
+    ListConversationsRequest,
     ListItemsRequest,
     Order,
     UpdateConversationRequest,
@@ -50,14 +54,26 @@ class ConversationsService:
         return {f"/{SERVICE.full_name}/{method.name}": getattr(self, method.name) for method in SERVICE.methods}
 
     async def CreateConversation(self, request: CreateConversationRequest, context: Context) -> Conversation:
+        key = _request_key("CreateConversation", request)
         conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()), metadata=request.metadata)
         items = self._new_items(request.items, conversation.id)
-        data = conversation.SerializeToString()
-        await self._store.create_conversation(context.project, conversation.id, data, items, context.deadline)
-        return conversation
+        new = NewConversation(conversation.id, conversation.SerializeToString(), request.metadata.pairs)
+        stored = await self._store.create_conversation(context.project, new, items, context.deadline, request=key)
+        return Conversation.FromString(stored)
 
     async def GetConversation(self, request: GetConversationRequest, context: Context) -> Conversation:
         return Conversation.FromString(await self._store.get_conversation(context.project, request.conversation_id))
+
+    async def ListConversations(self, request: ListConversationsRequest, context: Context) -> ConversationList:
+        page = await self._store.list_conversations(
+            context.project,
+            after=request.after if request.HasField("after") else None,
+            limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
+            metadata=request.metadata.pairs,
+        )
+        data = [Conversation.FromString(each) for each in page.conversations]
+        first_id = data[0].id if data else page.cursor
+        return ConversationList(data=data, first_id=first_id, last_id=page.cursor, has_more=page.has_more)
 
     async def UpdateConversation(self, request: UpdateConversationRequest, context: Context) -> Conversation:
         def change(data: bytes) -> bytes:
@@ -65,17 +81,25 @@ class ConversationsService:
             conversation.metadata.CopyFrom(request.metadata)
             return conversation.SerializeToString()
 
-        return Conversation.FromString(
-            await self._store.update_conversation(context.project, request.conversation_id, change, context.deadline)
+        stored = await self._store.update_conversation(
+            context.project, request.conversation_id, request.metadata.pairs, change, context.deadline
         )
+        return Conversation.FromString(stored)
 
     async def DeleteConversation(self, request: DeleteConversationRequest, context: Context) -> DeletedConversation:
         await self._store.delete_conversation(context.project, request.conversation_id, context.deadline)
         return DeletedConversation(id=request.conversation_id, deleted=True)
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
-        items = self._new_items(request.items, request.conversation_id)
-        stored = await self._store.append_items(context.project, request.conversation_id, items, context.deadline)
+        key = _request_key("CreateItems", request)
+        stored = await self._store.append_items(
+            context.project,
+            request.conversation_id,
+            self._new_items(request.items, request.conversation_id),
+            context.deadline,
+            request=key,
+            expected_last=request.expected_last_item_id if request.HasField("expected_last_item_id") else None,
+        )
         return self._list(stored, request.include, has_more=False)
 
     async def ListItems(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
@@ -95,6 +119,10 @@ class ConversationsService:
         if self._hides:
             _hide(item, request.include)
         return item
+
+    async def BatchGetItems(self, request: BatchGetItemsRequest, context: Context) -> ConversationItemList:
+        items = await self._store.get_items(context.project, request.conversation_id, request.item_ids)
+        return self._list(items, request.include, has_more=False)
 
     async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:
         return Conversation.FromString(
@@ -122,6 +150,13 @@ _KINDS = {
     field.name: options.kind(field) or options.Kind()
     for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
 }
+
+
+def _request_key(method: str, request: CreateConversationRequest | CreateItemsRequest) -> RequestKey | None:
+    """What makes a request safe to repeat, if its caller gave it an id. The request must be as it was sent."""
+    if not request.HasField("request_id"):
+        return None
+    return RequestKey(method, request.request_id, sha256(request.SerializeToString(deterministic=True)).digest())
 
 
 def _new_item(item: ConversationItem, conversation_id: str, now: float) -> NewItem:

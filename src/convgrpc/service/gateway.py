@@ -6,15 +6,16 @@ It calls the chain directly, in the process and on the event loop of the gRPC se
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import orjson
 from google.protobuf.message import Message
 
 from convgrpc import errors
-from convgrpc.contract import decoder, encoder, json_text
+from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, Routes, method_not_allowed, request_value
 from convgrpc.errors import ConvgrpcError
@@ -42,7 +43,7 @@ class Gateway:
     def __init__(
         self,
         chain: Chain,
-        methods: Iterable[Method],
+        methods: Collection[Method],
         *,
         max_body_bytes: int,
         max_timeout: float,
@@ -51,6 +52,7 @@ class Gateway:
     ) -> None:
         self._chain = chain
         self._routes = Routes(methods)
+        self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
         self._max_timeout = max_timeout
         self._hosts = hosts
@@ -75,14 +77,16 @@ class Gateway:
         if path == _HEALTH:
             return self._health(verb)
         self._check_site(headers)
+        if path in self._documents:
+            _check_is_read(verb, path)
+            return 200, self._documents[path]
         match = self._routes.match(verb, path)
         body = await self._body(headers, receive)
-        decode = partial(_decode, match, scope["query_string"].decode("latin-1"), body)
+        decode = partial(_decode, match, headers, scope["query_string"].decode("latin-1"), body)
         return 200, await self._chain.run(Call(match.method, decode, encoder.dump, None, identity))
 
     def _health(self, verb: str) -> Answer:
-        if verb not in ("GET", "HEAD"):
-            raise method_not_allowed(verb, _HEALTH, ["GET"])
+        _check_is_read(verb, _HEALTH)
         return (200, b'{"status":"ok"}') if self._is_serving() else (503, b'{"status":"draining"}')
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
@@ -126,6 +130,11 @@ class Gateway:
         return errors.failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
 
 
+def _check_is_read(verb: str, path: str) -> None:
+    if verb not in ("GET", "HEAD"):
+        raise method_not_allowed(verb, path, ["GET"])
+
+
 def _refusal(error: ConvgrpcError) -> Answer:
     return error.report.http, envelope(error)
 
@@ -148,9 +157,9 @@ def _forbidden(why: str) -> ConvgrpcError:
     return errors.failure(ErrorReason.ERROR_REASON_FORBIDDEN_SITE, message)
 
 
-def _decode(match: Match, query: str, body: bytes) -> Message:
+def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes) -> Message:
     value = json_text.parse(body) if body else {}
-    return decoder.decode(match.method.request, request_value(match, query, value))
+    return decoder.decode(match.method.request, request_value(match, headers, query, value))
 
 
 def _check_is_json(headers: Mapping[str, str]) -> None:

@@ -33,7 +33,7 @@ class GrpcServer:
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
-            handler = grpc.unary_unary_rpc_method_handler(partial(self._call, method))
+            handler: Any = grpc.unary_unary_rpc_method_handler(partial(self._call, method))
             by_service.setdefault(method.service, {})[method.name] = handler
         self._services = list(by_service)
         for service, handlers in by_service.items():

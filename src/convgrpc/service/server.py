@@ -53,7 +53,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """Runs a server while the context lasts."""
     for address in (settings.grpc, settings.http):
         _check_exposure(address, settings)
-    store = await asyncio.to_thread(SqliteStore.open, settings.db)
+    store = await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
     try:
         async with _fronts(store, settings) as addresses:
             yield addresses

@@ -4,9 +4,22 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from convgrpc.errors import item_already_in_conversation, item_not_found, referenced_item_not_found
-from convgrpc.store.lookups import IN_CONVERSATION, StoredConversation, find_conversation, find_item
-from convgrpc.store.protocol import NewItem, Origin
+from convgrpc.errors import (
+    conversation_changed,
+    item_already_in_conversation,
+    item_not_found,
+    referenced_item_not_found,
+)
+from convgrpc.store.lookups import IN_CONVERSATION, StoredConversation, find_conversation, find_item, last_item_id
+from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey
+from convgrpc.store.requests import (
+    Window,
+    appended_items,
+    created_conversation,
+    find_request,
+    forget_requests,
+    record_request,
+)
 
 SWEPT_AT_ONCE = 500
 """How many items of a deleted conversation one transaction removes."""
@@ -18,6 +31,7 @@ _SELECT_BEST_ITEM = """
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
+_DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
@@ -32,24 +46,42 @@ class _Content(NamedTuple):
 
 
 def create_conversation(
-    connection: sqlite3.Connection, project: str, conversation_id: str, data: bytes, items: Sequence[NewItem]
-) -> None:
+    connection: sqlite3.Connection,
+    project: str,
+    conversation: NewConversation,
+    items: Sequence[NewItem],
+    request: RequestKey | None,
+    window: Window,
+) -> bytes:
     """Stores a conversation with its first items, and the project if it is new."""
     connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
+    (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
+    if request and (earlier := find_request(connection, number, request, window)):
+        return created_conversation(connection, earlier)
     connection.execute(
-        "INSERT INTO conversations (project, id, data) SELECT number, ?, ? FROM projects WHERE name = ?",
-        (conversation_id, data, project),
+        "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?)", (number, conversation.id, conversation.data)
     )
-    append_items(connection, project, conversation_id, items)
+    stored = find_conversation(connection, project, conversation.id)
+    _insert_metadata(connection, stored, conversation.metadata)
+    appended = _append(connection, stored, items)
+    if request:
+        record_request(connection, stored, request, window, appended.positions)
+    return conversation.data
 
 
 def update_conversation(
-    connection: sqlite3.Connection, project: str, conversation_id: str, change: Callable[[bytes], bytes]
+    connection: sqlite3.Connection,
+    project: str,
+    conversation_id: str,
+    metadata: Mapping[str, str],
+    change: Callable[[bytes], bytes],
 ) -> bytes:
     """Replaces a conversation by what `change` makes of it."""
     conversation = find_conversation(connection, project, conversation_id)
     data = change(conversation.data)
     connection.execute("UPDATE conversations SET data = ? WHERE number = ?", (data, conversation.number))
+    connection.execute(_DELETE_METADATA, (conversation.number,))
+    _insert_metadata(connection, conversation, metadata)
     return data
 
 
@@ -57,22 +89,55 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
     """Deletes a conversation, whose items `sweep` will remove."""
     conversation = find_conversation(connection, project, conversation_id)
     connection.execute("DELETE FROM conversations WHERE number = ?", (conversation.number,))
+    connection.execute(_DELETE_METADATA, (conversation.number,))
     connection.execute("INSERT INTO deleted_conversations (number) VALUES (?)", (conversation.number,))
 
 
 def append_items(
-    connection: sqlite3.Connection, project: str, conversation_id: str, items: Sequence[NewItem]
+    connection: sqlite3.Connection,
+    project: str,
+    conversation_id: str,
+    items: Sequence[NewItem],
+    request: RequestKey | None,
+    expected_last: str | None,
+    window: Window,
 ) -> list[bytes]:
     """Appends items and returns them as they were stored."""
     conversation = find_conversation(connection, project, conversation_id)
+    if request and (earlier := find_request(connection, conversation.project, request, window)):
+        return appended_items(connection, earlier)
+    if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
+        raise conversation_changed(expected_last, last)
+    appended = _append(connection, conversation, items)
+    if request:
+        record_request(connection, conversation, request, window, appended.positions)
+    return appended.items
+
+
+class _Appended(NamedTuple):
+    items: list[bytes]
+    positions: range
+
+
+def _append(connection: sqlite3.Connection, conversation: StoredConversation, items: Sequence[NewItem]) -> _Appended:
     contents: dict[str, _Content] = {}
     rows = []
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
     for item in items:
         content = contents[item.id] = _content(connection, conversation, item, contents)
         rows.append((conversation.project, conversation.number, item.id, content.minted, content.data))
+    if not rows:
+        return _Appended([], range(0))
     connection.executemany(_INSERT_ITEM, rows)
-    return [row[-1] for row in rows]
+    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    return _Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
+
+
+def _insert_metadata(
+    connection: sqlite3.Connection, conversation: StoredConversation, metadata: Mapping[str, str]
+) -> None:
+    rows = [(conversation.number, key, value, conversation.project) for key, value in metadata.items()]
+    connection.executemany("INSERT INTO metadata (conversation, key, value, project) VALUES (?, ?, ?, ?)", rows)
 
 
 def delete_item(connection: sqlite3.Connection, project: str, conversation_id: str, item_id: str) -> bytes:
@@ -83,8 +148,12 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     return conversation.data
 
 
-def sweep(connection: sqlite3.Connection) -> bool:
-    """Removes, in a transaction of its own, some items of a deleted conversation; says whether there were any."""
+def sweep(connection: sqlite3.Connection, window: Window) -> bool:
+    """Removes, in a transaction of its own, some of what nobody can see any more; says whether there was any."""
+    return _sweep_items(connection) or forget_requests(connection, window)
+
+
+def _sweep_items(connection: sqlite3.Connection) -> bool:
     deleted = connection.execute("SELECT number FROM deleted_conversations LIMIT 1").fetchone()
     if deleted is None:
         return False

@@ -1,15 +1,19 @@
 """What is read from the tables."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from itertools import chain
 from typing import NamedTuple
 
-from convgrpc.errors import conversation_not_found, cursor_not_found
-from convgrpc.store.protocol import Page
+from convgrpc.errors import conversation_cursor_not_found, conversation_not_found, cursor_not_found
+from convgrpc.store.protocol import ConversationPage, Page
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
+
+MAX_SEARCHED = 1000
+"""How many conversations with the first of several pairs of metadata one page looks at."""
 
 IN_CONVERSATION = "project = ? AND id = ? AND minted IN (0, 1) AND conversation = ?"
 """The condition that finds an item in one conversation, in the words that fit the index."""
@@ -18,6 +22,18 @@ _SELECT_CONVERSATION = """
     SELECT project, number, data FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
 """
+_SELECT_BY_NUMBER = "SELECT id, data FROM conversations WHERE number = ?"
+_SELECT_NUMBERS = """
+    SELECT number, 1 FROM conversations
+    WHERE project = (SELECT number FROM projects WHERE name = ?) AND number < ? ORDER BY number DESC LIMIT ?
+"""
+_SELECT_NUMBERS_BY_PAIR = """
+    SELECT conversation, {others} FROM metadata AS found
+    WHERE project = (SELECT number FROM projects WHERE name = ?) AND key = ? AND value = ? AND conversation < ?
+    ORDER BY conversation DESC LIMIT ?
+"""
+_HAS_PAIR = "EXISTS (SELECT 1 FROM metadata WHERE conversation = found.conversation AND key = ? AND value = ?)"
+_SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position DESC LIMIT 1"
 _SELECT_ITEM = f"SELECT data FROM items WHERE {IN_CONVERSATION} LIMIT 1"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
@@ -47,6 +63,57 @@ def find_item(connection: sqlite3.Connection, conversation: StoredConversation, 
         _SELECT_ITEM, (conversation.project, item_id, conversation.number)
     ).fetchone()
     return row and row[0]
+
+
+def last_item_id(connection: sqlite3.Connection, conversation: StoredConversation) -> str:
+    """The id of a conversation's last item; empty when there is none."""
+    row: tuple[str] | None = connection.execute(_SELECT_LAST_ID, (conversation.number,)).fetchone()
+    return row[0] if row else ""
+
+
+def list_conversations(
+    connection: sqlite3.Connection, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+) -> ConversationPage:
+    """Reads a page of a project's conversations."""
+    before = _AFTER_LAST
+    if after is not None:
+        row = connection.execute(_SELECT_CONVERSATION, (project, after)).fetchone()
+        if row is None:
+            raise conversation_cursor_not_found(after)
+        before = StoredConversation(*row).number
+    found = _matching(connection, project, before, limit, metadata)
+    rows = [connection.execute(_SELECT_BY_NUMBER, (number,)).fetchone() for number in found.numbers]
+    cursor = connection.execute(_SELECT_BY_NUMBER, (found.last,)).fetchone()
+    return ConversationPage([data for _, data in rows], found.has_more, cursor and cursor[0])
+
+
+class _Matching(NamedTuple):
+    """Conversations that were looked for, whether there may be more, and the last that was looked at."""
+
+    numbers: list[int]
+    has_more: bool
+    last: int
+
+
+def _matching(
+    connection: sqlite3.Connection, project: str, before: int, limit: int, metadata: Mapping[str, str]
+) -> _Matching:
+    """Searches the conversations with the first pair for those with the others too, up to a bound."""
+    select, values = _SELECT_NUMBERS, [project, before, limit + 1]
+    if metadata:
+        (key, value), *others = metadata.items()
+        select = _SELECT_NUMBERS_BY_PAIR.format(others=" AND ".join(["1", *[_HAS_PAIR] * len(others)]))
+        values = [*chain.from_iterable(others), project, key, value, before, MAX_SEARCHED + 1]
+    found: list[int] = []
+    last = before
+    with closing(connection.execute(select, values)) as rows:
+        for searched, (number, matches) in enumerate(rows):
+            if len(found) == limit or searched == MAX_SEARCHED:
+                return _Matching(found, True, last)
+            last = number
+            if matches:
+                found.append(number)
+    return _Matching(found, False, last)
 
 
 def list_items(

@@ -35,6 +35,33 @@ def create_tables(database: Database) -> None:
             UNIQUE (project, id)
         ) STRICT
         """,
+        "CREATE INDEX conversations_by_project ON conversations (project)",
+        # Each pair of metadata once more, by which conversations are found.
+        """
+        CREATE TABLE metadata (
+            conversation INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            project INTEGER NOT NULL,
+            PRIMARY KEY (conversation, key)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX metadata_by_pair ON metadata (project, key, value, conversation)",
+        # Writes that are safe to repeat, with what they stored: a conversation, or items between two positions.
+        """
+        CREATE TABLE requests (
+            project INTEGER NOT NULL,
+            method TEXT NOT NULL,
+            id TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            created_at REAL NOT NULL,
+            conversation INTEGER NOT NULL,
+            first_position INTEGER NOT NULL,
+            last_position INTEGER NOT NULL,
+            PRIMARY KEY (project, method, id)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX requests_by_age ON requests (created_at)",
         # Their items are still there, seen by nobody, until they are swept.
         """
         CREATE TABLE deleted_conversations (

@@ -9,7 +9,7 @@ database refuses. Writes raise `ResourceExhausted` when too many are waiting, an
 deadline, a reading of `time.monotonic()`, passed before their turn came: they were then not written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -33,6 +33,26 @@ class NewItem(NamedTuple):
     origin: Origin
 
 
+class NewConversation(NamedTuple):
+    """A conversation to store: its id, its serialized message, and the metadata by which it is found."""
+
+    id: str
+    data: bytes
+    metadata: Mapping[str, str]
+
+
+class RequestKey(NamedTuple):
+    """What makes a write safe to repeat: its caller's id for it, its method, and a digest of the whole request.
+
+    The first write with a key is done, and the key is stored with it. A later one with the same digest is answered from
+    what the first one stored, or what is left of it; one with another digest is refused.
+    """
+
+    method: str
+    id: str
+    digest: bytes
+
+
 class Page(NamedTuple):
     """Serialized items in the order asked for, and whether more follow."""
 
@@ -40,21 +60,48 @@ class Page(NamedTuple):
     has_more: bool
 
 
+class ConversationPage(NamedTuple):
+    """Serialized conversations, newest first, whether more follow, and the id after which those begin.
+
+    There may be fewer than asked for, although more follow: the search for pairs of metadata goes on from `cursor`.
+    """
+
+    conversations: list[bytes]
+    has_more: bool
+    cursor: str | None
+
+
 class Store(Protocol):
     """Keeps conversations and items, apart for each project."""
 
     async def create_conversation(
-        self, project: str, conversation_id: str, conversation: bytes, items: Sequence[NewItem], deadline: float | None
-    ) -> None:
-        """Stores a new conversation together with its first items, all or nothing."""
+        self,
+        project: str,
+        conversation: NewConversation,
+        items: Sequence[NewItem],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        """Stores a new conversation together with its first items, all or nothing; returns the conversation."""
 
     async def get_conversation(self, project: str, conversation_id: str) -> bytes:
         """Returns the serialized conversation."""
 
+    async def list_conversations(
+        self, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+    ) -> ConversationPage:
+        """Returns up to `limit` of the project's conversations that have all pairs of `metadata`, newest first."""
+
     async def update_conversation(
-        self, project: str, conversation_id: str, change: Callable[[bytes], bytes], deadline: float | None
+        self,
+        project: str,
+        conversation_id: str,
+        metadata: Mapping[str, str],
+        change: Callable[[bytes], bytes],
+        deadline: float | None,
     ) -> bytes:
-        """Replaces the serialized conversation by what `change` makes of it, and returns that.
+        """Replaces the metadata, and the serialized conversation by what `change` makes of it; returns the latter.
 
         `change` may be called in another thread, and holds up all other writes. What it raises comes back to the caller.
         """
@@ -63,13 +110,21 @@ class Store(Protocol):
         """Deletes a conversation with its items. Their space is reclaimed later, bit by bit."""
 
     async def append_items(
-        self, project: str, conversation_id: str, items: Sequence[NewItem], deadline: float | None
+        self,
+        project: str,
+        conversation_id: str,
+        items: Sequence[NewItem],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+        expected_last: str | None = None,
     ) -> list[bytes]:
         """Appends items in the order given, all or nothing, and returns them as they were stored.
 
         An id that was sent and is in the conversation already is refused, unless it is there only through this same
         request. An id that this store minted stands for the item as it was first stored, and what was sent with it is
-        ignored; any other id is stored with what was sent.
+        ignored; any other id is stored with what was sent. With `expected_last`, nothing is appended unless that is the
+        id of the conversation's last item; the empty string stands for none.
         """
 
     async def list_items(
@@ -83,6 +138,9 @@ class Store(Protocol):
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         """Returns one serialized item."""
+
+    async def get_items(self, project: str, conversation_id: str, item_ids: Sequence[str]) -> list[bytes]:
+        """Returns several serialized items, in the order of their ids."""
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         """Removes an item from all places where it stands in the conversation; returns the serialized conversation."""

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from convgrpc.errors import item_not_found, store_unavailable
 from convgrpc.store import changes
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
-from convgrpc.store.lookups import find_conversation, find_item, list_items
-from convgrpc.store.protocol import NewItem, Page, Store
+from convgrpc.store.lookups import find_conversation, find_item, list_conversations, list_items
+from convgrpc.store.protocol import ConversationPage, NewConversation, NewItem, Page, RequestKey, Store
+from convgrpc.store.requests import Window
 from convgrpc.store.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -23,9 +25,12 @@ _log = logging.getLogger(__name__)
 class SqliteStore(Store):
     """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
 
-    def __init__(self, reader: sqlite3.Connection, writer: Writer, closing_down: ExitStack) -> None:
+    def __init__(
+        self, reader: sqlite3.Connection, writer: Writer, window: Callable[[], Window], closing_down: ExitStack
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._window = window
         self._closing_down = closing_down
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -39,13 +44,21 @@ class SqliteStore(Store):
         busy_timeout: float = 5.0,
         max_waiting_writes: int = 1024,
         max_waiting_bytes: int = 64 << 20,
+        keep_requests: float = 86_400.0,
+        clock: Callable[[], float] = time.time,
     ) -> "SqliteStore":
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
+        `keep_requests` is for how many seconds the keys of requests are kept.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
+
+        def window() -> Window:
+            now = clock()
+            return Window(now - keep_requests, now)
+
         with ExitStack() as stack:
             connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
@@ -55,33 +68,48 @@ class SqliteStore(Store):
             writer = Writer(
                 connection,
                 committed=checkpoints.committed,
-                tidy=changes.sweep,
+                tidy=lambda connection: changes.sweep(connection, window()),
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            return cls(reader, writer, stack.pop_all())
+            return cls(reader, writer, window, stack.pop_all())
 
     async def create_conversation(
-        self, project: str, conversation_id: str, conversation: bytes, items: Sequence[NewItem], deadline: float | None
-    ) -> None:
-        work = partial(
-            changes.create_conversation,
-            project=project,
-            conversation_id=conversation_id,
-            data=conversation,
-            items=items,
-        )
-        await self._writer.write(work, size=len(conversation) + _size(items), deadline=deadline)
+        self,
+        project: str,
+        conversation: NewConversation,
+        items: Sequence[NewItem],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        def work(connection: sqlite3.Connection) -> bytes:
+            return changes.create_conversation(connection, project, conversation, items, request, self._window())
+
+        return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
 
     async def get_conversation(self, project: str, conversation_id: str) -> bytes:
         with self._snapshot() as connection:
             return find_conversation(connection, project, conversation_id).data
 
+    async def list_conversations(
+        self, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+    ) -> ConversationPage:
+        with self._snapshot() as connection:
+            return list_conversations(connection, project, after=after, limit=limit, metadata=metadata)
+
     async def update_conversation(
-        self, project: str, conversation_id: str, change: Callable[[bytes], bytes], deadline: float | None
+        self,
+        project: str,
+        conversation_id: str,
+        metadata: Mapping[str, str],
+        change: Callable[[bytes], bytes],
+        deadline: float | None,
     ) -> bytes:
-        work = partial(changes.update_conversation, project=project, conversation_id=conversation_id, change=change)
+        def work(connection: sqlite3.Connection) -> bytes:
+            return changes.update_conversation(connection, project, conversation_id, metadata, change)
+
         return await self._writer.write(work, deadline=deadline)
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
@@ -89,9 +117,19 @@ class SqliteStore(Store):
         await self._writer.write(work, deadline=deadline)
 
     async def append_items(
-        self, project: str, conversation_id: str, items: Sequence[NewItem], deadline: float | None
+        self,
+        project: str,
+        conversation_id: str,
+        items: Sequence[NewItem],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+        expected_last: str | None = None,
     ) -> list[bytes]:
-        work = partial(changes.append_items, project=project, conversation_id=conversation_id, items=items)
+        def work(connection: sqlite3.Connection) -> list[bytes]:
+            window = self._window()
+            return changes.append_items(connection, project, conversation_id, items, request, expected_last, window)
+
         return await self._writer.write(work, size=_size(items), deadline=deadline)
 
     async def list_items(
@@ -104,12 +142,19 @@ class SqliteStore(Store):
             )
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
+        (item,) = await self.get_items(project, conversation_id, [item_id])
+        return item
+
+    async def get_items(self, project: str, conversation_id: str, item_ids: Sequence[str]) -> list[bytes]:
         with self._snapshot() as connection:
             conversation = find_conversation(connection, project, conversation_id)
-            data = find_item(connection, conversation, item_id)
-        if data is None:
-            raise item_not_found(item_id)
-        return data
+            items = []
+            for item_id in item_ids:
+                data = find_item(connection, conversation, item_id)
+                if data is None:
+                    raise item_not_found(item_id)
+                items.append(data)
+        return items
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)

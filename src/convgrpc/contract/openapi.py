@@ -1,0 +1,186 @@
+"""The OpenAPI 3.1 document of the methods' REST routes: all of it is said in the contract, and read off descriptors."""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from convgrpc.contract import options
+from convgrpc.contract.comments import comment
+from convgrpc.contract.json_schema import PLACE, Schema, Schemas, described
+from convgrpc.contract.methods import Method
+from convgrpc.contract.validator import MAX_ARRAY_LENGTH, MAX_STRING_LENGTH
+from convgrpc.errors import REPORTS
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+_DESCRIPTION = f"""\
+Keeps LLM conversations and counts their tokens, with OpenAI's REST API in front of typed gRPC contracts.
+
+In requests, null is the same as absent, unless a key is said to differ; keys that are not in this document are refused.
+Where no other limit is given, strings have up to {MAX_STRING_LENGTH} characters, arrays and maps up to
+{MAX_ARRAY_LENGTH} entries, and values are nested up to {options.MAX_DEPTH} levels deep."""
+
+_ERROR = "Error"
+_REQUEST_ID = "RequestId"
+_PARAMETER = re.compile(r"{(\w+)}")
+_FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
+_WITHOUT_BODY = ("GET", "DELETE")
+
+
+def document(methods: Collection[Method], *, version: str) -> dict[str, Any]:
+    """The document of methods, for a version of the service."""
+    answers = [method.response.DESCRIPTOR for method in methods]
+    schemas = Schemas(answers, taken=[(_ERROR, _error_schema())])
+    paths: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        paths.setdefault(method.template, {})[method.verb.lower()] = _operation(method, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "convgrpc",
+            "version": version,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": _tags(methods),
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.by_name.items())),
+            "responses": {_error_name(status): _error_response(status) for status in _statuses()},
+            "headers": {_REQUEST_ID: _request_id()},
+        },
+    }
+
+
+def _tags(methods: Iterable[Method]) -> list[Schema]:
+    services = dict.fromkeys(method.service for method in methods)
+    return [described(service, {"name": _last(service)}) for service in services]
+
+
+def _last(full_name: str) -> str:
+    return full_name.rpartition(".")[2]
+
+
+# Operations.
+
+
+def _operation(method: Method, schemas: Schemas) -> dict[str, Any]:
+    text = comment(f"{method.service}.{method.name}")
+    in_path = _PARAMETER.findall(method.template)
+    operation = {
+        "operationId": method.name[0].lower() + method.name[1:],
+        "summary": _first_sentence(text),
+        "description": text,
+        "tags": [_last(method.service)],
+        "parameters": [_parameter(method.fields[name], "path", schemas) for name in in_path]
+        + [_parameter(field, "query", schemas) for field in _query_fields(method, in_path)],
+        "responses": {"200": _answer(method, schemas), **_refusals()},
+    }
+    return operation if method.verb in _WITHOUT_BODY else {**operation, "requestBody": _body(method, in_path, schemas)}
+
+
+def _first_sentence(text: str) -> str:
+    found = _FIRST_SENTENCE.match(text)
+    return found[0] if found else text
+
+
+def _query_fields(method: Method, in_path: Collection[str]) -> list[FieldDescriptor]:
+    """The fields that make sense in a query string: where there is a body, lists of words alone."""
+    fields = [field for field in method.fields.values() if field.message_type is None and field.name not in in_path]
+    if method.verb in _WITHOUT_BODY:
+        return fields
+    return [field for field in fields if field.is_repeated and field.enum_type is not None]
+
+
+def _parameter(field: FieldDescriptor, place: str, schemas: Schemas) -> dict[str, Any]:
+    schema = schemas.values(field, sent=True)
+    required = place == "path" or (options.is_required(field) and not field.is_repeated)
+    parameter = {"name": field.name, "in": place, "required": required}
+    text = comment(field.full_name)
+    if place == "path":
+        schema = {**schema, "minLength": 1}
+    elif field.is_repeated:
+        parameter |= {"style": "form", "explode": True}
+        text = f"{text} The name may also be spelled `{field.name}[]`.".lstrip()
+    return {**parameter, "description": text, "schema": schema}
+
+
+def _body(method: Method, in_path: Collection[str], schemas: Schemas) -> dict[str, Any]:
+    message = method.request.DESCRIPTOR
+    required = any(options.is_required(field) for field in message.fields if field.name not in in_path)
+    body = {"required": required, "content": _json(schemas.ref_to_body(message, in_path))}
+    return described(message.full_name, body)
+
+
+def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
+    message = method.response.DESCRIPTOR
+    return _response(comment(message.full_name), schemas.ref(message, sent=False))
+
+
+def _response(text: str, schema: Schema) -> dict[str, Any]:
+    headers = {"x-request-id": {"$ref": f"#/components/headers/{_REQUEST_ID}"}}
+    return {"description": text, "headers": headers, "content": _json(schema)}
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _request_id() -> dict[str, Any]:
+    text = "The id of the request: the one that the caller sent in a header of this name, or a new one."
+    return {"description": text, "required": True, "schema": {"type": "string"}}
+
+
+# Errors.
+
+
+def _statuses() -> list[int]:
+    return sorted({report.http for number, report in REPORTS.items() if number})
+
+
+def _error_name(status: int) -> str:
+    return f"Error{status}"
+
+
+def _refusals() -> dict[str, Any]:
+    return {str(status): {"$ref": f"#/components/responses/{_error_name(status)}"} for status in _statuses()}
+
+
+def _error_response(status: int) -> dict[str, Any]:
+    """What the answers with a status have in common, with the reasons for it by the codes that they are reported by."""
+    reasons = [(name, REPORTS[number].code) for name, number in ErrorReason.items() if REPORTS[number].http == status]
+    enum = ErrorReason.DESCRIPTOR.full_name
+    lines = [f"- `{code or 'null'}`: {comment(f'{enum}.{name}')}" for name, code in reasons]
+    return _response("\n".join(["The request failed. By `code`:\n", *lines]), {"$ref": PLACE + _ERROR})
+
+
+def _error_schema() -> Schema:
+    reports = [report for number, report in REPORTS.items() if number]
+    codes = [report.code for report in reports if report.code]
+    inner: Schema = {
+        "description": "What went wrong.",
+        "type": "object",
+        "properties": {
+            "message": {"description": "What went wrong, in words.", "type": "string"},
+            "type": {
+                "description": "Whose fault it is.",
+                "type": "string",
+                "enum": sorted({report.type for report in reports}),
+            },
+            "param": {"description": "The name of the parameter at fault.", "type": ["string", "null"]},
+            "code": {
+                "description": "The reason, for programs to act on; the status alone tells where it is null.",
+                "type": ["string", "null"],
+                "enum": [*dict.fromkeys(codes), None],
+            },
+        },
+        "required": ["message", "type", "param", "code"],
+    }
+    return {
+        "description": "Error says why a request failed.",
+        "type": "object",
+        "properties": {"error": inner},
+        "required": ["error"],
+    }

@@ -1,0 +1,98 @@
+"""Writes that are safe to repeat: which were done, and what they stored.
+
+A record holds references, not content. It is part of the write's own transaction, so that there is never the one without
+the other, and the writer's order makes a twin that comes meanwhile wait for the first.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+from convgrpc.errors import answer_gone, request_id_reused
+from convgrpc.store.lookups import StoredConversation
+from convgrpc.store.protocol import RequestKey
+
+FORGOTTEN_AT_ONCE = 500
+"""How many records that are too old one transaction removes."""
+
+_SELECT = """
+    SELECT digest, conversation, first_position, last_position FROM requests
+    WHERE project = ? AND method = ? AND id = ? AND created_at > ?
+"""
+_INSERT = """
+    INSERT OR REPLACE INTO requests
+    (project, method, id, digest, created_at, conversation, first_position, last_position)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_FORGET = """
+    DELETE FROM requests WHERE (project, method, id) IN
+    (SELECT project, method, id FROM requests WHERE created_at <= ? ORDER BY created_at LIMIT ?)
+"""
+
+
+class Window(NamedTuple):
+    """The time for which requests are remembered, in Unix seconds: from when, until now."""
+
+    start: float
+    now: float
+
+
+class StoredRequest(NamedTuple):
+    """What an earlier write stored."""
+
+    conversation: int
+    first_position: int
+    last_position: int
+
+
+def find_request(
+    connection: sqlite3.Connection, project: int, request: RequestKey, window: Window
+) -> StoredRequest | None:
+    """What the write with this key stored, if there was one; raises if that was another request."""
+    row = connection.execute(_SELECT, (project, request.method, request.id, window.start)).fetchone()
+    if row is None:
+        return None
+    digest, *stored = row
+    if digest != request.digest:
+        raise request_id_reused(request.id)
+    return StoredRequest(*stored)
+
+
+def record_request(
+    connection: sqlite3.Connection,
+    conversation: StoredConversation,
+    request: RequestKey,
+    window: Window,
+    positions: range,
+) -> None:
+    """Remembers a write."""
+    stored = (conversation.number, positions.start, positions.stop - 1)
+    row = (conversation.project, request.method, request.id, request.digest, window.now, *stored)
+    connection.execute(_INSERT, row)
+
+
+def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:
+    """The conversation that an earlier write created."""
+    row: tuple[bytes] | None = connection.execute(
+        "SELECT data FROM conversations WHERE number = ?", (earlier.conversation,)
+    ).fetchone()
+    if row is None:
+        raise answer_gone()
+    return row[0]
+
+
+def appended_items(connection: sqlite3.Connection, earlier: StoredRequest) -> list[bytes]:
+    """The items that an earlier write appended, but for those that were deleted since."""
+    rows = connection.execute(
+        "SELECT data FROM items WHERE conversation = ? AND position BETWEEN ? AND ? ORDER BY position", earlier
+    )
+    return [data for (data,) in rows]
+
+
+def forget_requests(connection: sqlite3.Connection, window: Window) -> bool:
+    """Removes, in a transaction of its own, some records that are too old; says whether there were any."""
+    if connection.execute("SELECT 1 FROM requests WHERE created_at <= ? LIMIT 1", (window.start,)).fetchone() is None:
+        return False
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_FORGET, (window.start, FORGOTTEN_AT_ONCE))
+    connection.execute("COMMIT")
+    return True
