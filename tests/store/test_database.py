@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from convgrpc.store import changes
 from convgrpc.store.database import UnusableDatabase, connect, open_database
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS
-from convgrpc.store.protocol import NewItem, Origin
+from convgrpc.store.protocol import NewConversation, NewItem, Origin
 
 
 def write_text(path: Path) -> None:
@@ -45,7 +45,7 @@ def write_foreign_and_crash(path: Path) -> None:
 def write_ours(path: Path) -> None:
     with closing(open_database(path, "FULL", 5)) as connection:
         items = [NewItem(f"msg_{n}", bytes(1000), Origin.MINTED) for n in range(100)]
-        changes.create_conversation(connection, "default", "conv_1", b"", items)
+        changes.create_conversation(connection, "default", NewConversation("conv_1", b"", {}), items)
 
 
 def write_truncated(path: Path) -> None:
@@ -72,7 +72,7 @@ def write_newer_and_crash(path: Path) -> None:
     other = path.with_name("other.db")
     write_newer(other)
     with closing(open_newer(other)) as connection:
-        changes.create_conversation(connection, "default", "conv_2", b"", [])
+        changes.create_conversation(connection, "default", NewConversation("conv_2", b"", {}), [])
         copy_with_log(other, path)
     other.unlink()
 
@@ -183,7 +183,7 @@ def test_crashed_database_is_recovered(tmp_path: Path) -> None:
     path = tmp_path / "convgrpc.db"
     other = tmp_path / "other.db"
     with closing(open_database(other, "FULL", 5)) as connection:
-        changes.create_conversation(connection, "default", "conv_1", b"kept", [])
+        changes.create_conversation(connection, "default", NewConversation("conv_1", b"kept", {}), [])
         copy_with_log(other, path)
     with closing(open_database(path, "FULL", 5)) as connection:
         assert connection.execute("SELECT data FROM conversations").fetchall() == [(b"kept",)]
@@ -194,7 +194,7 @@ def test_interrupted_checkpoint_is_recovered(tmp_path: Path) -> None:
     path = tmp_path / "convgrpc.db"
     other = tmp_path / "other.db"
     with closing(open_database(other, "FULL", 5)) as connection:
-        changes.create_conversation(connection, "default", "conv_1", bytes(100_000), [])
+        changes.create_conversation(connection, "default", NewConversation("conv_1", bytes(100_000), {}), [])
         copy_with_log(other, path)
         connection.execute("PRAGMA wal_checkpoint")
         # Its first page says how large the file is, and it is not.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convgrpc.errors import NotFound, Unavailable
-from convgrpc.store.protocol import NewItem, Origin
+from convgrpc.store.protocol import NewConversation, NewItem, Origin
 from convgrpc.store.sqlite import SqliteStore
 
 from .power_cut import PowerCut
@@ -71,7 +71,7 @@ async def losses(image: Path, acknowledged: dict[str, list[bytes] | None]) -> li
 async def append(store: SqliteStore, acknowledged: Acknowledged, appender: int) -> AsyncIterator[None]:
     """Creates a conversation, fills it, and stops after each acknowledgement."""
     name = f"conv_{appender}"
-    await store.create_conversation(PROJECT, name, b"", [], None)
+    await store.create_conversation(PROJECT, NewConversation(name, b"", {}), [], None)
     kept: list[bytes] = []
     acknowledged.items[name] = kept
     for turn in range(ROUNDS):
@@ -88,7 +88,7 @@ async def delete(store: SqliteStore, acknowledged: Acknowledged, deleter: int) -
     for turn in range(ROUNDS // 3):
         name = f"conv_gone_{deleter}_{turn}"
         items = [NewItem(f"msg_gone_{deleter}_{turn}_{part}", f"{part}".encode(), Origin.MINTED) for part in range(3)]
-        await store.create_conversation(PROJECT, name, b"", items, None)
+        await store.create_conversation(PROJECT, NewConversation(name, b"", {}), items, None)
         acknowledged.items[name] = [item.data for item in items]
         yield
         del acknowledged.items[name]
@@ -145,7 +145,7 @@ def test_commit_that_does_not_reach_the_disk_fails(
 
     async def scenario() -> None:
         async with opened(tmp_path / "convgrpc.db") as store:
-            await store.create_conversation(PROJECT, "conv_1", b"", [], None)
+            await store.create_conversation(PROJECT, NewConversation("conv_1", b"", {}), [], None)
             power_cut.fail_syncs = True
             writes = (
                 store.append_items(PROJECT, "conv_1", [NewItem(f"msg_{n}", b"lost", Origin.MINTED)], None)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation_not_found
-from convgrpc.store import changes
+from convgrpc.store import changes, lookups, requests
 from convgrpc.store.database import connect, open_database
-from convgrpc.store.lookups import find_conversation, list_items
-from convgrpc.store.protocol import NewItem, Origin, Page
+from convgrpc.store.lookups import find_conversation, list_conversations, list_items
+from convgrpc.store.protocol import NewConversation, NewItem, Origin, Page, RequestKey
+from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.sqlite import SqliteStore
 
 PROJECT = "default"
@@ -47,7 +48,8 @@ def run(folder: Path, scenario: Callable[[SqliteStore], Awaitable[None]]) -> Non
 
 
 async def create(store: SqliteStore, conversation: str, *items: NewItem, project: str = PROJECT) -> None:
-    await store.create_conversation(project, conversation, conversation.encode(), items, None)
+    new = NewConversation(conversation, conversation.encode(), {})
+    await store.create_conversation(project, new, items, None)
 
 
 async def append(store: SqliteStore, conversation: str, *items: NewItem, project: str = PROJECT) -> list[str]:
@@ -104,7 +106,7 @@ class HeldWriter:
             return data
 
         await create(self._store, "conv_holding")
-        self._held = asyncio.ensure_future(self._store.update_conversation(PROJECT, "conv_holding", wait, None))
+        self._held = asyncio.ensure_future(self._store.update_conversation(PROJECT, "conv_holding", {}, wait, None))
         await taken_up.wait()
 
     async def __aexit__(self, *_: object) -> None:
@@ -145,7 +147,7 @@ def test_conversation_is_kept(tmp_path: Path) -> None:
         await create(store, "conv_1", minted("a"))
         await create(store, "conv_2")
         assert await store.get_conversation(PROJECT, "conv_1") == b"conv_1"
-        assert await store.update_conversation(PROJECT, "conv_1", lambda data: data + b"!", None) == b"conv_1!"
+        assert await store.update_conversation(PROJECT, "conv_1", {}, lambda data: data + b"!", None) == b"conv_1!"
         assert await store.get_conversation(PROJECT, "conv_1") == b"conv_1!"
         await store.delete_conversation(PROJECT, "conv_2", None)
         with pytest.raises(NotFound, match="Conversation with id 'conv_2' not found"):
@@ -216,7 +218,7 @@ def test_refusal_leaves_its_neighbours_alone(tmp_path: Path) -> None:
             append(store, "conv_1", minted("c"), sent("a", "again")),
             append(store, "conv_2", minted("d")),
             append(store, "conv_1", minted("e"), reference("msg_none")),
-            store.update_conversation(PROJECT, "conv_1", lambda data: data + bytes(1 // len(data[6:])), None),
+            store.update_conversation(PROJECT, "conv_1", {}, lambda data: data + bytes(1 // len(data[6:])), None),
             append(store, "conv_1", sent("b", "again")),
             append(store, "conv_1", minted("f")),
         )
@@ -244,7 +246,7 @@ def test_change_that_refuses_changes_nothing(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1")
         with pytest.raises(NotFound, match="conv_1"):
-            await store.update_conversation(PROJECT, "conv_1", refuse, None)
+            await store.update_conversation(PROJECT, "conv_1", {}, refuse, None)
         assert await store.get_conversation(PROJECT, "conv_1") == b"conv_1"
 
     run(tmp_path, scenario)
@@ -440,7 +442,7 @@ def test_what_does_not_exist_is_not_found(tmp_path: Path) -> None:
         ):
             for call in (
                 store.get_conversation(project, name),
-                store.update_conversation(project, name, lambda data: data, None),
+                store.update_conversation(project, name, {}, lambda data: data, None),
                 store.delete_conversation(project, name, None),
                 store.append_items(project, name, [minted("d")], None),
                 page(store, name, project=project),
@@ -506,7 +508,7 @@ def test_deleted_conversation_is_swept(tmp_path: Path) -> None:
     run(tmp_path, first)
     with closing(open_database(path, "FULL", 5)) as connection:
         changes.delete_conversation(connection, PROJECT, "conv_1")
-        assert changes.sweep(connection) is True
+        assert changes.sweep(connection, Window(0, 1)) is True
         assert left() == (count + 2 - changes.SWEPT_AT_ONCE, 1)
     run(tmp_path, second)
 
@@ -558,7 +560,7 @@ def test_close_finishes_what_waits(tmp_path: Path, caplog: pytest.LogCaptureFixt
             page(store, "conv_1"),
             append(store, "conv_1", minted("a")),
             create(store, "conv_2"),
-            store.update_conversation(PROJECT, "conv_1", lambda data: data, None),
+            store.update_conversation(PROJECT, "conv_1", {}, lambda data: data, None),
             store.delete_item(PROJECT, "conv_1", "0", None),
             store.delete_conversation(PROJECT, "conv_1", None),
         ):
@@ -611,9 +613,19 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
     """Does all that the store does, each in the ways that use different statements."""
     conversation = f"conv_{suffix}"
     items = [minted(f"msg_{suffix}"), sent("rs_1", "x"), sent("msg_first", "x"), reference("rs_2")]
-    changes.create_conversation(connection, PROJECT, conversation, b"", items)
-    changes.append_items(connection, PROJECT, conversation, [sent(f"rs_{suffix}", "x")])
-    changes.update_conversation(connection, PROJECT, conversation, lambda data: data)
+    attempt = Attempt(RequestKey("append", suffix, b"digest"), Window(0, 1))
+    new = NewConversation(conversation, b"", {"topic": "a", "suffix": suffix})
+    changes.create_conversation(
+        connection, PROJECT, new, items, attempt._replace(key=RequestKey("create", suffix, b""))
+    )
+    for _ in range(2):
+        changes.append_items(connection, PROJECT, conversation, [sent(f"rs_{suffix}", "x")], attempt)
+    changes.append_items(connection, PROJECT, conversation, [minted(f"msg_2_{suffix}")], None, f"rs_{suffix}")
+    changes.update_conversation(connection, PROJECT, conversation, {"topic": "b"}, lambda data: data)
+    for metadata in ({}, {"topic": "b"}, {"topic": "a", "suffix": "x"}):
+        for cursor in (None, conversation):
+            list_conversations(connection, PROJECT, after=cursor, limit=2, metadata=metadata)
+    changes.sweep(connection, Window(1, 2))
     found = find_conversation(connection, PROJECT, conversation)
     for descending in (False, True):
         for after in (None, "rs_1"):
@@ -625,7 +637,10 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
 def filled(path: Path) -> sqlite3.Connection:
     connection = open_database(path, "OFF", 5)
     changes.create_conversation(
-        connection, PROJECT, "conv_first", b"", [minted("msg_first"), sent("rs_1", "x"), sent("rs_2", "x")]
+        connection,
+        PROJECT,
+        NewConversation("conv_first", b"", {}),
+        [minted("msg_first"), sent("rs_1", "x"), sent("rs_2", "x")],
     )
     return connection
 
@@ -671,5 +686,65 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
         changes.append_items(connection, PROJECT, "conv_first", [minted(f"msg_more_{n}") for n in range(2000)])
         for number in range(500):
             items = [sent("rs_1", "x"), sent("rs_2", "x"), sent("msg_first", "x")]
-            changes.create_conversation(connection, PROJECT, f"conv_more_{number}", b"", items)
+            new = NewConversation(f"conv_more_{number}", b"", {"topic": "a", "suffix": "x"})
+            attempt = Attempt(RequestKey("create", str(number), b""), Window(1, 2))
+            changes.create_conversation(connection, PROJECT, new, items, attempt)
         assert cost("large") < 1.1 * small
+
+
+def key(name: str, digest: bytes = b"digest") -> RequestKey:
+    return RequestKey("append", name, digest)
+
+
+def test_requests_are_forgotten_in_chunks(tmp_path: Path) -> None:
+    """Records that are too old are removed a few at a time; younger ones stay."""
+    with closing(filled(tmp_path / "convgrpc.db")) as connection:
+        for number in range(requests.FORGOTTEN_AT_ONCE + 2):
+            attempt = Attempt(key(str(number)), Window(0, 1 if number else 5))
+            changes.append_items(connection, PROJECT, "conv_first", [minted(f"msg_{number}")], attempt)
+        sweeps = 0
+        while changes.sweep(connection, Window(3, 4)):
+            sweeps += 1
+        assert sweeps == 2
+        assert connection.execute("SELECT id FROM requests").fetchall() == [("0",)]
+
+
+def test_request_keys_are_apart_for_each_project(tmp_path: Path) -> None:
+    """One project's key says nothing of another's request."""
+
+    async def scenario(store: SqliteStore) -> None:
+        for project in ("p1", "p2"):
+            await store.create_conversation(project, NewConversation(f"conv_{project}", b"", {}), [], None)
+        for project in ("p1", "p2"):
+            digest = project.encode()
+            stored = await store.append_items(
+                project, f"conv_{project}", [minted(f"msg_{project}")], None, request=key("same", digest)
+            )
+            assert len(stored) == 1
+        with pytest.raises(InvalidArgument):
+            await store.append_items("p2", "conv_p2", [minted("msg_3")], None, request=key("same", b"p1"))
+
+    run(tmp_path, scenario)
+
+
+def test_a_search_for_pairs_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may hold fewer conversations than asked for, and says that more may follow."""
+    monkeypatch.setattr(lookups, "MAX_SEARCHED", 10)
+
+    async def scenario(store: SqliteStore) -> None:
+        for number in range(35):
+            metadata = {"all": "1", "rare": str(number)}
+            new = NewConversation(f"conv_{number}", str(number).encode(), metadata)
+            await store.create_conversation(PROJECT, new, [], None)
+        wanted = {"all": "1", "rare": "3"}
+        page = await store.list_conversations(PROJECT, after=None, limit=5, metadata=wanted)
+        assert (page.conversations, page.has_more, page.cursor) == ([], True, "conv_25")
+        pages = 1
+        found: list[bytes] = []
+        while page.has_more:
+            page = await store.list_conversations(PROJECT, after=page.cursor, limit=5, metadata=wanted)
+            found += page.conversations
+            pages += 1
+        assert (found, pages) == ([b"3"], 4)
+
+    run(tmp_path, scenario)

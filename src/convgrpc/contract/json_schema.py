@@ -42,10 +42,10 @@ class Schemas:
         key = (message.full_name, sent)
         return self._ref(key, self._name(message, sent), lambda: self._message(message, sent))
 
-    def ref_to_body(self, message: Descriptor, path_fields: Collection[str]) -> Schema:
-        """A reference to the schema of a request's body: the request message, but for what the path gives."""
-        key = (message.full_name, *path_fields)
-        return self._ref(key, message.name, lambda: self._object(message, path_fields, sent=True))
+    def ref_to_body(self, message: Descriptor, elsewhere: Collection[str]) -> Schema:
+        """A reference to the schema of a request's body: the request message, but for the fields that are elsewhere."""
+        key = (message.full_name, *elsewhere)
+        return self._ref(key, message.name, lambda: self._object(message, elsewhere, sent=True))
 
     def property(self, field: FieldDescriptor, *, sent: bool) -> Schema:
         """The schema of a key's value."""
@@ -321,8 +321,8 @@ def _string(rules: options.Field) -> Schema:
         schema["minLength"] = rules.min_length
     if rules.max_length:
         schema["maxLength"] = rules.max_length
-    if rules.pattern:
-        schema["pattern"] = _anchored(rules.pattern)
+    if rules.pattern or rules.prefix:
+        schema["pattern"] = _anchored(rules.pattern) if rules.pattern else f"^{rules.prefix}"
     return schema
 
 

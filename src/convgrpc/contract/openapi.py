@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, cast
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from convgrpc.contract import options
 from convgrpc.contract.comments import comment
@@ -25,12 +26,11 @@ _ERROR = "Error"
 _REQUEST_ID = "RequestId"
 _PARAMETER = re.compile(r"{(\w+)}")
 _FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
-_WITHOUT_BODY = ("GET", "DELETE")
 
 
 def document(methods: Collection[Method], *, version: str) -> dict[str, Any]:
     """The document of methods, for a version of the service."""
-    answers = [method.response.DESCRIPTOR for method in methods]
+    answers = [_descriptor(method.response) for method in methods]
     schemas = Schemas(answers, taken=[(_ERROR, _error_schema())])
     paths: dict[str, dict[str, Any]] = {}
     for method in methods:
@@ -59,6 +59,10 @@ def _tags(methods: Iterable[Method]) -> list[Schema]:
     return [described(service, {"name": _last(service)}) for service in services]
 
 
+def _descriptor(message: type[Message]) -> Descriptor:
+    return cast(Descriptor, message.DESCRIPTOR)
+
+
 def _last(full_name: str) -> str:
     return full_name.rpartition(".")[2]
 
@@ -68,17 +72,15 @@ def _last(full_name: str) -> str:
 
 def _operation(method: Method, schemas: Schemas) -> dict[str, Any]:
     text = comment(f"{method.service}.{method.name}")
-    in_path = _PARAMETER.findall(method.template)
     operation = {
         "operationId": method.name[0].lower() + method.name[1:],
         "summary": _first_sentence(text),
         "description": text,
         "tags": [_last(method.service)],
-        "parameters": [_parameter(method.fields[name], "path", schemas) for name in in_path]
-        + [_parameter(field, "query", schemas) for field in _query_fields(method, in_path)],
+        "parameters": _parameters(method, schemas),
         "responses": {"200": _answer(method, schemas), **_refusals()},
     }
-    return operation if method.verb in _WITHOUT_BODY else {**operation, "requestBody": _body(method, in_path, schemas)}
+    return {**operation, "requestBody": _body(method, schemas)} if _has_body(method) else operation
 
 
 def _first_sentence(text: str) -> str:
@@ -86,36 +88,67 @@ def _first_sentence(text: str) -> str:
     return found[0] if found else text
 
 
-def _query_fields(method: Method, in_path: Collection[str]) -> list[FieldDescriptor]:
-    """The fields that make sense in a query string: where there is a body, lists of words alone."""
-    fields = [field for field in method.fields.values() if field.message_type is None and field.name not in in_path]
-    if method.verb in _WITHOUT_BODY:
-        return fields
-    return [field for field in fields if field.is_repeated and field.enum_type is not None]
+def _has_body(method: Method) -> bool:
+    return method.verb not in ("GET", "DELETE")
 
 
-def _parameter(field: FieldDescriptor, place: str, schemas: Schemas) -> dict[str, Any]:
-    schema = schemas.values(field, sent=True)
-    required = place == "path" or (options.is_required(field) and not field.is_repeated)
-    parameter = {"name": field.name, "in": place, "required": required}
-    text = comment(field.full_name)
-    if place == "path":
-        schema = {**schema, "minLength": 1}
-    elif field.is_repeated:
-        parameter |= {"style": "form", "explode": True}
-        text = f"{text} The name may also be spelled `{field.name}[]`.".lstrip()
-    return {**parameter, "description": text, "schema": schema}
+def _path_fields(method: Method) -> list[str]:
+    return _PARAMETER.findall(method.template)
 
 
-def _body(method: Method, in_path: Collection[str], schemas: Schemas) -> dict[str, Any]:
-    message = method.request.DESCRIPTOR
-    required = any(options.is_required(field) for field in message.fields if field.name not in in_path)
-    body = {"required": required, "content": _json(schemas.ref_to_body(message, in_path))}
+def _parameters(method: Method, schemas: Schemas) -> list[dict[str, Any]]:
+    in_path = [method.fields[name] for name in _path_fields(method)]
+    in_query = [field for field in method.fields.values() if _is_in_query(method, field)]
+    in_headers = [method.fields[name] for name in method.headers]
+    return [
+        *(_path_parameter(field, schemas) for field in in_path),
+        *(_query_parameter(field, schemas) for field in in_query),
+        *(_header_parameter(field, method.headers[field.name], schemas) for field in in_headers),
+    ]
+
+
+def _is_in_query(method: Method, field: FieldDescriptor) -> bool:
+    """Whether a field makes sense in a query string: where there is a body, lists of words alone."""
+    if field.name in method.headers or field.name in _path_fields(method):
+        return False
+    if _has_body(method):
+        return field.is_repeated and field.enum_type is not None
+    return field.message_type is None or options.is_text_map(field)
+
+
+def _parameter(name: str, place: str, field: FieldDescriptor, schema: Schema) -> dict[str, Any]:
+    parameter = {"name": name, "in": place, "required": options.is_required(field), "schema": schema}
+    return described(field.full_name, parameter)
+
+
+def _path_parameter(field: FieldDescriptor, schemas: Schemas) -> dict[str, Any]:
+    return _parameter(field.name, "path", field, {**schemas.values(field, sent=True), "minLength": 1})
+
+
+def _header_parameter(field: FieldDescriptor, header: str, schemas: Schemas) -> dict[str, Any]:
+    return _parameter(header, "header", field, schemas.values(field, sent=True))
+
+
+def _query_parameter(field: FieldDescriptor, schemas: Schemas) -> dict[str, Any]:
+    parameter = _parameter(field.name, "query", field, schemas.values(field, sent=True))
+    if field.message_type is not None:
+        return {**parameter, "style": "deepObject", "explode": True}
+    if field.is_repeated:
+        text = f"{comment(field.full_name)} The parameter may also be spelled `{field.name}[]`."
+        return {**parameter, "style": "form", "explode": True, "description": text.lstrip()}
+    return parameter
+
+
+def _body(method: Method, schemas: Schemas) -> dict[str, Any]:
+    elsewhere = [*_path_fields(method), *method.headers]
+    required = any(options.is_required(field) for field in method.fields.values() if field.name not in elsewhere)
+    message = _descriptor(method.request)
+    body = {"required": required, "content": _json(schemas.ref_to_body(message, elsewhere))}
     return described(message.full_name, body)
 
 
 def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
-    message = method.response.DESCRIPTOR
+    message = _descriptor(method.response)
     return _response(comment(message.full_name), schemas.ref(message, sent=False))
 
 

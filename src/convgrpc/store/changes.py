@@ -11,8 +11,9 @@ from convgrpc.errors import (
     referenced_item_not_found,
 )
 from convgrpc.store.lookups import IN_CONVERSATION, StoredConversation, find_conversation, find_item, last_item_id
-from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey
+from convgrpc.store.protocol import NewConversation, NewItem, Origin
 from convgrpc.store.requests import (
+    Attempt,
     Window,
     appended_items,
     created_conversation,
@@ -50,13 +51,12 @@ def create_conversation(
     project: str,
     conversation: NewConversation,
     items: Sequence[NewItem],
-    request: RequestKey | None,
-    window: Window,
+    attempt: Attempt | None = None,
 ) -> bytes:
     """Stores a conversation with its first items, and the project if it is new."""
     connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
     (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
-    if request and (earlier := find_request(connection, number, request, window)):
+    if earlier := find_request(connection, number, attempt):
         return created_conversation(connection, earlier)
     connection.execute(
         "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?)", (number, conversation.id, conversation.data)
@@ -64,8 +64,7 @@ def create_conversation(
     stored = find_conversation(connection, project, conversation.id)
     _insert_metadata(connection, stored, conversation.metadata)
     appended = _append(connection, stored, items)
-    if request:
-        record_request(connection, stored, request, window, appended.positions)
+    record_request(connection, stored, attempt, appended.positions)
     return conversation.data
 
 
@@ -98,19 +97,17 @@ def append_items(
     project: str,
     conversation_id: str,
     items: Sequence[NewItem],
-    request: RequestKey | None,
-    expected_last: str | None,
-    window: Window,
+    attempt: Attempt | None = None,
+    expected_last: str | None = None,
 ) -> list[bytes]:
     """Appends items and returns them as they were stored."""
     conversation = find_conversation(connection, project, conversation_id)
-    if request and (earlier := find_request(connection, conversation.project, request, window)):
+    if earlier := find_request(connection, conversation.project, attempt):
         return appended_items(connection, earlier)
     if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
         raise conversation_changed(expected_last, last)
     appended = _append(connection, conversation, items)
-    if request:
-        record_request(connection, conversation, request, window, appended.positions)
+    record_request(connection, conversation, attempt, appended.positions)
     return appended.items
 
 
@@ -154,10 +151,9 @@ def sweep(connection: sqlite3.Connection, window: Window) -> bool:
 
 
 def _sweep_items(connection: sqlite3.Connection) -> bool:
-    deleted = connection.execute("SELECT number FROM deleted_conversations LIMIT 1").fetchone()
-    if deleted is None:
+    (number,) = connection.execute("SELECT min(number) FROM deleted_conversations").fetchone()
+    if number is None:
         return False
-    (number,) = deleted
     connection.execute("BEGIN IMMEDIATE")
     if connection.execute(_SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).rowcount < SWEPT_AT_ONCE:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))

@@ -36,6 +36,13 @@ class Window(NamedTuple):
     now: float
 
 
+class Attempt(NamedTuple):
+    """A write that is safe to repeat: its key, and the time for which such are remembered."""
+
+    key: RequestKey
+    window: Window
+
+
 class StoredRequest(NamedTuple):
     """What an earlier write stored."""
 
@@ -44,30 +51,30 @@ class StoredRequest(NamedTuple):
     last_position: int
 
 
-def find_request(
-    connection: sqlite3.Connection, project: int, request: RequestKey, window: Window
-) -> StoredRequest | None:
-    """What the write with this key stored, if there was one; raises if that was another request."""
-    row = connection.execute(_SELECT, (project, request.method, request.id, window.start)).fetchone()
+def find_request(connection: sqlite3.Connection, project: int, attempt: Attempt | None) -> StoredRequest | None:
+    """What an earlier attempt stored, if there was one; raises if that was another request."""
+    if attempt is None:
+        return None
+    key = attempt.key
+    row = connection.execute(_SELECT, (project, key.method, key.id, attempt.window.start)).fetchone()
     if row is None:
         return None
     digest, *stored = row
-    if digest != request.digest:
-        raise request_id_reused(request.id)
+    if digest != key.digest:
+        raise request_id_reused(key.id)
     return StoredRequest(*stored)
 
 
 def record_request(
     connection: sqlite3.Connection,
     conversation: StoredConversation,
-    request: RequestKey,
-    window: Window,
+    attempt: Attempt | None,
     positions: range,
 ) -> None:
-    """Remembers a write."""
-    stored = (conversation.number, positions.start, positions.stop - 1)
-    row = (conversation.project, request.method, request.id, request.digest, window.now, *stored)
-    connection.execute(_INSERT, row)
+    """Remembers what was stored by a write that is safe to repeat."""
+    if attempt:
+        stored = (conversation.number, positions.start, positions.stop - 1)
+        connection.execute(_INSERT, (conversation.project, *attempt.key, attempt.window.now, *stored))
 
 
 def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:

@@ -16,7 +16,7 @@ from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
 from convgrpc.store.lookups import find_conversation, find_item, list_conversations, list_items
 from convgrpc.store.protocol import ConversationPage, NewConversation, NewItem, Page, RequestKey, Store
-from convgrpc.store.requests import Window
+from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class SqliteStore(Store):
         request: RequestKey | None = None,
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
-            return changes.create_conversation(connection, project, conversation, items, request, self._window())
+            return changes.create_conversation(connection, project, conversation, items, self._attempt(request))
 
         return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
 
@@ -127,8 +127,8 @@ class SqliteStore(Store):
         expected_last: str | None = None,
     ) -> list[bytes]:
         def work(connection: sqlite3.Connection) -> list[bytes]:
-            window = self._window()
-            return changes.append_items(connection, project, conversation_id, items, request, expected_last, window)
+            attempt = self._attempt(request)
+            return changes.append_items(connection, project, conversation_id, items, attempt, expected_last)
 
         return await self._writer.write(work, size=_size(items), deadline=deadline)
 
@@ -168,6 +168,9 @@ class SqliteStore(Store):
     def _close_down(self) -> None:
         with self._closing_lock:
             self._closing_down.close()
+
+    def _attempt(self, request: RequestKey | None) -> Attempt | None:
+        return request and Attempt(request, self._window())
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
