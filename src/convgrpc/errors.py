@@ -148,6 +148,24 @@ def cursor_not_found(item_id: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_CURSOR_NOT_FOUND, f"No item found with id '{item_id}'", param="after")
 
 
+def previous_response_not_found(response_id: str) -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND,
+        f"Previous response with id '{response_id}' not found.",
+        param="previous_response_id",
+    )
+
+
+def two_predecessors() -> ConvgrpcError:
+    # The API's own words, with the gap that they have and the name cut short.
+    message = "Mutually exclusive parameters: ''. Ensure you are only providing one of: 'pre..._id' or 'conversation'."
+    return failure(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, message)
+
+
+def unimplemented(what: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, f"{what} is not implemented by this version of the server.")
+
+
 def item_already_in_conversation() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param="items")
 

@@ -576,6 +576,14 @@ def test_free_form_json_that_is_too_deep_for_any_of_the_libraries_is_refused(lev
     assert refused.value.report.code == "nesting_too_deep"
 
 
+def test_free_form_values_that_no_library_can_write_are_refused() -> None:
+    value: list[Any] = []
+    for _ in range(5000):
+        value = [value]
+    refused = refusal({"type": "function", "name": "f", "parameters": value}, Tool)
+    assert (refused.report.code, refused.param) == ("nesting_too_deep", "parameters")
+
+
 def test_free_form_json_keeps_its_order_and_its_digits() -> None:
     text = b'{"z":1.0,"a":[9007199254740993,123456789012345678901234567890,null],"m":{"b":"\\u0000","a":""}}'
     tool = decode(Tool, {"type": "function", "name": "f", "parameters": parse(text)})

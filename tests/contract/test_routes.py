@@ -22,7 +22,7 @@ LIST = "/v1/conversations/conv_1/items"
 
 
 def value(verb: str, path: str, query: str = "", body: Any = None) -> dict[str, Any]:
-    return request_value(ROUTES.match(verb, path), query, {} if body is None else body)
+    return request_value(ROUTES.match(verb, path), {}, query, {} if body is None else body)
 
 
 def refusal(verb: str, path: str, query: str = "", body: Any = None) -> ConvgrpcError:
@@ -121,10 +121,31 @@ def test_queries_give_fields(query: str, expected: dict[str, Any]) -> None:
     assert value("GET", LIST, query) == {**expected, "conversation_id": "conv_1"}
 
 
+def test_queries_give_the_pairs_of_a_map_one_by_one() -> None:
+    query = "metadata[a]=1&metadata%5Bb%20c%5D=&metadata[a]=2&metadata[x[0]]=y"
+    assert value("POST", "/v1/conversations", query) == {"metadata": {"a": "2", "b c": "", "x[0]": "y"}}
+
+
+@pytest.mark.parametrize("given", ["req_1", ""])
+def test_headers_give_the_fields_that_are_theirs(given: str) -> None:
+    match = ROUTES.match("POST", LIST)
+    headers = {"idempotency-key": given, "x-expected-last-item-id": "msg_9", "content-type": "application/json"}
+    assert request_value(match, headers, "", {}) == {
+        "conversation_id": "conv_1",
+        "request_id": given,
+        "expected_last_item_id": "msg_9",
+    }
+
+
+@pytest.mark.parametrize("name", ["request_id", "expected_last_item_id"])
+def test_what_headers_give_the_body_must_not(name: str) -> None:
+    assert refusal("POST", LIST, "", {name: "x", "items": []}).message == f"Unknown parameter: '{name}'."
+
+
 def test_a_limit_that_is_no_integer_is_named() -> None:
     match = ROUTES.match("GET", LIST)
     with pytest.raises(InvalidArgument) as refused:
-        decode(match.method.request, request_value(match, "limit=ten", {}))
+        decode(match.method.request, request_value(match, {}, "limit=ten", {}))
     assert refused.value.message == "Invalid type for 'limit': expected an integer, but got a string instead."
 
 
@@ -139,6 +160,9 @@ def test_a_limit_that_is_no_integer_is_named() -> None:
         ("GET", LIST, "conversation_id=conv_2", "conversation_id"),
         ("POST", LIST, "items=1", "items"),
         ("POST", "/v1/conversations", "metadata=x", "metadata"),
+        ("POST", "/v1/conversations", "metadata[]=x", "metadata[]"),
+        ("POST", "/v1/conversations", "request_id=x", "request_id"),
+        ("POST", LIST, "items[0]=x", "items[0]"),
     ],
 )
 def test_queries_give_no_other_fields(verb: str, path: str, query: str, param: str) -> None:
@@ -148,9 +172,9 @@ def test_queries_give_no_other_fields(verb: str, path: str, query: str, param: s
 
 
 def test_queries_have_an_end() -> None:
-    assert len(value("GET", LIST, "&".join(["include=a"] * 100))["include"]) == 100
-    refused = refusal("GET", LIST, "&".join(["include=a"] * 101))
-    assert refused.message == "Invalid query string: expected at most 100 parameters."
+    assert len(value("GET", LIST, "&".join(["include=a"] * 200))["include"]) == 200
+    refused = refusal("GET", LIST, "&".join(["include=a"] * 201))
+    assert refused.message == "Invalid query string: expected at most 200 parameters."
     assert refused.report.http == 400
 
 

@@ -172,6 +172,10 @@ def invalid_value(path: Path, value: str, expected: str) -> ConvgrpcError:
     return _fault(ErrorReason.ERROR_REASON_INVALID_VALUE, path, message)
 
 
+def wrong_prefix(path: Path, value: str, prefix: str) -> ConvgrpcError:
+    return invalid_value(path, elided(value), f"an ID that begins with '{prefix}'")
+
+
 def missing(path: Path) -> ConvgrpcError:
     message = f"Missing required parameter: '{path.param}'."
     return _fault(ErrorReason.ERROR_REASON_MISSING_REQUIRED_PARAMETER, path, message)

@@ -238,6 +238,8 @@ def _string_check(rules: options.Field) -> Check:
             raise faults.string_too_long(path, longest, len(value))
         if len(value) < shortest:
             raise faults.string_too_short(path, shortest, len(value))
+        if not value.startswith(rules.prefix):
+            raise faults.wrong_prefix(path, value, rules.prefix)
         if pattern and not pattern.fullmatch(value):
             raise faults.invalid_value(
                 path, faults.elided(value), f"a string that matches the pattern '{rules.pattern}'"
@@ -332,7 +334,7 @@ def _check_id(kind: options.Kind, item: Any, member: Any, path: Path) -> None:
         return
     prefix = kind.accepted_prefix or kind.id_prefix
     if not item.id.startswith(prefix):
-        raise faults.invalid_value(path.key("id"), faults.elided(item.id), f"an ID that begins with '{prefix}'")
+        raise faults.wrong_prefix(path.key("id"), item.id, prefix)
     if not _ID.fullmatch(item.id):
         expected = "an ID that contains letters, numbers, underscores, or dashes"
         raise faults.invalid_value(path.key("id"), faults.elided(item.id), expected)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from convgrpc import errors, ids
 from convgrpc.contract.methods import Method
 from convgrpc.contract.validator import validate
-from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ class Context(NamedTuple):
 
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
+
+
+def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Handler]:
+    """The handlers of a service's methods, by their gRPC paths: methods of the same names."""
+    return {f"/{service.full_name}/{method.name}": getattr(implementation, method.name) for method in service.methods}
 
 
 class Call(NamedTuple):
@@ -74,11 +79,7 @@ class Chain:
     async def _handled(self, call: Call, context: Context) -> Message:
         request = call.decode()
         validate(request)
-        handler = self._handlers.get(call.method.path)
-        if handler is None:
-            message = f"Method {call.method.path} is not implemented by this version of the server."
-            raise errors.failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, message)
-        return await handler(request, context)
+        return await self._handlers[call.method.path](request, context)
 
 
 def request_id(sent: str | None) -> str:

@@ -1,14 +1,14 @@
 """The RPCs of `convgrpc.v1.ConversationsService`. What each of them does is said in the contract."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from convgrpc import ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.includes import hide
-from convgrpc.service.chain import Context, Handler
+from convgrpc.service.chain import Context
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey, Store
 from convgrpc.v1 import conversations_service_pb2
@@ -48,10 +48,6 @@ class ConversationsService:
         self._store = store
         self._hides = include_policy == "strict"
         self._clock = clock
-
-    def handlers(self) -> Mapping[str, Handler]:
-        """The handlers, by the gRPC paths of their methods."""
-        return {f"/{SERVICE.full_name}/{method.name}": getattr(self, method.name) for method in SERVICE.methods}
 
     async def CreateConversation(self, request: CreateConversationRequest, context: Context) -> Conversation:
         key = _request_key("CreateConversation", request)

@@ -11,15 +11,15 @@ from typing import NamedTuple
 import uvicorn
 
 from convgrpc.contract.methods import methods
-from convgrpc.service import conversations
-from convgrpc.service.chain import Chain
+from convgrpc.service import conversations, input_tokens
+from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
+from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
-from convgrpc.v1 import input_tokens_service_pb2
 
 _BACKLOG = 1024
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -63,9 +63,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
-    service = ConversationsService(store, include_policy=settings.include_policy)
-    contract = methods([conversations.SERVICE, *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values()])
-    chain = Chain(service.handlers(), max_timeout=settings.request_timeout)
+    contract = methods([conversations.SERVICE, input_tokens.SERVICE])
+    chain = Chain(
+        {
+            **handlers(conversations.SERVICE, ConversationsService(store, include_policy=settings.include_policy)),
+            **handlers(input_tokens.SERVICE, InputTokensService(store)),
+        },
+        max_timeout=settings.request_timeout,
+    )
     draining = asyncio.Event()
     grpc_server = GrpcServer(
         chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection

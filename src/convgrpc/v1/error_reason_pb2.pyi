@@ -156,6 +156,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_CONVERSATION_CHANGED says that the last item of the conversation is not the one that the caller expected.
     Example: two jobs that append to the same conversation.
     """
+    ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND says that the response that a request follows does not exist.
+    Example: a `previous_response_id` of another service.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -296,5 +300,9 @@ Example: a retry whose items were changed.
 ERROR_REASON_CONVERSATION_CHANGED: ErrorReason.ValueType  # 33
 """ERROR_REASON_CONVERSATION_CHANGED says that the last item of the conversation is not the one that the caller expected.
 Example: two jobs that append to the same conversation.
+"""
+ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND: ErrorReason.ValueType  # 34
+"""ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND says that the response that a request follows does not exist.
+Example: a `previous_response_id` of another service.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
