@@ -18,7 +18,7 @@ except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
 
 from convgrpc import __version__
-from convgrpc.settings import Address, IncludePolicy, Settings
+from convgrpc.settings import Address, IncludePolicy, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
 _BY_NAME = {setting.name: setting for setting in fields(Settings)}
@@ -41,6 +41,7 @@ _TYPES: dict[Any, Any] = {
     float: click.FloatRange(0),
     Address: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
+    UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 IncludePolicy: TypeAlias = Literal["all", "strict"]
+UnknownPolicy: TypeAlias = Literal["refuse", "keep"]
 
 
 class Address(NamedTuple):
@@ -67,6 +68,12 @@ class Settings:
     include_policy: IncludePolicy = field(
         default="all",
         metadata={"help": "'all' returns everything stored; 'strict' returns what include can name only when it does."},
+    )
+    unknown: UnknownPolicy = field(
+        default="refuse",
+        metadata={
+            "help": "Refuse items of kinds and with keys that the contract does not know, or keep them as they are."
+        },
     )
     keep_requests: float = field(
         default=86_400.0, metadata={"help": "Seconds for which the ids of requests are kept, to answer repeated ones."}

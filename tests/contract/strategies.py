@@ -62,6 +62,8 @@ def _built(draw: Draw, message: Descriptor, place: _Place) -> Message:
     _set_union(draw, built, place)
     one = draw(st.sampled_from(list(shape.exactly_one))) if shape.exactly_one else None
     for field in options.plain_fields(message):
+        if options.field_options(field).source:
+            continue
         if field.name not in shape.exactly_one or field.name == one:
             _set(draw, built, field, place, required=field.name == one)
     return built
@@ -163,6 +165,8 @@ def _numbers(field: FieldDescriptor, place: _Place) -> list[int]:
 def _strings(rules: options.Field) -> st.SearchStrategy[str]:
     if rules.pattern:
         return st.from_regex(rules.pattern.removeprefix("^").removesuffix("$"), fullmatch=True)
+    if rules.prefix:
+        return _NAMES.map(lambda name: rules.prefix + name)
     return _TEXT.filter(lambda text: len(text) >= rules.min_length) if rules.min_length else _TEXT
 
 

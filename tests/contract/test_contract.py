@@ -182,7 +182,7 @@ def test_limits_are_on_fields_that_have_what_they_limit() -> None:
         is_map = options.is_map(field)
         if rules.max_key_length:
             assert is_map, field.full_name
-        if rules.min_length or rules.max_length or rules.pattern:
+        if rules.min_length or rules.max_length or rules.pattern or rules.prefix:
             assert is_map or field.type == FieldDescriptor.TYPE_STRING, field.full_name
         if rules.min_items or rules.max_items:
             assert field.is_repeated or options.shape(options.message_of(field)).bare, field.full_name
@@ -190,6 +190,9 @@ def test_limits_are_on_fields_that_have_what_they_limit() -> None:
             assert field.type == FieldDescriptor.TYPE_INT64, field.full_name
         if rules.omit_empty:
             assert field.is_repeated, field.full_name
+        if rules.source:
+            assert field.type == FieldDescriptor.TYPE_STRING, field.full_name
+            assert field.has_presence, field.full_name
 
 
 # Presence.
@@ -201,13 +204,13 @@ BEHAVIORS = {field_behavior_pb2.REQUIRED, field_behavior_pb2.OPTIONAL}
 
 
 def _stands_for_itself(field: FieldDescriptor) -> bool:
-    """Whether a field is a key of an object: neither a union's member, nor what a bare message holds."""
+    """Whether a field is neither a union's member nor what a bare message holds."""
     message = options.holder(field)
-    shape = options.shape(message)
-    return field in options.plain_fields(message) and not (shape.bare or shape.json_text)
+    shape, union = options.shape(message), options.union(message)
+    return not (shape.bare or shape.json_text or (union and field in union.fields))
 
 
-def test_every_key_that_callers_send_is_required_or_optional() -> None:
+def test_every_field_that_callers_send_is_required_or_optional() -> None:
     for message in SENT:
         for field in message.fields:
             behaviors = set(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
@@ -216,7 +219,7 @@ def test_every_key_that_callers_send_is_required_or_optional() -> None:
             assert behaviors <= BEHAVIORS, field.full_name
 
 
-def test_absent_can_be_told_from_zero_exactly_where_a_key_may_be_absent() -> None:
+def test_absent_can_be_told_from_zero_exactly_where_a_field_may_be_absent() -> None:
     """A required scalar has no presence; an optional one has. Enums have their zero value for that."""
     for message in SENT:
         for field in filter(_stands_for_itself, message.fields):

@@ -19,6 +19,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     Order,
     UpdateConversationRequest,
 )
+from convgrpc.v1.input_tokens_service_pb2 import ConversationReference, CountInputTokensRequest, ResponseConversation
 from convgrpc.v1.item_pb2 import (
     AdditionalTools,
     ComputerCallOutput,
@@ -400,6 +401,18 @@ def test_names_that_do_not_match_their_pattern_are_refused(name: str) -> None:
     expected = "a string that matches the pattern '^[a-zA-Z0-9_-]+$'"
     assert refused.message == f"Invalid 'name': '{name}'. Expected {expected}."
     assert (refused.report.code, refused.param, refused.field) == ("invalid_value", "name", "function.name")
+
+
+@pytest.mark.parametrize("given", ["", "wa_1", "CONV_1"])
+def test_identifiers_begin_with_their_prefix(given: str) -> None:
+    for conversation in (
+        ResponseConversation(conversation_id=given),
+        ResponseConversation(reference=ConversationReference(id=given)),
+    ):
+        refused = refusal(CountInputTokensRequest(conversation=conversation))
+        assert refused.message.endswith(f": '{given}'. Expected an ID that begins with 'conv'.")
+        assert (refused.report.code, (refused.param or "")[:12]) == ("invalid_value", "conversation")
+    validate(CountInputTokensRequest(conversation=ResponseConversation(conversation_id="conv_1")))
 
 
 # Metadata.

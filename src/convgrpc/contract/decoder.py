@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from convgrpc.contract import faults, json_text, options
-from convgrpc.contract.faults import ROOT, Path
+from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
 
 M = TypeVar("M", bound=Message)
 Decode: TypeAlias = Callable[[Any, Path], Any]
@@ -21,12 +21,14 @@ Decode: TypeAlias = Callable[[Any, Path], Any]
 _INT64 = range(-(2**63), 2**63)
 
 
-def decode(message_class: type[M], value: Any) -> M:
+def decode(message_class: type[M], value: Any, *, keep_unknown: bool = False) -> M:
     """Builds a message from a parsed JSON value.
 
-    Raises InvalidArgument, naming the value at fault.
+    Raises InvalidArgument, naming the value at fault. With `keep_unknown`, objects that have a place for it keep kinds
+    and keys that the contract does not know.
     """
-    return message_class(**_decoder(message_class.DESCRIPTOR)(value, ROOT))
+    root = KEEPING_ROOT if keep_unknown else ROOT
+    return message_class(**_decoder(message_class.DESCRIPTOR)(value, root))
 
 
 @cache
@@ -213,14 +215,45 @@ def _object_decoder(message: Descriptor) -> Decode:
     expected = faults.article(faults.noun(message))
     fill = _tagged_filler(oneof.fields, options.union_options(oneof), own) if oneof else _filler(own)
 
+    source = options.source(message)
+
     def decode(value: Any, path: Path) -> Any:
         if type(value) is not dict:
             raise faults.invalid_type(path, expected, value)
         if path.depth > options.MAX_DEPTH:
             raise faults.too_deep(path)
-        return fill(value, path)
+        return _kept(value, path, fill, source) if source and path.keeps_unknown else fill(value, path)
 
     return decode
+
+
+_MAX_UNKNOWN_KEYS = 100
+
+
+def _kept(value: dict[str, Any], path: Path, fill: Decode, source: str) -> Any:
+    """Fills in what the contract knows of an object; where it does not know all, the whole is kept beside that."""
+    known = value
+    for _ in range(_MAX_UNKNOWN_KEYS):
+        try:
+            out = fill(known, path)
+        except faults.Unknown as fault:
+            if not fault.is_key:
+                break
+            known = _without(known, fault.path.steps_below(path))
+        else:
+            return out if known is value else {**out, source: json_text.dump(value)}
+    identity = {"id": value["id"]} if type(value.get("id")) is str else {}
+    return {**identity, source: json_text.dump(value)}
+
+
+def _without(value: Any, steps: list[str | int]) -> Any:
+    """A copy of a JSON value that lacks the key to which the steps lead."""
+    step, *below = steps
+    if not below:
+        return {key: each for key, each in value.items() if key != step}
+    copy = value.copy()
+    copy[step] = _without(value[step], below)
+    return copy
 
 
 def _filler(keys: Mapping[str, _Key]) -> Decode:
@@ -257,10 +290,12 @@ class _Tagged(NamedTuple):
             return self.default
         if tag is None:
             raise faults.missing(path.key(self.tag))
-        member = self.members.get(tag) if type(tag) is str else None
+        blamed = _blamed(path.key(self.tag), self.faults_at_parent)
+        if type(tag) is not str:
+            raise faults.unsupported_value(blamed, "", self.supported)
+        member = self.members.get(tag)
         if member is None:
-            blamed = _blamed(path.key(self.tag), self.faults_at_parent)
-            raise faults.unsupported_value(blamed, tag if type(tag) is str else "", self.supported)
+            raise faults.unknown_tag(path.key(self.tag), blamed, tag, self.supported)
         return member
 
 

@@ -41,9 +41,12 @@ def _encoder(message: Descriptor) -> Encode:
 
 def _object_encoder(message: Descriptor) -> Encode:
     constant = options.shape(message).object
+    source = options.source(message)
     steps = _steps(message)
 
     def encode(value: Any) -> Any:
+        if source and value.HasField(source):
+            return orjson.Fragment(getattr(value, source))
         out: dict[str, Any] = {"object": constant} if constant else {}
         for step in steps:
             step(value, out)
@@ -58,7 +61,8 @@ def _steps(message: Descriptor) -> list[Step]:
     steps: list[Step] = []
     for field in message.fields:
         if oneof is None or field.containing_oneof is not oneof:
-            if not options.field_options(field).tag:
+            rules = options.field_options(field)
+            if not rules.tag and not rules.source:
                 steps.append(_step(field))
         elif field is oneof.fields[0]:
             steps.append(_tagged_step(oneof))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from convgrpc.contract import options
-from convgrpc.errors import ConvgrpcError, failure
+from convgrpc.errors import ConvgrpcError, InvalidArgument, failure
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 _TYPE_WORDS = {
@@ -28,20 +28,27 @@ class Path(NamedTuple):
     """Where a value stands: the path to what holds it, its own step there, and how deep that is.
 
     The step is a key or an index. It may differ between JSON and the message (`step` and `field`), and is None where
-    the one has a level that the other does not. The depth is that of the JSON.
+    the one has a level that the other does not. The depth is that of the JSON. With `keeps_unknown`, objects that have a
+    place for it keep what the contract does not know.
     """
 
     parent: "Path | None"
     step: str | int | None
     field: str | int | None
     depth: int
+    keeps_unknown: bool
 
     def child(self, step: str | int | None, field: str | int | None) -> "Path":
-        return Path(self, step, field, self.depth + (step is not None))
+        return Path(self, step, field, self.depth + (step is not None), self.keeps_unknown)
 
     def key(self, key: str | int) -> "Path":
         """The path of a value that has the same step in JSON and in the message."""
-        return Path(self, key, key, self.depth + 1)
+        return Path(self, key, key, self.depth + 1, self.keeps_unknown)
+
+    def steps_below(self, above: "Path") -> list[str | int]:
+        """The JSON steps that lead here from a value above."""
+        steps = [path.step for path in self._from_root() if path.step is not None]
+        return steps[above.depth :]
 
     @property
     def param(self) -> str:
@@ -62,7 +69,17 @@ class Path(NamedTuple):
         return steps[::-1]
 
 
-ROOT = Path(None, None, None, 0)
+ROOT = Path(None, None, None, 0, False)
+KEEPING_ROOT = ROOT._replace(keeps_unknown=True)
+
+
+class Unknown(InvalidArgument):
+    """A key, or a kind, that is not in the contract: a newer one may know it."""
+
+    def __init__(self, reason: ErrorReason.ValueType, message: str, path: Path, at: Path, *, is_key: bool) -> None:
+        super().__init__(reason, message, param=at.param or None, field=at.proto or None)
+        self.path = path
+        self.is_key = is_key
 
 
 def _spelled(steps: Iterable[str | int | None]) -> str:
@@ -163,8 +180,11 @@ _SCALARS = frozenset(_TYPE_WORDS[scalar] for scalar in (str, bool, int, float))
 
 
 def unsupported_value(path: Path, value: str, supported: Iterable[str]) -> ConvgrpcError:
-    message = f"Invalid value: '{value}'. Supported values are: {listed(supported)}."
-    return _fault(ErrorReason.ERROR_REASON_INVALID_VALUE, path, message)
+    return _fault(ErrorReason.ERROR_REASON_INVALID_VALUE, path, _unsupported(value, supported))
+
+
+def _unsupported(value: str, supported: Iterable[str]) -> str:
+    return f"Invalid value: '{elided(value)}'. Supported values are: {listed(supported)}."
 
 
 def invalid_value(path: Path, value: str, expected: str) -> ConvgrpcError:
@@ -186,7 +206,13 @@ def unknown(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
     meant = next((each for each in sorted(candidates) if _is_near(str(path.step), each)), None)
     if meant:
         message += f" Did you mean '{meant}'?"
-    return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, message)
+    return Unknown(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, message, path, path, is_key=True)
+
+
+def unknown_tag(path: Path, at: Path, tag: str, supported: Iterable[str]) -> ConvgrpcError:
+    """A tag that names no member of a union; `at` is the value that is blamed for it."""
+    message = _unsupported(tag, supported)
+    return Unknown(ErrorReason.ERROR_REASON_INVALID_VALUE, message, path, at, is_key=False)
 
 
 def _is_near(one: str, other: str) -> bool:

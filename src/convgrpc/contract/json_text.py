@@ -42,6 +42,12 @@ def dump(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def with_id(text: str, identity: str) -> str:
+    """The text of an object, with an id in it: as its first key, where it had none."""
+    value = json.loads(text)
+    return dump({"id": identity, **value, **({"id": identity} if "id" in value else {})})
+
+
 def _count_keys(value: Any) -> int:
     if type(value) is dict:
         return len(value) + sum(

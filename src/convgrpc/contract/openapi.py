@@ -130,9 +130,12 @@ def _header_parameter(field: FieldDescriptor, header: str, schemas: Schemas) -> 
 
 
 def _query_parameter(field: FieldDescriptor, schemas: Schemas) -> dict[str, Any]:
-    parameter = _parameter(field.name, "query", field, schemas.values(field, sent=True))
+    schema = schemas.values(field, sent=True)
     if field.message_type is not None:
-        return {**parameter, "style": "deepObject", "explode": True}
+        # `name[]` has no key.
+        named = _parameter(field.name, "query", field, {**schema, "propertyNames": {"minLength": 1}})
+        return {**named, "style": "deepObject", "explode": True}
+    parameter = _parameter(field.name, "query", field, schema)
     if field.is_repeated:
         text = f"{comment(field.full_name)} The parameter may also be spelled `{field.name}[]`."
         return {**parameter, "style": "form", "explode": True, "description": text.lstrip()}

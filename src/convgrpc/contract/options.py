@@ -90,10 +90,15 @@ def map_value(field: FieldDescriptor) -> FieldDescriptor:
 
 
 def plain_fields(message: Descriptor) -> list[FieldDescriptor]:
-    """The message's fields, but for the members of its union."""
+    """The message's fields, but for the members of its union and its source."""
     oneof = union(message)
     members = {member.number for member in oneof.fields} if oneof else set()
-    return [field for field in message.fields if field.number not in members]
+    return [field for field in message.fields if field.number not in members and not field_options(field).source]
+
+
+def source(message: Descriptor) -> str | None:
+    """The name of the field that keeps the JSON text of an object with unknown keys or an unknown kind."""
+    return next((field.name for field in message.fields if field_options(field).source), None)
 
 
 def word(value: EnumValueDescriptor) -> str:

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescrip
 from google.protobuf.message import Message
 
 from convgrpc.contract import faults, options
-from convgrpc.contract.faults import ROOT, Path
+from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
 
 MAX_STRING_LENGTH = 10_485_760
 """How many characters a string may have where the contract sets no limit of its own."""
@@ -32,9 +32,12 @@ _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _MAX_ID_LENGTH = 128
 
 
-def validate(message: Message) -> None:
-    """Raises InvalidArgument, naming the field at fault, unless the message is as the contract asks."""
-    _checker(message.DESCRIPTOR)(message, ROOT, False)
+def validate(message: Message, *, keep_unknown: bool = False) -> None:
+    """Raises InvalidArgument, naming the field at fault, unless the message is as the contract asks.
+
+    With `keep_unknown`, a message may be the JSON text of an object that the contract does not know.
+    """
+    _checker(message.DESCRIPTOR)(message, KEEPING_ROOT if keep_unknown else ROOT, False)
 
 
 @cache
@@ -47,8 +50,11 @@ def _checker(message: Descriptor) -> Check:
     checks += [_parts_check(field) for field in message.fields if options.field_options(field).parts_by]
     if shape.exactly_one:
         checks.append(_exactly_one_check(shape.exactly_one))
+    source = options.source(message)
+    if source:
+        checks.append(_source_check(source))
     if oneof:
-        checks.append(_union_check(oneof, bare=shape.bare))
+        checks.append(_union_check(oneof, bare=shape.bare, source=source))
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         if path.depth > options.MAX_DEPTH:
@@ -73,13 +79,28 @@ def _json_text_check(name: str) -> Check:
     return check
 
 
+def _source_check(name: str) -> Check:
+    check_text = _json_text_check(name)
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if not value.HasField(name):
+            return
+        if not path.keeps_unknown:
+            raise faults.unknown(path.key(name))
+        check_text(value, path.key(name), replayed)
+        if getattr(value, name).lstrip()[0] != "{":
+            raise faults.invalid_value(path.key(name), faults.elided(getattr(value, name)), "a JSON object")
+
+    return check
+
+
 def _check_depth(value: Any, path: Path) -> None:
     if path.depth > options.MAX_DEPTH:
         raise faults.too_deep(path)
-    inner = value.values() if type(value) is dict else value if type(value) is list else ()
-    for each in inner:
+    inner = value.items() if type(value) is dict else enumerate(value) if type(value) is list else ()
+    for key, each in inner:
         if type(each) is dict or type(each) is list:
-            _check_depth(each, path.key(0))
+            _check_depth(each, path.key(key))
 
 
 def _exactly_one_check(names: Sequence[str]) -> Check:
@@ -291,13 +312,16 @@ def _enum_check(field: FieldDescriptor) -> Check:
 # Unions: one member set, and what kinds of items ask of ids.
 
 
-def _union_check(oneof: OneofDescriptor, *, bare: bool) -> Check:
+def _union_check(oneof: OneofDescriptor, *, bare: bool, source: str | None) -> Check:
     name, tag = oneof.name, options.union_options(oneof).tag
     members = {field.name: _member_check(field, tag) for field in oneof.fields}
     has_kinds = any(options.kind(field) for field in oneof.fields)
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         member = value.WhichOneof(name)
+        if member is None and source and value.HasField(source):
+            _check_form(value, path)
+            return
         if member is None:
             raise faults.missing(path if bare else path.child(tag, name))
         if has_kinds:
@@ -335,6 +359,12 @@ def _check_id(kind: options.Kind, item: Any, member: Any, path: Path) -> None:
     prefix = kind.accepted_prefix or kind.id_prefix
     if not item.id.startswith(prefix):
         raise faults.wrong_prefix(path.key("id"), item.id, prefix)
+    _check_form(item, path)
+
+
+def _check_form(item: Any, path: Path) -> None:
+    if not item.HasField("id"):
+        return
     if not _ID.fullmatch(item.id):
         expected = "an ID that contains letters, numbers, underscores, or dashes"
         raise faults.invalid_value(path.key("id"), faults.elided(item.id), expected)

@@ -57,8 +57,9 @@ class Call(NamedTuple):
 class Chain:
     """Runs calls with the handlers of methods, by their gRPC paths."""
 
-    def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float, keep_unknown: bool = False) -> None:
         self._handlers = handlers
+        self._keep_unknown = keep_unknown
         self._max_timeout = max_timeout
 
     async def run(self, call: Call) -> bytes:
@@ -78,7 +79,7 @@ class Chain:
 
     async def _handled(self, call: Call, context: Context) -> Message:
         request = call.decode()
-        validate(request)
+        validate(request, keep_unknown=self._keep_unknown)
         return await self._handlers[call.method.path](request, context)
 
 

@@ -8,6 +8,7 @@ from convgrpc import ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.includes import hide
+from convgrpc.contract.json_text import with_id
 from convgrpc.service.chain import Context
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey, Store
@@ -142,6 +143,7 @@ class ConversationsService:
 
 
 _INCLUDES = options.words(Include.DESCRIPTOR)
+_UNKNOWN_KIND = options.Kind(id_prefix="item")
 _KINDS = {
     field.name: options.kind(field) or options.Kind()
     for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
@@ -157,12 +159,14 @@ def _request_key(method: str, request: CreateConversationRequest | CreateItemsRe
 
 def _new_item(item: ConversationItem, conversation_id: str, now: float) -> NewItem:
     """An item as it is to be stored: with an id, and with everything the contract says a stored item has."""
-    kind = _KINDS[item.WhichOneof("kind") or ""]
+    kind = _KINDS.get(item.WhichOneof("kind") or "", _UNKNOWN_KIND)
     if kind.reference:
         return NewItem(item.id, b"", Origin.REFERENCE)
     origin = Origin.SENT if item.HasField("id") else Origin.MINTED
     if origin is Origin.MINTED:
         item.id = ids.item_id(kind.id_prefix, conversation_id, now)
+        if item.HasField("source_json"):
+            item.source_json = with_id(item.source_json, item.id)
     fill_in(item)
     return NewItem(item.id, item.SerializeToString(), origin)
 

@@ -48,6 +48,7 @@ class Gateway:
         max_body_bytes: int,
         max_timeout: float,
         hosts: Container[str] | None,
+        keep_unknown: bool,
         is_serving: Callable[[], bool],
     ) -> None:
         self._chain = chain
@@ -56,6 +57,7 @@ class Gateway:
         self._max_body_bytes = max_body_bytes
         self._max_timeout = max_timeout
         self._hosts = hosts
+        self._keep_unknown = keep_unknown
         self._is_serving = is_serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +84,8 @@ class Gateway:
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
         body = await self._body(headers, receive)
-        decode = partial(_decode, match, headers, scope["query_string"].decode("latin-1"), body)
+        query = scope["query_string"].decode("latin-1")
+        decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
         return 200, await self._chain.run(Call(match.method, decode, encoder.dump, None, identity))
 
     def _health(self, verb: str) -> Answer:
@@ -157,9 +160,9 @@ def _forbidden(why: str) -> ConvgrpcError:
     return errors.failure(ErrorReason.ERROR_REASON_FORBIDDEN_SITE, message)
 
 
-def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes) -> Message:
-    value = json_text.parse(body) if body else {}
-    return decoder.decode(match.method.request, request_value(match, headers, query, value))
+def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *, keep_unknown: bool) -> Message:
+    value = request_value(match, headers, query, json_text.parse(body) if body else {})
+    return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
 
 
 def _check_is_json(headers: Mapping[str, str]) -> None:

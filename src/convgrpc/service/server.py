@@ -70,6 +70,7 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
             **handlers(input_tokens.SERVICE, InputTokensService(store)),
         },
         max_timeout=settings.request_timeout,
+        keep_unknown=settings.unknown == "keep",
     )
     draining = asyncio.Event()
     grpc_server = GrpcServer(
@@ -81,6 +82,7 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
         max_body_bytes=settings.max_message_bytes,
         max_timeout=settings.request_timeout,
         hosts=_hosts(settings),
+        keep_unknown=settings.unknown == "keep",
         is_serving=lambda: not draining.is_set(),
     )
     with _listening(settings.http, "REST") as listener:

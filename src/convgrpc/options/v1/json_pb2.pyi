@@ -130,6 +130,7 @@ class Field(_message.Message):
     MAXIMUM_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     nullable: _builtins.bool
     """nullable fields are written as null when unset, rather than left out."""
     omit_empty: _builtins.bool
@@ -166,6 +167,10 @@ class Field(_message.Message):
     """header names the HTTP header that gives the field in REST, where the body and the query string cannot."""
     prefix: _builtins.str
     """prefix begins the identifiers that a string accepts."""
+    source: _builtins.bool
+    """source marks the string that keeps the JSON text of the whole object where that has a kind or a key which the
+    contract does not know. In JSON the text stands in the place of the message.
+    """
     @_builtins.property
     def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """words are the values of an enum that callers may send, in the order errors list them; the others are for items
@@ -193,10 +198,11 @@ class Field(_message.Message):
         maximum: _builtins.int | None = ...,
         header: _builtins.str = ...,
         prefix: _builtins.str = ...,
+        source: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015

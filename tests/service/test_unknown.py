@@ -1,0 +1,126 @@
+"""Kinds and keys from the future, under `--unknown keep`."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from convgrpc.service.server import Running
+from convgrpc.settings import Settings
+from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, ListItemsRequest
+from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.item_pb2 import ConversationItem, ItemStatus
+from tests.conftest import served
+
+NEW_KIND = {"type": "telepathy", "id": "tel_1", "thought": {"b": 1, "a": 9007199254740993123}, "sure": True}
+NEW_KEYS = {
+    "id": "fc_mine",
+    "type": "function_call",
+    "mood": "calm",
+    "call_id": "c",
+    "name": "f",
+    "arguments": "{}",
+    "caller": {"type": "direct", "since": 5},
+}
+NEW_PART = {"role": "user", "id": "msg_mine", "content": [{"type": "smell", "smell": "roses"}]}
+
+
+@pytest.fixture
+def keeping(settings: Settings) -> Iterator[Running]:
+    with served(replace(settings, unknown="keep")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(keeping: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{keeping.http}/v1") as client:
+        yield client
+
+
+def items_of(client: httpx.Client) -> str:
+    return f"/conversations/{client.post('/conversations', json={}).json()['id']}/items"
+
+
+@pytest.mark.parametrize("item", [NEW_KIND, NEW_KEYS, NEW_PART], ids=["kind", "keys", "part"])
+def test_what_the_contract_does_not_know_comes_back_untouched(client: httpx.Client, item: dict[str, Any]) -> None:
+    """Every key, in its order, with every digit."""
+    items = items_of(client)
+    created = client.post(items, json={"items": [item]})
+    assert created.json()["data"] == [item]
+    for answer in (client.get(items).json()["data"][0], client.get(f"{items}/{item['id']}").json()):
+        assert json.dumps(answer) == json.dumps(item)
+
+
+def test_an_unknown_kind_gets_an_id_where_it_has_none(client: httpx.Client) -> None:
+    """So that it can be retrieved and deleted."""
+    items = items_of(client)
+    created = client.post(items, json={"items": [{"type": "telepathy"}]}).json()["data"][0]
+    assert created == {"id": created["id"], "type": "telepathy"}
+    assert created["id"].startswith("item_")
+    assert client.get(f"{items}/{created['id']}").json() == created
+    assert client.delete(f"{items}/{created['id']}").status_code == 200
+
+
+def test_grpc_sees_what_is_known_and_the_source(client: httpx.Client, keeping: Running) -> None:
+    """An item whose keys are new in part is typed in part; it may be sent back as it is."""
+    items = items_of(client)
+    client.post(items, json={"items": [NEW_KEYS, NEW_KIND]})
+    with grpc.insecure_channel(str(keeping.grpc)) as channel:
+        stub = ConversationsServiceStub(channel)
+        kind, keys = stub.ListItems(ListItemsRequest(conversation_id=items.split("/")[2])).data
+        assert kind.WhichOneof("kind") is None
+        assert json.loads(kind.source_json) == NEW_KIND
+        assert (keys.function_call.name, keys.function_call.status) == ("f", ItemStatus.ITEM_STATUS_COMPLETED)
+        assert json.loads(keys.source_json) == NEW_KEYS
+        other = items_of(client)
+        stub.CreateItems(CreateItemsRequest(conversation_id=other.split("/")[2], items=[keys, kind]))
+    assert client.get(other, params={"order": "asc"}).json()["data"] == [NEW_KEYS, NEW_KIND]
+
+
+def test_what_the_contract_does_know_is_checked_all_the_same(client: httpx.Client) -> None:
+    """A wrong value is no future."""
+    items = items_of(client)
+    for item, param in (
+        ({**NEW_KEYS, "name": 5}, "items[0].name"),
+        ({**NEW_KEYS, "status": "alien"}, "items[0].status"),
+        ({**NEW_KEYS, "id": "msg_1"}, "items[0].id"),
+        ({**NEW_KIND, "id": "a b"}, "items[0].id"),
+        ({"type": 7}, "items[0]"),
+    ):
+        assert client.post(items, json={"items": [item]}).json()["error"]["param"] == param
+    assert client.post("/conversations", json={"unknown": 1}).json()["error"]["param"] == "unknown"
+    assert client.get(items).json()["data"] == []
+
+
+def test_an_item_cannot_pass_for_a_source_by_rest(client: httpx.Client) -> None:
+    """`source_json` is no key of the API: it is kept like any other that is unknown."""
+    items = items_of(client)
+    item = {"id": "msg_1", "role": "user", "content": [], "source_json": "{}"}
+    assert client.post(items, json={"items": [item]}).json()["data"] == [item]
+
+
+@pytest.mark.parametrize("source", ["", "x", "5", "[]", '{"a":'])
+def test_a_source_is_the_text_of_an_object(client: httpx.Client, keeping: Running, source: str) -> None:
+    """Sent by gRPC, it is checked."""
+    items = items_of(client)
+    with grpc.insecure_channel(str(keeping.grpc)) as channel:
+        stub = ConversationsServiceStub(channel)
+        item = ConversationItem(source_json=source)
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.CreateItems(CreateItemsRequest(conversation_id=items.split("/")[2], items=[item]))
+        assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_it_is_refused_unless_the_server_keeps_it(http: httpx.Client, stub: ConversationsServiceStub) -> None:
+    """By REST and by gRPC."""
+    items = f"/v1/conversations/{http.post('/v1/conversations', json={}).json()['id']}/items"
+    for item, param in ((NEW_KIND, "items[0]"), (NEW_KEYS, "items[0].mood"), (NEW_PART, "items[0].content[0].type")):
+        assert http.post(items, json={"items": [item]}).json()["error"]["param"] == param
+    source = ConversationItem(source_json="{}")
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.CreateItems(CreateItemsRequest(conversation_id=items.split("/")[3], items=[source]))
+    assert refusal.value.details() == "Unknown parameter: 'items[0].source_json'."
