@@ -308,3 +308,15 @@ def test_a_browser_learns_of_no_permission(http: httpx.Client) -> None:
     response = http.options("/v1/conversations", headers=headers)
     assert response.status_code == 403
     assert not [name for name in response.headers if name.startswith("access-control-")]
+
+
+def test_sdks_are_told_what_not_to_repeat(settings: Settings) -> None:
+    """They repeat whatever gives 5xx: also a write that may have happened, unless they are told."""
+    with served(replace(settings, request_timeout=0.0)) as server:
+        url = f"http://{server.http}/v1"
+        late = httpx.post(f"{url}/conversations", json={})
+        keyed = httpx.post(f"{url}/conversations", json={}, headers={"idempotency-key": "k"})
+        unimplemented = httpx.post(f"{url}/responses/input_tokens", json={})
+    assert [late.status_code, keyed.status_code, unimplemented.status_code] == [504, 504, 501]
+    told = [response.headers.get("x-should-retry") for response in (late, keyed, unimplemented)]
+    assert told == ["false", None, "false"]

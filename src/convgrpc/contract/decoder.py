@@ -5,7 +5,7 @@ included, so that one call into protobuf's own code builds the whole message. It
 have: wrong types, unknown keys and tags, absent required keys. Everything else is the validator's.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -213,7 +213,9 @@ def _object_decoder(message: Descriptor) -> Decode:
     own = {field.name: _key(field) for field in options.plain_fields(message)}
     oneof = options.union(message)
     expected = faults.article(faults.noun(message))
-    fill = _tagged_filler(oneof.fields, options.union_options(oneof), own) if oneof else _filler(own)
+    # The constant that answers have may be sent back with them.
+    known = {"object"} if options.shape(message).object else set()
+    fill = _tagged_filler(oneof.fields, options.union_options(oneof), own) if oneof else _filler(own, known)
 
     source = options.source(message)
 
@@ -256,11 +258,11 @@ def _without(value: Any, steps: list[str | int]) -> Any:
     return copy
 
 
-def _filler(keys: Mapping[str, _Key]) -> Decode:
+def _filler(keys: Mapping[str, _Key], known: Collection[str]) -> Decode:
     required = [name for name, key in keys.items() if key.absent]
 
     def fill(value: dict[str, Any], path: Path) -> Any:
-        _check_keys(value, keys, required, path, path)
+        _check_keys(value, keys, required, path, path, known)
         out = {}
         for name, key in keys.items():
             each = value.get(name)
@@ -375,7 +377,7 @@ def _check_keys(
     required: list[str],
     path: Path,
     inner_path: Path,
-    known: Iterable[str] = (),
+    known: Collection[str],
 ) -> None:
     for name in required:
         key = keys[name]
@@ -415,8 +417,8 @@ def _shape_decoder(message: Descriptor) -> Decode:
         json_type = options.json_type(field)
         if not (json_type is dict and union.tag):
             by_type[json_type] = _chosen_by_shape(field)
-    if float in by_type:
-        by_type.setdefault(int, by_type[float])
+    if int in by_type and float in by_type:
+        by_type[int] = _within_int64(by_type[int], by_type[float])
     if union.tag:
         by_type[dict] = _tagged_filler([field for field in oneof.fields if options.json_type(field) is dict], union, {})
     expected = faults.expected_of_union(oneof.fields)
@@ -430,6 +432,11 @@ def _shape_decoder(message: Descriptor) -> Decode:
         return decode_value(value, path)
 
     return decode
+
+
+def _within_int64(as_integer: Decode, as_decimal: Decode) -> Decode:
+    # Clients that know no integers send large decimals without point and exponent.
+    return lambda value, path: (as_integer if value in _INT64 else as_decimal)(value, path)
 
 
 def _chosen_by_shape(field: FieldDescriptor) -> Decode:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
@@ -23,6 +23,10 @@ _log = logging.getLogger(__name__)
 DEFAULT_PROJECT = "default"
 
 _MAX_REQUEST_ID_LENGTH = 128
+_LARGE_REQUEST = 1 << 20
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Context(NamedTuple):
@@ -44,14 +48,21 @@ class Call(NamedTuple):
     """A call as a transport received it.
 
     `decode` makes the request message and raises `ConvgrpcError` where it cannot; `encode` makes the bytes of the answer;
-    `timeout` is in seconds, and None when the caller set none.
+    `size` is that of the request in bytes; `timeout` is in seconds, and None when the caller set none.
     """
 
     method: Method
     decode: Callable[[], Message]
     encode: Callable[[Message], bytes]
+    size: int
     timeout: float | None
     request_id: str
+
+    async def aside(self, work: Callable[[T], R], argument: T) -> R:
+        """Does work on the call's messages: in a thread where they are so large that the event loop would wait."""
+        if self.size > _LARGE_REQUEST:
+            return await asyncio.to_thread(work, argument)
+        return work(argument)
 
 
 class Chain:
@@ -68,7 +79,7 @@ class Chain:
         context = Context(DEFAULT_PROJECT, time.monotonic() + timeout)
         try:
             async with asyncio.timeout(timeout):
-                return call.encode(await self._handled(call, context))
+                return await call.aside(call.encode, await self._handled(call, context))
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except errors.ConvgrpcError:
@@ -78,9 +89,13 @@ class Chain:
             raise errors.internal_error() from None
 
     async def _handled(self, call: Call, context: Context) -> Message:
+        request = await call.aside(self._request, call)
+        return await self._handlers[call.method.path](request, context)
+
+    def _request(self, call: Call) -> Message:
         request = call.decode()
         validate(request, keep_unknown=self._keep_unknown)
-        return await self._handlers[call.method.path](request, context)
+        return request
 
 
 def request_id(sent: str | None) -> str:

@@ -25,11 +25,13 @@ from convgrpc.v1.error_reason_pb2 import ErrorReason
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
+Header: TypeAlias = tuple[bytes, bytes]
 Answer: TypeAlias = tuple[int, bytes]
 
 _log = logging.getLogger(__name__)
 
 _HEALTH = "/healthz"
+_DO_NOT_RETRY = (b"x-should-retry", b"false")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 
 
@@ -63,16 +65,18 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identity = request_id(headers.get("x-request-id"))
+        extra: list[Header] = []
         try:
             status, body = await self._answer(scope, headers, receive, identity)
         except ConvgrpcError as error:
             status, body = _refusal(error)
+            extra = [] if _may_be_repeated(error, scope["method"], headers) else [_DO_NOT_RETRY]
         except Disconnected:
             return
         except Exception:
             _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
             status, body = _refusal(errors.internal_error())
-        await _respond(send, status, body, identity)
+        await _respond(send, status, body, identity, extra)
 
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
@@ -86,7 +90,7 @@ class Gateway:
         body = await self._body(headers, receive)
         query = scope["query_string"].decode("latin-1")
         decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-        return 200, await self._chain.run(Call(match.method, decode, encoder.dump, None, identity))
+        return 200, await self._chain.run(Call(match.method, decode, encoder.dump, len(body), None, identity))
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)
@@ -174,11 +178,23 @@ def _check_is_json(headers: Mapping[str, str]) -> None:
         raise errors.failure(ErrorReason.ERROR_REASON_UNSUPPORTED_CONTENT_TYPE, message)
 
 
-async def _respond(send: Send, status: int, body: bytes, identity: str) -> None:
+def _may_be_repeated(error: ConvgrpcError, verb: str, headers: Mapping[str, str]) -> bool:
+    """Whether a client may repeat a request that failed.
+
+    SDKs repeat whatever gives 5xx. What is not implemented stays so, and a write whose deadline passed may have
+    happened: without its key it would happen twice.
+    """
+    if isinstance(error, errors.DeadlineExceeded):
+        return verb == "GET" or "idempotency-key" in headers
+    return not isinstance(error, errors.Unimplemented)
+
+
+async def _respond(send: Send, status: int, body: bytes, identity: str, extra: Collection[Header]) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", identity.encode()),
+        *extra,
     ]
     if status == 413:
         # The rest of the body is on its way still, and not worth reading.

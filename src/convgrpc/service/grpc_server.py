@@ -63,7 +63,7 @@ class GrpcServer:
     async def _call(self, method: Method, data: bytes, context: Any) -> bytes:
         sent = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
         identity = request_id(sent if isinstance(sent, str) else None)
-        call = Call(method, partial(_decode, method, data), _serialized, context.time_remaining(), identity)
+        call = Call(method, partial(_decode, method, data), _serialized, len(data), context.time_remaining(), identity)
         try:
             reply = await self._chain.run(call)
         except ConvgrpcError as error:
