@@ -205,7 +205,7 @@ def test_rpcs() -> None:
     rows = _table("RPCs")
     assert [row[:2] for row in rows] == [[method.name, f"{method.verb} {method.template}"] for method in contract]
     client = openai.OpenAI(base_url="http://127.0.0.1", api_key="unused")
-    assert all(callable(attrgetter(row[2])(client)) for row in rows)
+    assert all(callable(attrgetter(row[2])(client)) for row in rows if row[1].split("/")[2] != "x")
 
 
 def test_items() -> None:
