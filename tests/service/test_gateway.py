@@ -3,6 +3,7 @@
 import gzip
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -310,13 +311,13 @@ def test_a_browser_learns_of_no_permission(http: httpx.Client) -> None:
     assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
-def test_sdks_are_told_what_not_to_repeat(settings: Settings) -> None:
+def test_sdks_are_told_what_not_to_repeat(settings: Settings, http: httpx.Client, tmp_path: Path) -> None:
     """They repeat whatever gives 5xx: also a write that may have happened, unless they are told."""
-    with served(replace(settings, request_timeout=0.0)) as server:
-        url = f"http://{server.http}/v1"
-        late = httpx.post(f"{url}/conversations", json={})
-        keyed = httpx.post(f"{url}/conversations", json={}, headers={"idempotency-key": "k"})
-        unimplemented = httpx.post(f"{url}/responses/input_tokens", json={})
+    unimplemented = http.post("/v1/responses/input_tokens", json={})
+    with served(replace(settings, request_timeout=0.0, db=str(tmp_path / "late.db"))) as server:
+        url = f"http://{server.http}/v1/conversations"
+        late = httpx.post(url, json={})
+        keyed = httpx.post(url, json={}, headers={"idempotency-key": "k"})
     assert [late.status_code, keyed.status_code, unimplemented.status_code] == [504, 504, 501]
     told = [response.headers.get("x-should-retry") for response in (late, keyed, unimplemented)]
     assert told == ["false", None, "false"]
