@@ -688,6 +688,7 @@ class Server(NamedTuple):
 
     channel: grpc.Channel
     client: httpx.Client
+    shared: World
 
     def new_world(self) -> World:
         return World(ConversationsServiceStub(self.channel))
@@ -773,7 +774,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         grpc.insecure_channel(str(server.grpc)) as channel,
         httpx.Client(base_url=f"http://{server.http}", timeout=30) as client,
     ):
-        yield Server(channel, client)
+        yield Server(channel, client, World(ConversationsServiceStub(channel)))
 
 
 def test_every_rpc_has_cases() -> None:
@@ -797,9 +798,8 @@ def test_every_field_of_a_request_is_in_a_case(both: Server, name: str) -> None:
 def test_grpc_and_rest_answer_alike(both: Server, name: str, case: Case) -> None:
     """The same result and the same effect, or the same failure and no effect."""
     method = METHODS[name]
-    one = both.new_world()
-    # What is read by one may be read by the other; what is changed needs a twin.
-    two = one if method.verb == "GET" else both.new_world()
+    # What is read may be read again; what is changed needs a twin.
+    one, two = [both.shared] * 2 if method.verb == "GET" else (both.new_world(), both.new_world())
     before = both.stored(one)
     assert before == both.stored(two)
     expected = both.by_grpc(method, case.request(one), one, case.reason)
