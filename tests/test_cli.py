@@ -107,16 +107,52 @@ def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.S
         assert process.stderr.read() == ""
 
 
+HALF_A_REQUEST = b"POST /v1/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{"
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    """However long the grace is."""
+    """However long the grace is, and whatever is in flight."""
     arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--shutdown-grace", "600"]
     with serving(*arguments) as (process, started), grpc.insecure_channel(started[2]) as channel:
-        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+        host, _, port = started[3].rpartition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(HALF_A_REQUEST)
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+            process.send_signal(signal.SIGTERM)
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
+
+
+def test_a_stream_that_watches_the_health_does_not_keep_the_server(tmp_path: Path) -> None:
+    """It learns that the server stops, and then it ends, however long the grace is."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--shutdown-grace", "600"]
+    with serving(*arguments) as (process, started), grpc.insecure_channel(started[2]) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(health).status == health_pb2.HealthCheckResponse.SERVING
         process.send_signal(signal.SIGTERM)
         assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_a_request_that_is_not_whole_when_the_grace_is_over_is_told_so(tmp_path: Path) -> None:
+    """With the envelope of any error, and without a traceback in the log."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--shutdown-grace", "0.1"]
+    with serving(*arguments) as (process, started):
+        host, _, port = started[3].rpartition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.settimeout(TIMEOUT)
+            client.sendall(HALF_A_REQUEST)
+            # The server has it once it answers another request on another connection.
+            assert httpx.get(f"http://{started[3]}/healthz").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            answer = client.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"code":"shutting_down"' in answer
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr
+        assert "Traceback" not in process.stderr.read()
 
 
 def foreign_database(folder: Path) -> str:
@@ -174,6 +210,9 @@ def test_a_taken_port_is_an_error_in_one_line(tmp_path: Path, flag: str) -> None
         ("--http", "::1:80"),
         ("--max-message-bytes", "0"),
         ("--request-timeout", "soon"),
+        ("--request-timeout", "0"),
+        ("--request-timeout", "nan"),
+        ("--shutdown-grace", "inf"),
         ("--nonsense", "1"),
     ],
 )
@@ -214,6 +253,6 @@ def test_health_asks_this_machine_when_the_server_listens_on_all_addresses(tmp_p
 
 def test_version_is_the_packages() -> None:
     """`convgrpc version`, and `--help` of each command."""
-    assert run("version").stdout == f"{__version__}\n"
+    assert run("version").stdout == run("--version").stdout == f"{__version__}\n"
     for command in ([], ["serve"], ["health"], ["version"]):
         assert run(*command, "--help").returncode == 0

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from math import isfinite
 from typing import Any, NoReturn, get_args
 
 try:
@@ -21,6 +22,7 @@ from convgrpc import __version__
 from convgrpc.settings import Address, IncludePolicy, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
+_NO_PROXY = [("grpc.enable_http_proxy", 0)]
 _BY_NAME = {setting.name: setting for setting in fields(Settings)}
 
 
@@ -34,11 +36,21 @@ class _AddressType(click.ParamType[Address]):
             self.fail(str(error), param, ctx)
 
 
+class _FiniteFloat(click.FloatRange):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
 _TYPES: dict[Any, Any] = {
     str: str,
     bool: bool,
-    int: click.IntRange(1),
-    float: click.FloatRange(0),
+    int: click.IntRange(1, 2**31 - 1),
+    float: _FiniteFloat(0, min_open=True),
     Address: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
     UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
@@ -69,6 +81,7 @@ def _settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
 def main() -> None:
     """Keeps LLM conversations, over gRPC and REST."""
 
@@ -97,7 +110,7 @@ def _health(**values: Any) -> None:
     """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not."""
     address = values["grpc"].reachable
     try:
-        with grpc.insecure_channel(str(address)) as channel:
+        with grpc.insecure_channel(str(address), options=_NO_PROXY) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
     except grpc.RpcError as error:
         _fail(f"{address}: {error.code().name}")

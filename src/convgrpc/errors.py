@@ -194,6 +194,16 @@ def conversation_changed(expected: str, found: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_CONVERSATION_CHANGED, message, param="expected_last_item_id")
 
 
+def answer_too_large(limit: int) -> ConvgrpcError:
+    message = f"The answer would have more than {limit} bytes. Please ask for fewer items at once."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="item_ids")
+
+
+def copies_too_large(limit: int) -> ConvgrpcError:
+    message = f"The items that the request refers to have more than {limit} bytes. Please refer to fewer at once."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="items")
+
+
 def overloaded() -> ConvgrpcError:
     return failure(
         ErrorReason.ERROR_REASON_OVERLOADED, "The server has too much to do. Nothing was stored; please retry later."
@@ -203,6 +213,13 @@ def overloaded() -> ConvgrpcError:
 def store_unavailable() -> ConvgrpcError:
     return failure(
         ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, "The server's database refused the request. Please retry later."
+    )
+
+
+def shutting_down() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_SHUTTING_DOWN,
+        "The server is shutting down. Nothing was stored; please ask another one.",
     )
 
 

@@ -20,7 +20,7 @@ class Address(NamedTuple):
         host, colon, port = text.rpartition(":")
         if not colon or not host:
             raise ValueError(f"'{text}' is not HOST:PORT")
-        if not port.isdecimal() or int(port) > 65535:
+        if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
             raise ValueError(f"'{port}' is not a port: expected a number from 0 to 65535")
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise ValueError(f"'{text}' is not HOST:PORT: an IPv6 host stands in brackets")

@@ -47,6 +47,9 @@ from convgrpc.v1.tool_pb2 import (
     FunctionTool,
     ImageGenerationTool,
     LocalSkill,
+    McpApprovalSetting,
+    McpRequireApproval,
+    McpTool,
     Tool,
 )
 
@@ -483,7 +486,7 @@ def test_numbers_that_json_cannot_hold_are_refused(number: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["null", "0", '""', "[]", ' { "a" : 1 } ', "123456789012345678901234567890", '"\\u0000é🌿"', '{"a":1,"a":2}'],
+    ["null", "0", '""', "[]", ' { "a" : 1 } ', "123456789012345678901234567890", '"\\u0000é🌿"'],
 )
 def test_json_text_is_json(text: str) -> None:
     validate(function(text))
@@ -544,3 +547,24 @@ def test_fields_of_a_newer_contract_are_let_pass() -> None:
     request = ListItemsRequest.FromString(b"\x0a\x06conv_1\xfa\x3e\x05newer")
     validate(request)
     assert request.SerializeToString().endswith(b"newer")
+
+
+def test_a_bare_union_holds_no_value_that_means_none() -> None:
+    """An unspecified enum in a union would be written as a number."""
+    tool = Tool(
+        mcp=McpTool(
+            server_label="s",
+            require_approval=McpRequireApproval(setting=McpApprovalSetting.MCP_APPROVAL_SETTING_UNSPECIFIED),
+        )
+    )
+    with pytest.raises(InvalidArgument) as fault:
+        validate(tool)
+    assert fault.value.param == "require_approval"
+
+
+def test_free_form_json_has_each_key_once() -> None:
+    """What comes by gRPC can be sent back by REST."""
+    tool = Tool(function=FunctionTool(name="f", parameters=Json(text='{"a":1,"a":2}')))
+    with pytest.raises(InvalidArgument) as fault:
+        validate(tool)
+    assert fault.value.param == "parameters"

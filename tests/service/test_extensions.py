@@ -94,3 +94,31 @@ def test_several_items_come_in_the_order_of_their_ids(http: httpx.Client) -> Non
 def test_parameters_in_brackets_are_refused_where_they_make_no_sense(http: httpx.Client, query: str) -> None:
     """Brackets are for lists and for pairs."""
     assert http.get(f"/v1/x/conversations?{query}").json()["error"]["code"] == "unknown_parameter"
+
+
+def test_several_items_are_refused_where_a_client_could_not_receive_them(http: httpx.Client) -> None:
+    """One large item alone is returned; the same twice is too much."""
+    item = {"role": "user", "content": "x" * 2_000_000}
+    conversation = http.post("/v1/conversations", json={"items": [item]}).json()["id"]
+    item_id = http.get(f"/v1/conversations/{conversation}/items").json()["first_id"]
+    url = f"/v1/x/conversations/{conversation}/items:batchGet"
+    assert http.get(url, params={"item_ids": item_id}).status_code == 200
+    refusal = http.get(url, params={"item_ids": [item_id, item_id]})
+    assert (refusal.status_code, refusal.json()["error"]["param"]) == (413, "item_ids")
+
+
+def test_references_cannot_make_a_small_request_large(http: httpx.Client) -> None:
+    """What one request copies is bounded, and nothing of it is stored when it is more."""
+    item = {"role": "user", "content": "x" * 4_000_000}
+    first = http.post("/v1/conversations", json={"items": [item]}).json()["id"]
+    item_id = http.get(f"/v1/conversations/{first}/items").json()["first_id"]
+    second = f"/v1/conversations/{http.post('/v1/conversations', json={}).json()['id']}/items"
+    refusal = http.post(second, json={"items": [{"type": "item_reference", "id": item_id}] * 20})
+    assert (refusal.status_code, refusal.json()["error"]["param"]) == (413, "items")
+    assert http.get(second).json()["data"] == []
+
+
+def test_the_page_after_the_last_conversation_is_empty(http: httpx.Client, created: list[dict[str, Any]]) -> None:
+    """It has no ids."""
+    page = http.get("/v1/x/conversations", params={"after": created[0]["id"]}).json()
+    assert (page["data"], page["first_id"], page["last_id"], page["has_more"]) == ([], None, None, False)

@@ -26,7 +26,7 @@ CHECKS = [
 ]
 COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 SHORT = settings(max_examples=12, derandomize=True, **COMMON)
-LONG = settings(max_examples=300, **COMMON)
+LONG = settings(max_examples=150, **COMMON)
 
 
 @pytest.fixture

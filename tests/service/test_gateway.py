@@ -288,6 +288,8 @@ def test_a_refused_request_stores_nothing(http: httpx.Client, conversation: str)
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "http://localhost:3000"}, 403),
         ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "none"}, 200),
         ({"host": "localhost:9", "origin": "http://localhost:9"}, 200),
     ],
     ids=str,
@@ -321,3 +323,24 @@ def test_sdks_are_told_what_not_to_repeat(settings: Settings, http: httpx.Client
     assert [late.status_code, keyed.status_code, unimplemented.status_code] == [504, 504, 501]
     told = [response.headers.get("x-should-retry") for response in (late, keyed, unimplemented)]
     assert told == ["false", None, "false"]
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "localhost:80x", "localhost:80:80", "[::1", "a b", "[localhost]"])
+def test_a_host_that_is_none_of_the_servers_is_refused(http: httpx.Client, host: str) -> None:
+    """Also one that is no host at all, with the settings that a server has by itself."""
+    for headers in ({"host": host}, {"host": host, "origin": f"http://{host}"}):
+        assert http.get("/v1/conversations/conv_x", headers=headers).status_code == 403
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found(http: httpx.Client) -> None:
+    """The time that this takes grows with the keys, not with their square."""
+    pairs = [f'"{number}":""' for number in range(100_000)]
+    body = '{"metadata":{' + ",".join([*pairs, pairs[-1]]) + "}}"
+    response = http.post("/v1/conversations", content=body, headers={"content-type": "application/json"})
+    assert error(response)["message"] == "Invalid body: the key '99999' stands twice in one object."
+
+
+def test_a_query_string_does_not_change_what_the_body_says(http: httpx.Client) -> None:
+    """A field is given once."""
+    refusal = error(http.post("/v1/conversations?metadata[a]=query", json={"metadata": {"a": "body"}}))
+    assert (refusal["param"], refusal["code"]) == ("metadata", "unknown_parameter")

@@ -66,6 +66,7 @@ from convgrpc.v1.input_tokens_service_pb2 import (
     ResponseText,
     ResponseTextFormat,
     ToolChoice,
+    ToolChoiceMode,
     Truncation,
     Verbosity,
 )
@@ -644,6 +645,20 @@ UNSPEAKABLE: Sequence[tuple[str, str, Callable[[World], AnyMessage], str, str | 
         counting(tool_choice=ToolChoice(hosted_tool=HostedToolChoice(type=BAD))),
         "INVALID_VALUE",
         "tool_choice.type",
+    ),
+    (
+        "a choice that is none",
+        "CountInputTokens",
+        counting(tool_choice=ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_UNSPECIFIED)),
+        MISSING,
+        "tool_choice",
+    ),
+    (
+        "JSON with a key twice",
+        "CreateItems",
+        appending(items=[ConversationItem(tool_search_call=ToolSearchCall(arguments=Json(text='{"a":1,"a":2}')))]),
+        "INVALID_VALUE",
+        "items[0].arguments",
     ),
     (
         "JSON that is none",

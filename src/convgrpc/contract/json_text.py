@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -64,8 +65,8 @@ def _refuse_duplicates(text: bytes) -> None:
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise faults.duplicate_key(next(key for key in keys if keys.count(key) > 1))
+            counts = Counter(key for key, _ in pairs)
+            raise faults.duplicate_key(next(key for key, count in counts.items() if count > 1))
         return result
 
     json.loads(text, object_pairs_hook=check)

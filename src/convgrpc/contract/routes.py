@@ -72,7 +72,11 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
     for name in body:
         if name in match.params or name in match.method.headers:
             raise faults.unknown(ROOT.key(name))
-    return {**body, **_query_value(match, query), **given}
+    asked = _query_value(match, query)
+    for name in asked:
+        if name in body:
+            raise faults.unknown(ROOT.key(name))
+    return {**body, **asked, **given}
 
 
 def _header_value(method: Method, headers: Mapping[str, str]) -> dict[str, str]:

@@ -11,12 +11,13 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeAlias
 
-import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
-from convgrpc.contract import faults, options
+from convgrpc.contract import faults, json_text, options
 from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
+from convgrpc.errors import InvalidArgument
+from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 MAX_STRING_LENGTH = 10_485_760
 """How many characters a string may have where the contract sets no limit of its own."""
@@ -71,10 +72,12 @@ def _json_text_check(name: str) -> Check:
         if len(text) > MAX_STRING_LENGTH:
             raise faults.string_too_long(path, MAX_STRING_LENGTH, len(text))
         try:
-            parsed = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            parsed = json_text.parse(text.encode())
+        except InvalidArgument as fault:
+            if fault.reason == ErrorReason.ERROR_REASON_NESTING_TOO_DEEP:
+                raise faults.too_deep(path) from None
             raise faults.invalid_value(path, faults.elided(text), "JSON text") from None
-        _check_depth(parsed, path)
+        _check_depth(parsed, path, path.depth)
 
     return check
 
@@ -94,13 +97,13 @@ def _source_check(name: str) -> Check:
     return check
 
 
-def _check_depth(value: Any, path: Path) -> None:
-    if path.depth > options.MAX_DEPTH:
+def _check_depth(value: Any, path: Path, depth: int) -> None:
+    if depth > options.MAX_DEPTH:
         raise faults.too_deep(path)
-    inner = value.items() if type(value) is dict else enumerate(value) if type(value) is list else ()
-    for key, each in inner:
+    inner = value.values() if type(value) is dict else value if type(value) is list else ()
+    for each in inner:
         if type(each) is dict or type(each) is list:
-            _check_depth(each, path.key(key))
+            _check_depth(each, path, depth + 1)
 
 
 def _exactly_one_check(names: Sequence[str]) -> Check:
@@ -336,6 +339,7 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
     kind = options.kind(field)
     kept = options.tag_field(field)
     needs_tag = kept is not None and name not in options.tags(field)
+    is_enum = field.enum_type is not None
     element = _value_check(field)
 
     def check(value: Any, path: Path, replayed: bool) -> None:
@@ -344,6 +348,8 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
             _check_id(kind, value, member, path)
         if needs_tag and kept and not getattr(member, kept.name):
             raise faults.missing(inner.child(tag, kept.name))
+        if is_enum and member == 0:
+            raise faults.missing(inner)
         element(member, inner, replayed)
 
     return check

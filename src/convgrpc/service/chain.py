@@ -8,7 +8,8 @@ raises.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_PROJECT = "default"
 
 _MAX_REQUEST_ID_LENGTH = 128
-_LARGE_REQUEST = 1 << 20
+_LARGE = 1 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,11 +59,10 @@ class Call(NamedTuple):
     timeout: float | None
     request_id: str
 
-    async def aside(self, work: Callable[[T], R], argument: T) -> R:
-        """Does work on the call's messages: in a thread where they are so large that the event loop would wait."""
-        if self.size > _LARGE_REQUEST:
-            return await asyncio.to_thread(work, argument)
-        return work(argument)
+
+async def _aside(size: int, work: Callable[[T], R], argument: T) -> R:
+    """Does work on messages of a size: in a thread where they are so large that the event loop would wait."""
+    return await asyncio.to_thread(work, argument) if size > _LARGE else work(argument)
 
 
 class Chain:
@@ -71,7 +71,31 @@ class Chain:
     def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float, keep_unknown: bool = False) -> None:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._refuses = False
         self._max_timeout = max_timeout
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts a request as one in flight, from its first byte on; refuses it when the server is about to stop."""
+        if self._refuses:
+            raise errors.shutting_down()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def finish(self, grace: float) -> None:
+        """Refuses new calls, and waits up to `grace` seconds for those that run."""
+        self._refuses = True
+        self._idle.clear()
+        if self._running:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
@@ -79,7 +103,8 @@ class Chain:
         context = Context(DEFAULT_PROJECT, time.monotonic() + timeout)
         try:
             async with asyncio.timeout(timeout):
-                return await call.aside(call.encode, await self._handled(call, context))
+                reply = await self._handled(call, context)
+                return await _aside(reply.ByteSize(), call.encode, reply)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except errors.ConvgrpcError:
@@ -89,7 +114,7 @@ class Chain:
             raise errors.internal_error() from None
 
     async def _handled(self, call: Call, context: Context) -> Message:
-        request = await call.aside(self._request, call)
+        request = await _aside(call.size, self._request, call)
         return await self._handlers[call.method.path](request, context)
 
     def _request(self, call: Call) -> Message:

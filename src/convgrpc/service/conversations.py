@@ -69,8 +69,9 @@ class ConversationsService:
             metadata=request.metadata.pairs,
         )
         data = [Conversation.FromString(each) for each in page.conversations]
-        first_id = data[0].id if data else page.cursor
-        return ConversationList(data=data, first_id=first_id, last_id=page.cursor, has_more=page.has_more)
+        first_id = data[0].id if data else None
+        last_id = page.cursor if data or page.has_more else None
+        return ConversationList(data=data, first_id=first_id, last_id=last_id, has_more=page.has_more)
 
     async def UpdateConversation(self, request: UpdateConversationRequest, context: Context) -> Conversation:
         def change(data: bytes) -> bytes:
@@ -118,7 +119,9 @@ class ConversationsService:
         return item
 
     async def BatchGetItems(self, request: BatchGetItemsRequest, context: Context) -> ConversationItemList:
-        items = await self._store.get_items(context.project, request.conversation_id, request.item_ids)
+        items = await self._store.get_items(
+            context.project, request.conversation_id, request.item_ids, max_bytes=_MAX_PAGE_BYTES
+        )
         return self._list(items, request.include, has_more=False)
 
     async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:

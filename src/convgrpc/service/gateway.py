@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _HEALTH = "/healthz"
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d*)?")
 
 
 class Disconnected(Exception):
@@ -73,6 +73,9 @@ class Gateway:
             extra = [] if _may_be_repeated(error, scope["method"], headers) else [_DO_NOT_RETRY]
         except Disconnected:
             return
+        except asyncio.CancelledError:
+            # The server stops, and cannot wait any longer for the rest of a body.
+            status, body = _refusal(errors.shutting_down())
         except Exception:
             _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
             status, body = _refusal(errors.internal_error())
@@ -87,10 +90,11 @@ class Gateway:
             _check_is_read(verb, path)
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
-        body = await self._body(headers, receive)
-        query = scope["query_string"].decode("latin-1")
-        decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-        return 200, await self._chain.run(Call(match.method, decode, encoder.dump, len(body), None, identity))
+        with self._chain.admitted():
+            body = await self._body(headers, receive)
+            query = scope["query_string"].decode("latin-1")
+            decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
+            return 200, await self._chain.run(Call(match.method, decode, encoder.dump, len(body), None, identity))
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)
@@ -102,8 +106,11 @@ class Gateway:
         A page tells its origin; one whose host name was made to mean this machine tells that name.
         """
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._hosts is not None and _host_name(host) not in self._hosts:
+        name = _host_name(host)
+        if self._hosts is not None and (name is None or name not in self._hosts):
             raise _forbidden(f"the host '{host}' is not one of this server's")
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise _forbidden("the request comes from another site")
         if origin is not None and origin.partition("://")[2] != host:
             raise _forbidden(f"the origin '{origin}' is another site")
 
@@ -154,9 +161,9 @@ def envelope(error: ConvgrpcError) -> bytes:
     )
 
 
-def _host_name(host: str) -> str:
+def _host_name(host: str) -> str | None:
     found = _HOST.fullmatch(host)
-    return found[1].strip("[]").lower() if found else ""
+    return found[1].strip("[]").lower() if found else None
 
 
 def _forbidden(why: str) -> ConvgrpcError:

@@ -65,7 +65,8 @@ class GrpcServer:
         identity = request_id(sent if isinstance(sent, str) else None)
         call = Call(method, partial(_decode, method, data), _serialized, len(data), context.time_remaining(), identity)
         try:
-            reply = await self._chain.run(call)
+            with self._chain.admitted():
+                reply = await self._chain.run(call)
         except ConvgrpcError as error:
             status = to_status(error, identity)
             trailers = (

@@ -22,6 +22,10 @@ from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
+_LINGER = 0.2
+_LAST_ANSWERS = 0.5
+"""Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -88,16 +92,21 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
     with _listening(settings.http, "REST") as listener:
         grpc_address = _bound(grpc_server, settings.grpc)
         http_address = Address(settings.http.host, listener.getsockname()[1])
-        await grpc_server.start()
         http_server = _http_server(gateway, settings)
-        serving = asyncio.create_task(http_server.serve([listener]))
-        try:
-            yield Running(grpc_address, http_address)
-        finally:
-            draining.set()
-            http_server.should_exit = True
-            await grpc_server.drain()
-            await asyncio.gather(grpc_server.stop(settings.shutdown_grace), serving)
+        await grpc_server.start()
+        # If REST cannot go on, the group ends what waits for the signal to stop.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(http_server.serve([listener]))
+            try:
+                yield Running(grpc_address, http_address)
+            finally:
+                draining.set()
+                await grpc_server.drain()
+                # What was sent before those who watch the health could know is served still.
+                await asyncio.sleep(_LINGER)
+                await chain.finish(settings.shutdown_grace)
+                http_server.should_exit = True
+                await grpc_server.stop(_LAST_ANSWERS)
 
 
 def _check_exposure(address: Address, settings: Settings) -> None:
@@ -112,7 +121,8 @@ def _hosts(settings: Settings) -> Container[str] | None:
     """The host names by which REST requests may come; any where other machines are served."""
     if not settings.http.is_loopback:
         return None
-    return {"localhost", "127.0.0.1", "::1", settings.http.host, *settings.allowed_hosts.split(",")}
+    more = (name.strip().lower() for name in settings.allowed_hosts.split(","))
+    return {"localhost", "127.0.0.1", "::1", settings.http.host.lower(), *filter(None, more)}
 
 
 def _bound(server: GrpcServer, address: Address) -> Address:
@@ -131,9 +141,13 @@ def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise CannotListen(f"cannot serve {what} on {address}: {error.strerror}") from None
+        raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
     with listener:
         yield listener
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 class _HttpServer(uvicorn.Server):
@@ -155,7 +169,7 @@ def _http_server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+            timeout_graceful_shutdown=1,
         )
     )
 

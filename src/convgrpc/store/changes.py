@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from convgrpc.errors import (
     conversation_changed,
+    copies_too_large,
     item_already_in_conversation,
     item_not_found,
     referenced_item_not_found,
@@ -21,6 +22,9 @@ from convgrpc.store.requests import (
     forget_requests,
     record_request,
 )
+
+MAX_COPIED_BYTES = 32 << 20
+"""How much one request may copy of items that it names only by their ids."""
 
 SWEPT_AT_ONCE = 500
 """How many items of a deleted conversation one transaction removes."""
@@ -119,10 +123,14 @@ class _Appended(NamedTuple):
 def _append(connection: sqlite3.Connection, conversation: StoredConversation, items: Sequence[NewItem]) -> _Appended:
     contents: dict[str, _Content] = {}
     rows = []
+    copied = 0
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
     for item in items:
         content = contents[item.id] = _content(connection, conversation, item, contents)
         rows.append((conversation.project, conversation.number, item.id, content.minted, content.data))
+        copied += len(content.data) if content.data is not item.data else 0
+        if copied > MAX_COPIED_BYTES:
+            raise copies_too_large(MAX_COPIED_BYTES)
     if not rows:
         return _Appended([], range(0))
     connection.executemany(_INSERT_ITEM, rows)

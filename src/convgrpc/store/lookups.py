@@ -1,12 +1,18 @@
 """What is read from the tables."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import NamedTuple
 
-from convgrpc.errors import conversation_cursor_not_found, conversation_not_found, cursor_not_found
+from convgrpc.errors import (
+    answer_too_large,
+    conversation_cursor_not_found,
+    conversation_not_found,
+    cursor_not_found,
+    item_not_found,
+)
 from convgrpc.store.protocol import ConversationPage, Page
 
 _BEFORE_FIRST = 0
@@ -63,6 +69,23 @@ def find_item(connection: sqlite3.Connection, conversation: StoredConversation, 
         _SELECT_ITEM, (conversation.project, item_id, conversation.number)
     ).fetchone()
     return row and row[0]
+
+
+def find_items(
+    connection: sqlite3.Connection, conversation: StoredConversation, item_ids: Sequence[str], max_bytes: int
+) -> list[bytes]:
+    """Finds items of a conversation, all of them, or raises."""
+    items: list[bytes] = []
+    size = 0
+    for item_id in item_ids:
+        data = find_item(connection, conversation, item_id)
+        if data is None:
+            raise item_not_found(item_id)
+        size += len(data)
+        if items and size > max_bytes:
+            raise answer_too_large(max_bytes)
+        items.append(data)
+    return items
 
 
 def last_item_id(connection: sqlite3.Connection, conversation: StoredConversation) -> str:

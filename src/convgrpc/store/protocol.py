@@ -139,8 +139,13 @@ class Store(Protocol):
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         """Returns one serialized item."""
 
-    async def get_items(self, project: str, conversation_id: str, item_ids: Sequence[str]) -> list[bytes]:
-        """Returns several serialized items, in the order of their ids."""
+    async def get_items(
+        self, project: str, conversation_id: str, item_ids: Sequence[str], *, max_bytes: int
+    ) -> list[bytes]:
+        """Returns several serialized items, in the order of their ids.
+
+        Raises `ResourceExhausted` when they are more than `max_bytes` together, unless there is one alone.
+        """
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         """Removes an item from all places where it stands in the conversation; returns the serialized conversation."""

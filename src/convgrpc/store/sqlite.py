@@ -10,11 +10,11 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from convgrpc.errors import item_not_found, store_unavailable
+from convgrpc.errors import store_unavailable
 from convgrpc.store import changes
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
-from convgrpc.store.lookups import find_conversation, find_item, list_conversations, list_items
+from convgrpc.store.lookups import find_conversation, find_items, list_conversations, list_items
 from convgrpc.store.protocol import ConversationPage, NewConversation, NewItem, Page, RequestKey, Store
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
@@ -142,19 +142,15 @@ class SqliteStore(Store):
             )
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
-        (item,) = await self.get_items(project, conversation_id, [item_id])
+        (item,) = await self.get_items(project, conversation_id, [item_id], max_bytes=0)
         return item
 
-    async def get_items(self, project: str, conversation_id: str, item_ids: Sequence[str]) -> list[bytes]:
+    async def get_items(
+        self, project: str, conversation_id: str, item_ids: Sequence[str], *, max_bytes: int
+    ) -> list[bytes]:
         with self._snapshot() as connection:
             conversation = find_conversation(connection, project, conversation_id)
-            items = []
-            for item_id in item_ids:
-                data = find_item(connection, conversation, item_id)
-                if data is None:
-                    raise item_not_found(item_id)
-                items.append(data)
-        return items
+            return find_items(connection, conversation, item_ids, max_bytes)
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)

@@ -104,8 +104,8 @@ class CreateConversationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id makes the call safe to repeat: the same call with the same id, within the time that the server keeps it,
-    does nothing again and is answered alike; another call with it is refused. The ids of a project and method are
-    apart from those of others.
+    does nothing again and is answered by what the first one stored, as far as that is still there; another call with
+    it is refused. The ids of a project and method are apart from those of others.
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ConversationItem]:
@@ -219,8 +219,8 @@ class CreateItemsRequest(_message.Message):
     """conversation_id is the conversation's identifier."""
     request_id: _builtins.str
     """request_id makes the call safe to repeat: the same call with the same id, within the time that the server keeps it,
-    does nothing again and is answered alike; another call with it is refused. The ids of a project and method are
-    apart from those of others.
+    does nothing again and is answered by what the first one stored, as far as that is still there; another call with
+    it is refused. The ids of a project and method are apart from those of others.
     """
     expected_last_item_id: _builtins.str
     """expected_last_item_id is the identifier of the item that the caller believes to be the last of the conversation;
@@ -454,8 +454,8 @@ class ConversationList(_message.Message):
     first_id: _builtins.str
     """first_id is the identifier of the page's first conversation; unset when the page is empty."""
     last_id: _builtins.str
-    """last_id is the identifier of the page's last conversation, the cursor of the next page; unset when the page is
-    empty.
+    """last_id is the cursor of the next page: the identifier of the page's last conversation, or of an older one where
+    the search for several pairs of metadata went further; unset when there is neither.
     """
     has_more: _builtins.bool
     """has_more tells whether conversations follow the page."""

@@ -160,6 +160,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND says that the response that a request follows does not exist.
     Example: a `previous_response_id` of another service.
     """
+    ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 35
+    """ERROR_REASON_SHUTTING_DOWN says that the server is about to stop; nothing was stored, and another one may be asked.
+    Example: a call that comes after SIGTERM.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -304,5 +308,9 @@ Example: two jobs that append to the same conversation.
 ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND: ErrorReason.ValueType  # 34
 """ERROR_REASON_PREVIOUS_RESPONSE_NOT_FOUND says that the response that a request follows does not exist.
 Example: a `previous_response_id` of another service.
+"""
+ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 35
+"""ERROR_REASON_SHUTTING_DOWN says that the server is about to stop; nothing was stored, and another one may be asked.
+Example: a call that comes after SIGTERM.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -136,7 +136,7 @@ class Field(_message.Message):
     omit_empty: _builtins.bool
     """omit_empty leaves an empty repeated field out, rather than writing []."""
     default: _builtins.str
-    """default is the JSON word, or the JSON text, that the service stores when the caller left the field out."""
+    """default is the JSON word of an enum, or the string, that the service stores when the caller left the field out."""
     tag: _builtins.bool
     """tag marks the enum, in a member of a tagged union, that keeps which of the member's several tags was used."""
     parts_by: _builtins.str
