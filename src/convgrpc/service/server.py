@@ -105,6 +105,8 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
                 # What was sent before those who watch the health could know is served still.
                 await asyncio.sleep(_LINGER)
                 await chain.finish(settings.shutdown_grace)
+                # What is on its way is refused in words: grpcio would cancel it.
+                await asyncio.sleep(_LINGER)
                 http_server.should_exit = True
                 await grpc_server.stop(_LAST_ANSWERS)
 
