@@ -238,10 +238,11 @@ class Target:
             for item in reply.data:
                 _check_can_be_sent_again(item)
         if method.name == "CreateItems":
+            newest = list(self._list(self.conversation).data)[: len(reply.data)]
+            assert newest[::-1] == list(reply.data)
             ids = [item.id for item in reply.data]
             request = BatchGetItemsRequest(conversation_id=self.conversation, item_ids=ids)
-            assert list(self._stub.BatchGetItems(request).data) == list(reply.data)
-            assert self._item_ids()[-len(ids) :] == ids
+            assert [item.id for item in self._stub.BatchGetItems(request).data] == ids
         elif method.name == "CreateConversation":
             assert self._stub.GetConversation(GetConversationRequest(conversation_id=reply.id)) == reply
             for item in self._list(reply.id).data:

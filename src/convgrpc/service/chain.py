@@ -66,7 +66,12 @@ async def _aside(size: int, work: Callable[[T], R], argument: T) -> R:
 
 
 class Chain:
-    """Runs calls with the handlers of methods, by their gRPC paths."""
+    """Runs calls with the handlers of methods, by their gRPC paths.
+
+    `draining` tells those who ask for the health that the server is about to stop.
+    """
+
+    draining = False
 
     def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float, keep_unknown: bool = False) -> None:
         self._handlers = handlers

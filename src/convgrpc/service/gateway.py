@@ -51,7 +51,6 @@ class Gateway:
         max_timeout: float,
         hosts: Container[str] | None,
         keep_unknown: bool,
-        is_serving: Callable[[], bool],
     ) -> None:
         self._chain = chain
         self._routes = Routes(methods)
@@ -60,7 +59,6 @@ class Gateway:
         self._max_timeout = max_timeout
         self._hosts = hosts
         self._keep_unknown = keep_unknown
-        self._is_serving = is_serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -98,7 +96,7 @@ class Gateway:
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)
-        return (200, b'{"status":"ok"}') if self._is_serving() else (503, b'{"status":"draining"}')
+        return (503, b'{"status":"draining"}') if self._chain.draining else (200, b'{"status":"ok"}')
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.

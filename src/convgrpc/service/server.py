@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import uvicorn
 
-from convgrpc.contract.methods import methods
+from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
@@ -68,31 +68,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE])
-    chain = Chain(
-        {
-            **handlers(conversations.SERVICE, ConversationsService(store, include_policy=settings.include_policy)),
-            **handlers(input_tokens.SERVICE, InputTokensService(store)),
-        },
-        max_timeout=settings.request_timeout,
-        keep_unknown=settings.unknown == "keep",
-    )
-    draining = asyncio.Event()
+    chain = _chain(store, settings)
     grpc_server = GrpcServer(
         chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
     )
-    gateway = Gateway(
-        chain,
-        contract,
-        max_body_bytes=settings.max_message_bytes,
-        max_timeout=settings.request_timeout,
-        hosts=_hosts(settings),
-        keep_unknown=settings.unknown == "keep",
-        is_serving=lambda: not draining.is_set(),
-    )
+    http_server = _http_server(_gateway(chain, contract, settings))
     with _listening(settings.http, "REST") as listener:
         grpc_address = _bound(grpc_server, settings.grpc)
         http_address = Address(settings.http.host, listener.getsockname()[1])
-        http_server = _http_server(gateway, settings)
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
         async with asyncio.TaskGroup() as group:
@@ -100,15 +83,42 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
             try:
                 yield Running(grpc_address, http_address)
             finally:
-                draining.set()
-                await grpc_server.drain()
-                # What was sent before those who watch the health could know is served still.
-                await asyncio.sleep(_LINGER)
-                await chain.finish(settings.shutdown_grace)
-                # What is on its way is refused in words: grpcio would cancel it.
-                await asyncio.sleep(_LINGER)
-                http_server.should_exit = True
-                await grpc_server.stop(_LAST_ANSWERS)
+                await _drain(chain, grpc_server, http_server, settings.shutdown_grace)
+
+
+async def _drain(chain: Chain, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float) -> None:
+    """Ends both fronts, in an order in which no call is cancelled that could be answered."""
+    chain.draining = True
+    await grpc_server.drain()
+    # What was sent before those who watch the health could know is served still.
+    await asyncio.sleep(_LINGER)
+    await chain.finish(grace)
+    # What is on its way is refused in words: grpcio would cancel it.
+    await asyncio.sleep(_LINGER)
+    http_server.should_exit = True
+    await grpc_server.stop(_LAST_ANSWERS)
+
+
+def _chain(store: Store, settings: Settings) -> Chain:
+    return Chain(
+        {
+            **handlers(conversations.SERVICE, ConversationsService(store, include_policy=settings.include_policy)),
+            **handlers(input_tokens.SERVICE, InputTokensService(store)),
+        },
+        max_timeout=settings.request_timeout,
+        keep_unknown=settings.unknown == "keep",
+    )
+
+
+def _gateway(chain: Chain, contract: list[Method], settings: Settings) -> Gateway:
+    return Gateway(
+        chain,
+        contract,
+        max_body_bytes=settings.max_message_bytes,
+        max_timeout=settings.request_timeout,
+        hosts=_hosts(settings),
+        keep_unknown=settings.unknown == "keep",
+    )
 
 
 def _check_exposure(address: Address, settings: Settings) -> None:
@@ -159,7 +169,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _http_server(gateway: Gateway, settings: Settings) -> uvicorn.Server:
+def _http_server(gateway: Gateway) -> uvicorn.Server:
     return _HttpServer(
         uvicorn.Config(
             gateway,
