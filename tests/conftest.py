@@ -30,7 +30,7 @@ def served(settings: Settings) -> Iterator[Running]:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         stopping.append(lambda: loop.call_soon_threadsafe(stop.set))
-        async with running(settings) as server:
+        async with running(settings, linger=0) as server:
             addresses.append(server)
             started.set()
             await stop.wait()

@@ -47,12 +47,14 @@ each_tagged = pytest.mark.parametrize("union", TAGGED, ids=[union.full_name for 
 
 
 def _generated(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
+    code = [
+        path
         for part in ("v1", "options")
         for path in (folder / "convgrpc" / part).rglob("*.py*")
         if path.name != "__init__.py" and path.suffix in (".py", ".pyi")
-    }
+    ]
+    comments = folder / "convgrpc" / "contract" / "comments.json"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in [*code, comments]}
 
 
 def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> None:

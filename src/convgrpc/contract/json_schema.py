@@ -20,8 +20,6 @@ PLACE = "#/components/schemas/"
 """Where references look for schemas."""
 
 _NULL: Schema = {"type": "null"}
-_ID = "[a-zA-Z0-9_-]"
-_MAX_ID_LENGTH = 128
 
 
 class Schemas:
@@ -237,7 +235,10 @@ def _is_required(field: FieldDescriptor, sent: bool) -> bool:
 def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sent: bool) -> Schema:
     """The schema of an item of a kind, given that of its keys: what holds of its id, and what of an item without one."""
     prefix = kind.accepted_prefix or kind.id_prefix
-    rule = {"pattern": f"^{prefix}{_ID}*$" if prefix else f"^{_ID}+$", "maxLength": _MAX_ID_LENGTH}
+    rule = {
+        "pattern": f"^{prefix}{options.ID_CHARACTERS}*$" if prefix else f"^{options.ID_CHARACTERS}+$",
+        "maxLength": options.MAX_ID_LENGTH,
+    }
     identity = {**schema["properties"]["id"], **rule}
     schema = {**schema, "properties": {**schema["properties"], "id": identity}}
     if kind.id_required or not sent:

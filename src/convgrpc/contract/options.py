@@ -18,6 +18,12 @@ Protobuf parsers stop at 100 levels, and what one request stores another answer 
 """
 
 
+ID_CHARACTERS = "[a-zA-Z0-9_-]"
+"""What the ids that callers send consist of, as a regular expression."""
+
+MAX_ID_LENGTH = 128
+"""How many characters the ids that callers send may have."""
+
 Field: TypeAlias = json_pb2.Field
 Kind: TypeAlias = json_pb2.Kind
 Union: TypeAlias = json_pb2.Union

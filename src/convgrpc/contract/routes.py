@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from convgrpc.contract import faults, options
 from convgrpc.contract.faults import ROOT
 from convgrpc.contract.methods import Method
-from convgrpc.errors import failure
+from convgrpc.errors import Unimplemented, failure
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 _MAX_QUERY_FIELDS = 200
@@ -43,21 +43,27 @@ class Routes:
     def match(self, verb: str, path: str) -> Match:
         """The method for a verb and a path in which escapes are still in place.
 
-        Raises NotFound for an unknown path, and Unimplemented for a path without that verb.
+        Raises NotFound for an unknown path, and MethodNotAllowed for a path without that verb.
         """
         for route in self._routes:
             found = route.pattern.fullmatch(path)
             if found:
                 method = route.by_verb.get(verb)
                 if method is None:
-                    raise method_not_allowed(verb, path, route.by_verb)
+                    raise MethodNotAllowed(verb, path, route.by_verb)
                 return Match(method, {name: unquote(value) for name, value in found.groupdict().items()})
         raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path})")
 
 
-def method_not_allowed(verb: str, path: str, allowed: Iterable[str]) -> Exception:
-    message = f"Not allowed to {verb} on {path}. (HINT: Perhaps you meant to use {' or '.join(allowed)}?)"
-    return failure(ErrorReason.ERROR_REASON_METHOD_NOT_ALLOWED, message)
+class MethodNotAllowed(Unimplemented):
+    """A path without the verb that was asked for; `allowed` are those it has."""
+
+    def __init__(self, verb: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = list(allowed)
+        hint = f"Perhaps you meant to use {' or '.join(self.allowed)}?"
+        super().__init__(
+            ErrorReason.ERROR_REASON_METHOD_NOT_ALLOWED, f"Not allowed to {verb} on {path}. (HINT: {hint})"
+        )
 
 
 def request_value(match: Match, headers: Mapping[str, str], query: str, body: Any) -> dict[str, Any]:

@@ -29,8 +29,7 @@ Check: TypeAlias = Callable[[Any, Path, bool], None]
 """Checks the value at a path. The flag says that it is part of an item sent with its id: one that is being replayed,
 which may hold what only the API itself produces."""
 
-_ID = re.compile(r"[a-zA-Z0-9_-]+")
-_MAX_ID_LENGTH = 128
+_ID = re.compile(f"{options.ID_CHARACTERS}+")
 
 
 def validate(message: Message, *, keep_unknown: bool = False) -> None:
@@ -374,5 +373,5 @@ def _check_form(item: Any, path: Path) -> None:
     if not _ID.fullmatch(item.id):
         expected = "an ID that contains letters, numbers, underscores, or dashes"
         raise faults.invalid_value(path.key("id"), faults.elided(item.id), expected)
-    if len(item.id) > _MAX_ID_LENGTH:
-        raise faults.string_too_long(path.key("id"), _MAX_ID_LENGTH, len(item.id))
+    if len(item.id) > options.MAX_ID_LENGTH:
+        raise faults.string_too_long(path.key("id"), options.MAX_ID_LENGTH, len(item.id))

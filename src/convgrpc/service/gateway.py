@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from convgrpc import errors
 from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
-from convgrpc.contract.routes import Match, Routes, method_not_allowed, request_value
+from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.v1.error_reason_pb2 import ErrorReason
@@ -68,7 +68,7 @@ class Gateway:
             status, body = await self._answer(scope, headers, receive, identity)
         except ConvgrpcError as error:
             status, body = _refusal(error)
-            extra = [] if _may_be_repeated(error, scope["method"], headers) else [_DO_NOT_RETRY]
+            extra = _advice(error, scope["method"], headers)
         except Disconnected:
             return
         except asyncio.CancelledError:
@@ -144,7 +144,7 @@ class Gateway:
 
 def _check_is_read(verb: str, path: str) -> None:
     if verb not in ("GET", "HEAD"):
-        raise method_not_allowed(verb, path, ["GET"])
+        raise MethodNotAllowed(verb, path, ["GET"])
 
 
 def _refusal(error: ConvgrpcError) -> Answer:
@@ -183,15 +183,19 @@ def _check_is_json(headers: Mapping[str, str]) -> None:
         raise errors.failure(ErrorReason.ERROR_REASON_UNSUPPORTED_CONTENT_TYPE, message)
 
 
-def _may_be_repeated(error: ConvgrpcError, verb: str, headers: Mapping[str, str]) -> bool:
-    """Whether a client may repeat a request that failed.
+def _advice(error: ConvgrpcError, verb: str, headers: Mapping[str, str]) -> list[Header]:
+    """The headers that tell what a client may do after an error.
 
     SDKs repeat whatever gives 5xx. What is not implemented stays so, and a write whose deadline passed may have
     happened: without its key it would happen twice.
     """
-    if isinstance(error, errors.DeadlineExceeded):
-        return verb == "GET" or "idempotency-key" in headers
-    return not isinstance(error, errors.Unimplemented)
+    advice = []
+    if isinstance(error, MethodNotAllowed):
+        advice.append((b"allow", ", ".join(error.allowed).encode()))
+    is_unkeyed_write = verb != "GET" and "idempotency-key" not in headers
+    if isinstance(error, errors.Unimplemented) or (isinstance(error, errors.DeadlineExceeded) and is_unkeyed_write):
+        advice.append(_DO_NOT_RETRY)
+    return advice
 
 
 async def _respond(send: Send, status: int, body: bytes, identity: str, extra: Collection[Header]) -> None:

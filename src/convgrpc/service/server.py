@@ -22,7 +22,6 @@ from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
-_LINGER = 0.2
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
 
@@ -53,20 +52,24 @@ async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Runs a server while the context lasts."""
+async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[Running]:
+    """Runs a server while the context lasts.
+
+    At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
+    on its way is cut off.
+    """
     for address in (settings.grpc, settings.http):
         _check_exposure(address, settings)
     store = await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
     try:
-        async with _fronts(store, settings) as addresses:
+        async with _fronts(store, settings, linger) as addresses:
             yield addresses
     finally:
         await store.close()
 
 
 @asynccontextmanager
-async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
+async def _fronts(store: Store, settings: Settings, linger: float) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE])
     chain = _chain(store, settings)
     grpc_server = GrpcServer(
@@ -83,18 +86,20 @@ async def _fronts(store: Store, settings: Settings) -> AsyncIterator[Running]:
             try:
                 yield Running(grpc_address, http_address)
             finally:
-                await _drain(chain, grpc_server, http_server, settings.shutdown_grace)
+                await _drain(chain, grpc_server, http_server, settings.shutdown_grace, linger)
 
 
-async def _drain(chain: Chain, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float) -> None:
+async def _drain(
+    chain: Chain, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float, linger: float
+) -> None:
     """Ends both fronts, in an order in which no call is cancelled that could be answered."""
     chain.draining = True
     await grpc_server.drain()
     # What was sent before those who watch the health could know is served still.
-    await asyncio.sleep(_LINGER)
+    await asyncio.sleep(linger)
     await chain.finish(grace)
     # What is on its way is refused in words: grpcio would cancel it.
-    await asyncio.sleep(_LINGER)
+    await asyncio.sleep(linger)
     http_server.should_exit = True
     await grpc_server.stop(_LAST_ANSWERS)
 
