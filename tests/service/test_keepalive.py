@@ -16,8 +16,12 @@ QUIET = 45.0
 @pytest.mark.long
 def test_a_client_that_pings_while_it_is_quiet_keeps_its_connection(server: Running) -> None:
     """By default a server ends the connection of a client that pings more than once in five minutes without data."""
-    options = [("grpc.keepalive_time_ms", PING_MS), ("grpc.keepalive_permit_without_calls", 1)]
-    with grpc.insecure_channel(str(server.grpc), options=[*options, ("grpc.enable_retries", 0)]) as channel:
+    options = [
+        ("grpc.keepalive_time_ms", PING_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with grpc.insecure_channel(str(server.grpc), options=options) as channel:
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
         stub = ConversationsServiceStub(channel)
