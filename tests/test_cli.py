@@ -224,6 +224,14 @@ def test_a_bad_flag_is_an_error_that_names_it(flag: str, value: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_settings_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    """What is kept untouched cannot be returned in part."""
+    ended = run("serve", "--db", str(tmp_path / "a.db"), *FREE, "--unknown", "keep", "--include-policy", "strict")
+    assert ended.returncode == 1
+    assert "--unknown keep" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_other_machines_are_not_served_by_accident(tmp_path: Path) -> None:
     """An address that others can reach needs --insecure."""
     arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--http", "0.0.0.0:0"]

@@ -91,7 +91,10 @@ def main() -> None:
 def _serve(**values: Any) -> None:
     """Serves until told to stop by SIGTERM or Ctrl-C."""
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    settings = Settings(**values)
+    try:
+        settings = Settings(**values)
+    except ValueError as error:
+        _fail(str(error))
 
     def started(addresses: Running) -> None:
         click.echo(

@@ -89,3 +89,10 @@ class Settings:
         metadata={"help": "Seconds that requests in flight have to finish once the server is told to stop."},
     )
     reflection: bool = field(default=True, metadata={"help": "Let tools such as grpcurl ask for the contract."})
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that exclude each other."""
+        if self.unknown == "keep" and self.include_policy == "strict":
+            raise ValueError(
+                "--unknown keep returns items as they are, and --include-policy strict does not: choose one"
+            )

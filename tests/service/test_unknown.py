@@ -90,6 +90,7 @@ def test_what_the_contract_does_know_is_checked_all_the_same(client: httpx.Clien
         ({**NEW_KEYS, "id": "msg_1"}, "items[0].id"),
         ({**NEW_KIND, "id": "a b"}, "items[0].id"),
         ({"type": 7}, "items[0]"),
+        ({"type": "novel", "id": 5}, "items[0].id"),
     ):
         assert client.post(items, json={"items": [item]}).json()["error"]["param"] == param
     assert client.post("/conversations", json={"unknown": 1}).json()["error"]["param"] == "unknown"
@@ -103,7 +104,10 @@ def test_an_item_cannot_pass_for_a_source_by_rest(client: httpx.Client) -> None:
     assert client.post(items, json={"items": [item]}).json()["data"] == [item]
 
 
-@pytest.mark.parametrize("source", ["", "x", "5", "[]", '{"a":'])
+SOURCES = ["", "x", "5", "[]", '{"a":', '{"id":"msg_other","type":"novel"}', '{"type":"message","role":5,"novel":1}']
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_source_is_the_text_of_an_object(client: httpx.Client, keeping: Running, source: str) -> None:
     """Sent by gRPC, it is checked."""
     items = items_of(client)
@@ -124,3 +128,11 @@ def test_it_is_refused_unless_the_server_keeps_it(http: httpx.Client, stub: Conv
     with pytest.raises(grpc.RpcError) as refusal:
         stub.CreateItems(CreateItemsRequest(conversation_id=items.split("/")[3], items=[source]))
     assert refusal.value.details() == "Unknown parameter: 'items[0].source_json'."
+
+
+def test_many_unknown_keys_in_a_large_item_are_found_at_once(client: httpx.Client) -> None:
+    """The item is looked at once, however many there are."""
+    parts: list[dict[str, Any]] = [{"type": "input_text", "text": ""} for _ in range(5_000)]
+    parts[-1] |= {f"key_{number}": number for number in range(500)}
+    item = {"id": "msg_1", "role": "user", "content": parts}
+    assert client.post(items_of(client), json={"items": [item]}).json()["data"] == [item]

@@ -229,33 +229,17 @@ def _object_decoder(message: Descriptor) -> Decode:
     return decode
 
 
-_MAX_UNKNOWN_KEYS = 100
-
-
 def _kept(value: dict[str, Any], path: Path, fill: Decode, source: str) -> Any:
     """Fills in what the contract knows of an object; where it does not know all, the whole is kept beside that."""
-    known = value
-    for _ in range(_MAX_UNKNOWN_KEYS):
-        try:
-            out = fill(known, path)
-        except faults.Unknown as fault:
-            if not fault.is_key:
-                break
-            known = _without(known, fault.path.steps_below(path))
-        else:
-            return out if known is value else {**out, source: json_text.dump(value)}
-    identity = {"id": value["id"]} if type(value.get("id")) is str else {}
-    return {**identity, source: json_text.dump(value)}
-
-
-def _without(value: Any, steps: list[str | int]) -> Any:
-    """A copy of a JSON value that lacks the key to which the steps lead."""
-    step, *below = steps
-    if not below:
-        return {key: each for key, each in value.items() if key != step}
-    copy = value.copy()
-    copy[step] = _without(value[step], below)
-    return copy
+    unknown: list[Path] = []
+    try:
+        out = fill(value, path._replace(unknown=unknown))
+    except faults.UnknownTag:
+        identity = value.get("id")
+        if identity is not None and type(identity) is not str:
+            raise faults.invalid_type(path.key("id"), faults.type_name(str), identity) from None
+        out, unknown = ({"id": identity} if identity else {}), [path]
+    return {**out, source: json_text.dump(value)} if unknown else out
 
 
 def _filler(keys: Mapping[str, _Key], known: Collection[str]) -> Decode:
@@ -297,7 +281,7 @@ class _Tagged(NamedTuple):
             raise faults.unsupported_value(blamed, "", self.supported)
         member = self.members.get(tag)
         if member is None:
-            raise faults.unknown_tag(path.key(self.tag), blamed, tag, self.supported)
+            raise faults.unknown_tag(blamed, tag, self.supported)
         return member
 
 
@@ -385,7 +369,9 @@ def _check_keys(
             raise key.absent((inner_path if key.of_member else path).key(name))
     for name in value:
         if name not in keys and name not in known:
-            raise faults.unknown(path.key(name), keys.keys() - value.keys())
+            if path.unknown is None:
+                raise faults.unknown(path.key(name), keys.keys() - value.keys())
+            path.unknown.append(path.key(name))
 
 
 def _decoded(key: _Key, value: Any, path: Path) -> Any:

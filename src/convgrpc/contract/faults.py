@@ -29,7 +29,7 @@ class Path(NamedTuple):
 
     The step is a key or an index. It may differ between JSON and the message (`step` and `field`), and is None where
     the one has a level that the other does not. The depth is that of the JSON. With `keeps_unknown`, objects that have a
-    place for it keep what the contract does not know.
+    place for it keep what the contract does not know; within such an object, `unknown` collects the keys of that sort.
     """
 
     parent: "Path | None"
@@ -37,18 +37,14 @@ class Path(NamedTuple):
     field: str | int | None
     depth: int
     keeps_unknown: bool
+    unknown: list["Path"] | None
 
     def child(self, step: str | int | None, field: str | int | None) -> "Path":
-        return Path(self, step, field, self.depth + (step is not None), self.keeps_unknown)
+        return Path(self, step, field, self.depth + (step is not None), self.keeps_unknown, self.unknown)
 
     def key(self, key: str | int) -> "Path":
         """The path of a value that has the same step in JSON and in the message."""
-        return Path(self, key, key, self.depth + 1, self.keeps_unknown)
-
-    def steps_below(self, above: "Path") -> list[str | int]:
-        """The JSON steps that lead here from a value above."""
-        steps = [path.step for path in self._from_root() if path.step is not None]
-        return steps[above.depth :]
+        return Path(self, key, key, self.depth + 1, self.keeps_unknown, self.unknown)
 
     @property
     def param(self) -> str:
@@ -69,17 +65,12 @@ class Path(NamedTuple):
         return steps[::-1]
 
 
-ROOT = Path(None, None, None, 0, False)
+ROOT = Path(None, None, None, 0, False, None)
 KEEPING_ROOT = ROOT._replace(keeps_unknown=True)
 
 
-class Unknown(InvalidArgument):
-    """A key, or a kind, that is not in the contract: a newer one may know it."""
-
-    def __init__(self, reason: ErrorReason.ValueType, message: str, path: Path, at: Path, *, is_key: bool) -> None:
-        super().__init__(reason, message, param=at.param or None, field=at.proto or None)
-        self.path = path
-        self.is_key = is_key
+class UnknownTag(InvalidArgument):
+    """A kind that is not in the contract: a newer one may know it."""
 
 
 def _spelled(steps: Iterable[str | int | None]) -> str:
@@ -206,13 +197,13 @@ def unknown(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
     meant = next((each for each in sorted(candidates) if _is_near(str(path.step), each)), None)
     if meant:
         message += f" Did you mean '{meant}'?"
-    return Unknown(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, message, path, path, is_key=True)
+    return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, message)
 
 
-def unknown_tag(path: Path, at: Path, tag: str, supported: Iterable[str]) -> ConvgrpcError:
-    """A tag that names no member of a union; `at` is the value that is blamed for it."""
+def unknown_tag(path: Path, tag: str, supported: Iterable[str]) -> ConvgrpcError:
+    """A tag that names no member of a union."""
     message = _unsupported(tag, supported)
-    return Unknown(ErrorReason.ERROR_REASON_INVALID_VALUE, message, path, at, is_key=False)
+    return UnknownTag(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=path.param, field=path.proto or None)
 
 
 def _is_near(one: str, other: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
-from convgrpc.contract import faults, json_text, options
+from convgrpc.contract import decoder, faults, json_text, options
 from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.error_reason_pb2 import ErrorReason
@@ -51,8 +51,8 @@ def _checker(message: Descriptor) -> Check:
     if shape.exactly_one:
         checks.append(_exactly_one_check(shape.exactly_one))
     source = options.source(message)
-    if source:
-        checks.append(_source_check(source))
+    if oneof and source:
+        checks.append(_source_check(source, oneof.name))
     if oneof:
         checks.append(_union_check(oneof, bare=shape.bare, source=source))
 
@@ -81,7 +81,8 @@ def _json_text_check(name: str) -> Check:
     return check
 
 
-def _source_check(name: str) -> Check:
+def _source_check(name: str, union: str) -> Check:
+    """Checks the text that stands for an item: it is what REST would have let in, under the same id."""
     check_text = _json_text_check(name)
 
     def check(value: Any, path: Path, replayed: bool) -> None:
@@ -89,9 +90,13 @@ def _source_check(name: str) -> Check:
             return
         if not path.keeps_unknown:
             raise faults.unknown(path.key(name))
-        check_text(value, path.key(name), replayed)
-        if getattr(value, name).lstrip()[0] != "{":
-            raise faults.invalid_value(path.key(name), faults.elided(getattr(value, name)), "a JSON object")
+        check_text(value, path.child(None, name), replayed)
+        item = decoder.decode(type(value), json_text.parse(getattr(value, name).encode()), keep_unknown=True)
+        if item.id != value.id:
+            raise faults.invalid_value(path.key("id"), faults.elided(value.id), "the id that the item's source has")
+        item.ClearField(name)
+        if item.WhichOneof(union):
+            _checker(value.DESCRIPTOR)(item, path, replayed)
 
     return check
 

@@ -72,8 +72,10 @@ class Gateway:
         except Disconnected:
             return
         except asyncio.CancelledError:
-            # The server stops, and cannot wait any longer for the rest of a body.
-            status, body = _refusal(errors.shutting_down())
+            # The server stops and cannot wait any longer; what was begun may yet be done.
+            given_up = errors.deadline_exceeded()
+            status, body = _refusal(given_up)
+            extra = _advice(given_up, scope["method"], headers)
         except Exception:
             _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
             status, body = _refusal(errors.internal_error())
@@ -120,6 +122,9 @@ class Gateway:
                 body = await self._received(receive)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
+        except asyncio.CancelledError:
+            # The server stops, and cannot wait any longer for the rest.
+            raise errors.shutting_down() from None
         if body:
             _check_is_json(headers)
         return body
@@ -144,7 +149,7 @@ class Gateway:
 
 def _check_is_read(verb: str, path: str) -> None:
     if verb not in ("GET", "HEAD"):
-        raise MethodNotAllowed(verb, path, ["GET"])
+        raise MethodNotAllowed(verb, path, ["GET", "HEAD"])
 
 
 def _refusal(error: ConvgrpcError) -> Answer:

@@ -64,6 +64,8 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     try:
         async with _fronts(store, settings, linger) as addresses:
             yield addresses
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
     finally:
         await store.close()
 
