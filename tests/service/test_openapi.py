@@ -37,7 +37,7 @@ def test_the_document_is_only_read(http: httpx.Client, verb: str) -> None:
     response = http.request(verb, "/openapi.json")
     assert response.status_code == 405
     assert response.json()["error"]["message"] == (
-        f"Not allowed to {verb} on /openapi.json. (HINT: Perhaps you meant to use GET?)"
+        f"Not allowed to {verb} on /openapi.json. (HINT: Perhaps you meant to use GET or HEAD?)"
     )
 
 
