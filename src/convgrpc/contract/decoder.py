@@ -216,7 +216,6 @@ def _object_decoder(message: Descriptor) -> Decode:
     # The constant that answers have may be sent back with them.
     known = {"object"} if options.shape(message).object else set()
     fill = _tagged_filler(oneof.fields, options.union_options(oneof), own) if oneof else _filler(own, known)
-
     source = options.source(message)
 
     def decode(value: Any, path: Path) -> Any:

@@ -1,5 +1,5 @@
-"""The chain that every call passes, whichever transport it came by: decode, validate, handle, encode, and make of every fault a
-`ConvgrpcError`.
+"""The chain that every call passes, whichever transport it came by: decode, validate, handle, encode, and make of every
+fault a `ConvgrpcError`.
 
 It knows neither grpcio nor HTTP. A transport makes a `Call` of what it received, runs it, and sends what it returns or
 raises.

@@ -878,7 +878,7 @@ Global___StringList: _TypeAlias = StringList  # noqa: Y015
 
 @_typing.final
 class Json(_message.Message):
-    """Json is any JSON value, kept as text so that the order of keys and the digits of numbers survive."""
+    """Json is any JSON value, kept as text so that the order of keys and long integers survive."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
