@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "service": {"contract", "errors", "ids", "settings", "store", "tokens", "v1"},
     "contract": {"errors", "options", "v1"},
     "store": {"errors", "ids", "v1"},
-    "tokens": {"contract", "errors", "v1"},
+    "tokens": {"errors", "ids", "v1"},
     "errors": {"options", "v1"},
     "ids": set(),
     "settings": set(),

@@ -13,7 +13,7 @@ try:
     import uvloop
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from convgrpc.service.server import CannotListen, Running, serve
+    from convgrpc.service.server import CannotCount, CannotListen, Running, serve
     from convgrpc.store.database import UnusableDatabase
 except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
@@ -103,7 +103,7 @@ def _serve(**values: Any) -> None:
 
     try:
         uvloop.run(serve(settings, started))
-    except (CannotListen, UnusableDatabase) as error:
+    except (CannotCount, CannotListen, UnusableDatabase) as error:
         _fail(str(error))
 
 

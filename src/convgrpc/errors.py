@@ -140,8 +140,8 @@ def item_not_found(item_id: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found in conversation.")
 
 
-def referenced_item_not_found(item_id: str) -> ConvgrpcError:
-    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found.")
+def referenced_item_not_found(item_id: str, *, param: str | None = None) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found.", param=param)
 
 
 def cursor_not_found(item_id: str) -> ConvgrpcError:
@@ -162,8 +162,13 @@ def two_predecessors() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, message)
 
 
-def unimplemented(what: str) -> ConvgrpcError:
-    return failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, f"{what} is not implemented by this version of the server.")
+def unimplemented(why: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, f"This server cannot do that: {why}.")
+
+
+def schema_too_large(param: str) -> ConvgrpcError:
+    message = f"Invalid '{param}': a schema is too large, or nested too deeply, once its references are replaced."
+    return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
 
 
 def item_already_in_conversation() -> ConvgrpcError:
@@ -199,9 +204,9 @@ def answer_too_large(limit: int) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="item_ids")
 
 
-def copies_too_large(limit: int) -> ConvgrpcError:
+def copies_too_large(limit: int, *, param: str = "items") -> ConvgrpcError:
     message = f"The items that the request refers to have more than {limit} bytes. Please refer to fewer at once."
-    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="items")
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 
 
 def overloaded() -> ConvgrpcError:

@@ -1,10 +1,15 @@
 """Identifiers of conversations and items.
 
 An id is a prefix and 48 hexadecimal digits. The last 16 of an item's are those of the conversation it was first added
-to, so that all ids of a conversation lead to the same place.
+to, so that all ids of a conversation lead to the same place; the 8 before them are a checksum of the others, by which an
+id of this service's making is told from those of the hosted API.
 """
 
 from secrets import token_hex
+from zlib import crc32
+
+_DIGITS = 48
+_SUM = slice(24, 32)
 
 
 def conversation_id() -> str:
@@ -17,7 +22,18 @@ def item_id(prefix: str, conversation: str, now: float) -> str:
 
     Ids begin with the time, so that a database finds those of one moment side by side.
     """
-    return f"{prefix}_{int(now):08x}{token_hex(12)}{conversation[-16:]}"
+    head, tail = f"{int(now):08x}{token_hex(8)}", conversation[-16:]
+    return f"{prefix}_{head}{_checksum(head, tail)}{tail}"
+
+
+def is_minted(item_id: str) -> bool:
+    """Whether an item's id is of this service's making."""
+    digits = item_id.rpartition("_")[2]
+    return len(digits) == _DIGITS and digits[_SUM] == _checksum(digits[: _SUM.start], digits[_SUM.stop :])
+
+
+def _checksum(head: str, tail: str) -> str:
+    return f"{crc32((head + tail).encode()):08x}"
 
 
 def request_id() -> str:

@@ -75,6 +75,13 @@ class Settings:
             "help": "Refuse items of kinds and with keys that the contract does not know, or keep them as they are."
         },
     )
+    models: str = field(
+        default="", metadata={"help": "A TOML file of more models, with what is to be known to count their tokens."}
+    )
+    max_counted_items: int = field(
+        default=200_000,
+        metadata={"help": "Of how many stored items to remember what they count, so that their text is read once."},
+    )
     keep_requests: float = field(
         default=86_400.0, metadata={"help": "Seconds for which the ids of requests are kept, to answer repeated ones."}
     )

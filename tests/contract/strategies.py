@@ -61,9 +61,7 @@ def _built(draw: Draw, message: Descriptor, place: _Place) -> Message:
     built = GetMessageClass(message)()
     _set_union(draw, built, place)
     one = draw(st.sampled_from(list(shape.exactly_one))) if shape.exactly_one else None
-    for field in options.plain_fields(message):
-        if options.field_options(field).source:
-            continue
+    for field in options.json_fields(message):
         if field.name not in shape.exactly_one or field.name == one:
             _set(draw, built, field, place, required=field.name == one)
     return built

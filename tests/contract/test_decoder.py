@@ -370,7 +370,11 @@ def test_kinds_that_are_only_replayed_must_have_their_id() -> None:
     ("message_class", "with_null", "without"),
     [
         (CreateConversationRequest, {"items": None, "metadata": None}, {}),
-        (CountInputTokensRequest, dict.fromkeys(CountInputTokensRequest.DESCRIPTOR.fields_by_name), {}),
+        (
+            CountInputTokensRequest,
+            {field.name: None for field in options.json_fields(CountInputTokensRequest.DESCRIPTOR)},
+            {},
+        ),
         (ListItemsRequest, {"conversation_id": "c", "limit": None, "order": None}, {"conversation_id": "c"}),
         (
             ConversationItem,

@@ -36,7 +36,7 @@ METHODS: list[MethodDescriptor] = [
 
 
 def reachable(*messages: Descriptor) -> list[Descriptor]:
-    """The messages, and those they can hold, but for the entries of maps."""
+    """The messages, and those they can hold in JSON, but for the entries of maps."""
     found: dict[str, Descriptor] = {}
     waiting = list(messages)
     while waiting:
@@ -49,6 +49,8 @@ def reachable(*messages: Descriptor) -> list[Descriptor]:
 
 def _held(message: Descriptor) -> Iterator[Descriptor]:
     for field in message.fields:
+        if options.field_options(field).rpc_only:
+            continue
         held = options.map_value(field).message_type if options.is_map(field) else field.message_type
         if held is not None:
             yield held

@@ -3,7 +3,6 @@
 import gzip
 import socket
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -260,12 +259,6 @@ def test_a_fault_in_the_server_is_told_without_its_details(
     assert "secret" in caplog.text
 
 
-def test_counting_is_in_the_contract_but_not_in_this_version(http: httpx.Client) -> None:
-    """The route exists; the method behind it does not yet."""
-    response = http.post("/v1/responses/input_tokens", json={"model": "gpt-5", "input": "hello"})
-    assert (response.status_code, error(response)["code"]) == (501, "unimplemented")
-
-
 def test_a_refused_request_stores_nothing(http: httpx.Client, conversation: str) -> None:
     """Twenty items and one more: none of them is there."""
     refusal = error(http.post(f"{conversation}/items", json={"items": [TEXT] * 21}))
@@ -313,16 +306,14 @@ def test_a_browser_learns_of_no_permission(http: httpx.Client) -> None:
     assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
-def test_sdks_are_told_what_not_to_repeat(settings: Settings, http: httpx.Client, tmp_path: Path) -> None:
+def test_sdks_are_told_what_not_to_repeat(settings: Settings) -> None:
     """They repeat whatever gives 5xx: also a write that may have happened, unless they are told."""
-    unimplemented = http.post("/v1/responses/input_tokens", json={})
-    with served(replace(settings, request_timeout=0.0, db=str(tmp_path / "late.db"))) as server:
+    with served(replace(settings, request_timeout=0.0)) as server:
         url = f"http://{server.http}/v1/conversations"
         late = httpx.post(url, json={})
         keyed = httpx.post(url, json={}, headers={"idempotency-key": "k"})
-    assert [late.status_code, keyed.status_code, unimplemented.status_code] == [504, 504, 501]
-    told = [response.headers.get("x-should-retry") for response in (late, keyed, unimplemented)]
-    assert told == ["false", None, "false"]
+    assert [late.status_code, keyed.status_code] == [504, 504]
+    assert [response.headers.get("x-should-retry") for response in (late, keyed)] == ["false", None]
 
 
 @pytest.mark.parametrize("host", ["", "evil.example", "localhost:80x", "localhost:80:80", "[::1", "a b", "[localhost]"])

@@ -23,8 +23,6 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListConversationsRequest,
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
-from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
-from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
 from tests.conftest import served
 
 CREATE = "/convgrpc.v1.ConversationsService/CreateConversation"
@@ -99,13 +97,6 @@ def test_every_answer_has_a_request_id(stub: ConversationsServiceStub) -> None:
         answered = dict(call.trailing_metadata())["x-request-id"]
         assert kept == (sent == answered)
         assert answered
-
-
-def test_counting_is_in_the_contract_but_not_in_this_version(channel: grpc.Channel) -> None:
-    """A method without a handler answers UNIMPLEMENTED."""
-    with pytest.raises(grpc.RpcError) as refusal:
-        InputTokensServiceStub(channel).CountInputTokens(CountInputTokensRequest())
-    assert failed(refusal.value)[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_health_is_told_for_the_server_and_for_each_service(channel: grpc.Channel) -> None:

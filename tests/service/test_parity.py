@@ -244,8 +244,6 @@ NOT_FOUND = "CONVERSATION_NOT_FOUND"
 ITEM_NOT_FOUND = "ITEM_NOT_FOUND"
 MISSING = "MISSING_REQUIRED_PARAMETER"
 EXCLUSIVE = "MUTUALLY_EXCLUSIVE_PARAMETERS"
-COUNTED = "UNIMPLEMENTED"
-"""How good requests to count end in this version; None once they are counted."""
 
 GOOD_ITEMS = [
     said("hello"),
@@ -595,7 +593,7 @@ CASES: Mapping[str, list[Case]] = {
         *of_no_conversation(deleting_item),
     ],
     "CountInputTokens": [
-        Case("of nothing", counting(), COUNTED),
+        Case("of nothing", counting()),
         Case(
             "of everything",
             counting(
@@ -610,10 +608,9 @@ CASES: Mapping[str, list[Case]] = {
                 truncation=Truncation.TRUNCATION_AUTO,
                 personality="friendly",
             ),
-            COUNTED,
         ),
-        Case("of a conversation", counting(conversation=lambda world: by_id(world.conversation)), COUNTED),
-        Case("of one in an object", counting(conversation=lambda world: by_object(world.conversation)), COUNTED),
+        Case("of a conversation", counting(conversation=lambda world: by_id(world.conversation))),
+        Case("of one in an object", counting(conversation=lambda world: by_object(world.conversation))),
         Case("of a deleted one", counting(conversation=lambda world: by_id(world.deleted_conversation)), NOT_FOUND),
         Case("of something else", counting(conversation=by_id("thread_1")), "INVALID_VALUE"),
         Case("of something else in an object", counting(conversation=by_object("")), "INVALID_VALUE"),
@@ -630,10 +627,7 @@ CASES: Mapping[str, list[Case]] = {
         ),
         Case("with an unknown truncation", counting(truncation=BAD), "INVALID_VALUE", "truncation"),
         Case("with an unset format", counting(text=ResponseText(format=ResponseTextFormat())), MISSING),
-        *(
-            case._replace(reason=case.reason or COUNTED)
-            for case in with_items(lambda items: counting(input=given(items)), "input")
-        ),
+        *with_items(lambda items: counting(input=given(items)), "input"),
     ],
 }
 
@@ -804,7 +798,7 @@ def test_every_field_of_a_request_is_in_a_case(both: Server, name: str) -> None:
     requests = [case.request(world) for case in CASES[name]]
     assert {type(request) for request in requests} == {METHODS[name].request}
     assert {field.name for request in requests for field, _ in request.ListFields()} == set(METHODS[name].fields)
-    assert {case.reason in (None, COUNTED) for case in CASES[name]} == {True, False}
+    assert {case.reason is None for case in CASES[name]} == {True, False}
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def _key(field: FieldDescriptor, *, of_member: bool = False) -> _Key:
 
 
 def _object_decoder(message: Descriptor) -> Decode:
-    own = {field.name: _key(field) for field in options.plain_fields(message)}
+    own = {field.name: _key(field) for field in options.json_fields(message)}
     oneof = options.union(message)
     expected = faults.article(faults.noun(message))
     # The constant that answers have may be sent back with them.
@@ -321,7 +321,7 @@ def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own:
 
 def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key]) -> _Member:
     kept = options.tag_field(field)
-    fields = [each for each in options.plain_fields(options.message_of(field)) if each is not kept]
+    fields = [each for each in options.json_fields(options.message_of(field)) if each is not kept]
     keys = {**own, **{each.name: _key(each, of_member=True) for each in fields}}
     kind = options.kind(field)
     if kind and kind.id_required:

@@ -62,7 +62,7 @@ def _steps(message: Descriptor) -> list[Step]:
     for field in message.fields:
         if oneof is None or field.containing_oneof is not oneof:
             rules = options.field_options(field)
-            if not rules.tag and not rules.source:
+            if not rules.tag and not rules.source and not rules.rpc_only:
                 steps.append(_step(field))
         elif field is oneof.fields[0]:
             steps.append(_tagged_step(oneof))

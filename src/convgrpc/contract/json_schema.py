@@ -121,7 +121,7 @@ class Schemas:
 
     def _object(self, message: Descriptor, left_out: Collection[str], *, sent: bool) -> Schema:
         constant = options.shape(message).object
-        fields = [field for field in options.plain_fields(message) if field.name not in left_out]
+        fields = [field for field in options.json_fields(message) if field.name not in left_out]
         properties = {field.name: self.property(field, sent=sent) for field in fields}
         required = [field.name for field in fields if _is_required(field, sent)]
         if constant and not sent:
@@ -155,7 +155,7 @@ class Schemas:
         return schema
 
     def _member(self, member: FieldDescriptor, sent: bool) -> Schema:
-        message, beside = options.message_of(member), options.plain_fields(options.holder(member))
+        message, beside = options.message_of(member), options.json_fields(options.holder(member))
         # Unions share the schema of a member that they have in common, unless it has other keys beside it.
         union = options.holder(member).full_name if beside or _may_lack_tag(member) else ""
         key = (message.full_name, _tag(member), tuple(options.tags(member)), union, sent)
@@ -163,7 +163,7 @@ class Schemas:
 
     def _member_object(self, member: FieldDescriptor, beside: list[FieldDescriptor], sent: bool) -> Schema:
         message, kept, kind = options.message_of(member), options.tag_field(member), options.kind(member)
-        own = [field for field in options.plain_fields(message) if kept is None or field.name != kept.name]
+        own = [field for field in options.json_fields(message) if kept is None or field.name != kept.name]
         properties = {field.name: self.property(field, sent=sent) for field in beside}
         properties[_tag(member)] = _tag_schema(member, sent)
         properties |= {field.name: self.property(field, sent=sent) for field in own}

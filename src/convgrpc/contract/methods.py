@@ -8,14 +8,14 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, Servic
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from convgrpc.contract.options import field_options
+from convgrpc.contract.options import field_options, json_fields
 
 _VERBS = ("get", "post", "put", "patch", "delete")
 
 
 class Method(NamedTuple):
-    """One RPC: its names, its messages, the fields of its request, those of them that HTTP headers give (by the names of
-    the headers), and its verb and path template over HTTP.
+    """One RPC: its names, its messages, the fields of its request that JSON has, those of them that HTTP headers give (by
+    the names of the headers), and its verb and path template over HTTP.
     """
 
     service: str
@@ -46,7 +46,7 @@ def _method(method: MethodDescriptor) -> Method:
         name=method.name,
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
-        fields=method.input_type.fields_by_name,
+        fields={field.name: field for field in json_fields(method.input_type)},
         headers={field.name: header for field in method.input_type.fields if (header := field_options(field).header)},
         verb=verb.upper(),
         template=getattr(rule, verb),

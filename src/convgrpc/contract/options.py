@@ -102,6 +102,11 @@ def plain_fields(message: Descriptor) -> list[FieldDescriptor]:
     return [field for field in message.fields if field.number not in members and not field_options(field).source]
 
 
+def json_fields(message: Descriptor) -> list[FieldDescriptor]:
+    """Those of the message's plain fields that JSON has."""
+    return [field for field in plain_fields(message) if not field_options(field).rpc_only]
+
+
 def source(message: Descriptor) -> str | None:
     """The name of the field that keeps the JSON text of an object with unknown keys or an unknown kind."""
     return next((field.name for field in message.fields if field_options(field).source), None)

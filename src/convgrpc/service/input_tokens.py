@@ -1,31 +1,67 @@
 """The RPCs of `convgrpc.v1.InputTokensService`. What each of them does is said in the contract."""
 
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Protocol
 
 from convgrpc import errors
 from convgrpc.service.chain import Context
 from convgrpc.store.protocol import Store
 from convgrpc.v1 import input_tokens_service_pb2
-from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ResponseConversation
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount, ModelTokenCount
 
 SERVICE = input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"]
 
+_MAX_REFERENCED_BYTES = 32 << 20
+
+
+class Counts(Protocol):
+    """What counts requests: `convgrpc.service.counting.Counter`, where its packages are installed."""
+
+    async def count(
+        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
+    ) -> Sequence[ModelTokenCount]:
+        """Counts a request for each of its models, after the items of the conversation if there is one."""
+
+
+class Uncounted:
+    """In the place of what counts, where something is missing; `why` says what."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def count(
+        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
+    ) -> Sequence[ModelTokenCount]:
+        raise errors.unimplemented(self._why)
+
 
 class InputTokensService:
-    """Checks what a request follows. Counting itself is not in this version."""
+    """Answers the RPCs from a store and a counter."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, counter: Counts) -> None:
         self._store = store
+        self._counter = counter
 
-    async def CountInputTokens(self, request: CountInputTokensRequest, context: Context) -> NoReturn:
+    async def CountInputTokens(self, request: CountInputTokensRequest, context: Context) -> InputTokenCount:
         if request.HasField("conversation") and request.HasField("previous_response_id"):
             raise errors.two_predecessors()
-        if request.HasField("conversation"):
-            await self._store.get_conversation(context.project, _conversation_id(request.conversation))
         if request.HasField("previous_response_id"):
             raise errors.previous_response_not_found(request.previous_response_id)
-        raise errors.unimplemented("Counting input tokens")
+        await self._dereference(request, context.project)
+        counts = await self._counter.count(request, context.project, _conversation_id(request))
+        return InputTokenCount(input_tokens=counts[0].input_tokens, counts=counts)
+
+    async def _dereference(self, request: CountInputTokensRequest, project: str) -> None:
+        """Puts what references refer to in their places."""
+        references = [item for item in request.input.items.items if item.HasField("item_reference")]
+        if references:
+            found = await self._store.get_referenced(
+                project, [item.id for item in references], max_bytes=_MAX_REFERENCED_BYTES
+            )
+            for item, data in zip(references, found, strict=True):
+                item.ParseFromString(data)
 
 
-def _conversation_id(conversation: ResponseConversation) -> str:
-    return conversation.conversation_id or conversation.reference.id
+def _conversation_id(request: CountInputTokensRequest) -> str | None:
+    conversation = request.conversation
+    return (conversation.conversation_id or conversation.reference.id) if request.HasField("conversation") else None

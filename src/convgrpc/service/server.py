@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import NamedTuple
 
 import uvicorn
@@ -16,7 +16,7 @@ from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
-from convgrpc.service.input_tokens import InputTokensService
+from convgrpc.service.input_tokens import Counts, InputTokensService, Uncounted
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
@@ -32,6 +32,10 @@ class CannotListen(Exception):
     """An address cannot be served; the message says why, for the operator."""
 
 
+class CannotCount(Exception):
+    """The file of models cannot be used; the message says why, for the operator."""
+
+
 class Running(NamedTuple):
     """The addresses of a server that runs."""
 
@@ -42,7 +46,7 @@ class Running(NamedTuple):
 async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
 
-    Raises `UnusableDatabase` and `CannotListen` before anything is served.
+    Raises `UnusableDatabase`, `CannotCount` and `CannotListen` before anything is served.
     """
     stopping = asyncio.Event()
     with _signals(stopping):
@@ -62,8 +66,9 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         _check_exposure(address, settings)
     store = await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
     try:
-        async with _fronts(store, settings, linger) as addresses:
-            yield addresses
+        with _counter(store, settings) as counter:
+            async with _fronts(store, counter, settings, linger) as addresses:
+                yield addresses
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
@@ -71,9 +76,9 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
 
 
 @asynccontextmanager
-async def _fronts(store: Store, settings: Settings, linger: float) -> AsyncIterator[Running]:
+async def _fronts(store: Store, counter: Counts, settings: Settings, linger: float) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE])
-    chain = _chain(store, settings)
+    chain = _chain(store, counter, settings)
     grpc_server = GrpcServer(
         chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
     )
@@ -106,11 +111,28 @@ async def _drain(
     await grpc_server.stop(_LAST_ANSWERS)
 
 
-def _chain(store: Store, settings: Settings) -> Chain:
+@contextmanager
+def _counter(store: Store, settings: Settings) -> Iterator[Counts]:
+    try:
+        # What it needs is an extra.
+        from convgrpc.service.counting import Counter, load_models
+    except ImportError as error:
+        yield Uncounted(str(error))
+        return
+    try:
+        models = load_models(settings.models)
+    except ValueError as error:
+        raise CannotCount(str(error)) from None
+    with closing(Counter(store, models, max_items=settings.max_counted_items)) as counter:
+        counter.warm_up()
+        yield counter
+
+
+def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     return Chain(
         {
             **handlers(conversations.SERVICE, ConversationsService(store, include_policy=settings.include_policy)),
-            **handlers(input_tokens.SERVICE, InputTokensService(store)),
+            **handlers(input_tokens.SERVICE, InputTokensService(store, counter)),
         },
         max_timeout=settings.request_timeout,
         keep_unknown=settings.unknown == "keep",

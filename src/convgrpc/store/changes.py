@@ -11,7 +11,15 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.lookups import IN_CONVERSATION, StoredConversation, find_conversation, find_item, last_item_id
+from convgrpc.store.lookups import (
+    IN_CONVERSATION,
+    Content,
+    StoredConversation,
+    find_content,
+    find_conversation,
+    find_item,
+    last_item_id,
+)
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
 from convgrpc.store.requests import (
     Attempt,
@@ -29,25 +37,13 @@ MAX_COPIED_BYTES = 32 << 20
 SWEPT_AT_ONCE = 500
 """How many items of a deleted conversation one transaction removes."""
 
-# The order is that of the index. Among items whose ids clients made up, those of the conversation created last win.
-_SELECT_BEST_ITEM = """
-    SELECT minted, data FROM items
-    WHERE project = ? AND id = ? AND EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
-    ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
-"""
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
+_COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1 WHERE number = ?"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
 """
-
-
-class _Content(NamedTuple):
-    """What an id stands for, and whether the id is of this store's making."""
-
-    minted: bool
-    data: bytes
 
 
 def create_conversation(
@@ -121,7 +117,7 @@ class _Appended(NamedTuple):
 
 
 def _append(connection: sqlite3.Connection, conversation: StoredConversation, items: Sequence[NewItem]) -> _Appended:
-    contents: dict[str, _Content] = {}
+    contents: dict[str, Content] = {}
     rows = []
     copied = 0
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
@@ -150,6 +146,7 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     conversation = find_conversation(connection, project, conversation_id)
     if not connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount:
         raise item_not_found(item_id)
+    connection.execute(_COUNT_REMOVAL, (conversation.number,))
     return conversation.data
 
 
@@ -173,21 +170,16 @@ def _content(
     connection: sqlite3.Connection,
     conversation: StoredConversation,
     item: NewItem,
-    earlier: Mapping[str, _Content],
-) -> _Content:
+    earlier: Mapping[str, Content],
+) -> Content:
     """Settles what is stored for a new item; `earlier` has the items before it in the same request."""
     if item.origin is Origin.MINTED:
-        return _Content(True, item.data)
+        return Content(True, item.data)
     if find_item(connection, conversation, item.id) is not None:
         raise item_already_in_conversation()
-    known = earlier.get(item.id) or _best(connection, conversation.project, item.id)
+    known = earlier.get(item.id) or find_content(connection, conversation.project, item.id)
     if item.origin is Origin.SENT:
-        return known if known and known.minted else _Content(False, item.data)
+        return known if known and known.minted else Content(False, item.data)
     if known is None:
         raise referenced_item_not_found(item.id)
     return known
-
-
-def _best(connection: sqlite3.Connection, project: int, item_id: str) -> _Content | None:
-    row = connection.execute(_SELECT_BEST_ITEM, (project, item_id)).fetchone()
-    return row and _Content(*row)

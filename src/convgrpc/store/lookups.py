@@ -10,10 +10,12 @@ from convgrpc.errors import (
     answer_too_large,
     conversation_cursor_not_found,
     conversation_not_found,
+    copies_too_large,
     cursor_not_found,
     item_not_found,
+    referenced_item_not_found,
 )
-from convgrpc.store.protocol import ConversationPage, Page
+from convgrpc.store.protocol import ConversationPage, Growth, Page
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
@@ -41,6 +43,15 @@ _SELECT_NUMBERS_BY_PAIR = """
 _HAS_PAIR = "EXISTS (SELECT 1 FROM metadata WHERE conversation = found.conversation AND key = ? AND value = ?)"
 _SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position DESC LIMIT 1"
 _SELECT_ITEM = f"SELECT data FROM items WHERE {IN_CONVERSATION} LIMIT 1"
+# The order is that of the index. Among items whose ids clients made up, those of the conversation created last win.
+_SELECT_CONTENT = """
+    SELECT minted, data FROM items
+    WHERE project = ? AND id = ? AND EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
+    ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
+"""
+_SELECT_PROJECT = "SELECT number FROM projects WHERE name = ?"
+_SELECT_REMOVALS = "SELECT removals FROM conversations WHERE number = ?"
+_SELECT_GROWTH = "SELECT data, position FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
@@ -69,6 +80,37 @@ def find_item(connection: sqlite3.Connection, conversation: StoredConversation, 
         _SELECT_ITEM, (conversation.project, item_id, conversation.number)
     ).fetchone()
     return row and row[0]
+
+
+class Content(NamedTuple):
+    """What an id stands for, and whether the id is of this store's making."""
+
+    minted: bool
+    data: bytes
+
+
+def find_content(connection: sqlite3.Connection, project: int, item_id: str) -> Content | None:
+    """Finds what an id stands for in a project, in whichever conversation."""
+    row = connection.execute(_SELECT_CONTENT, (project, item_id)).fetchone()
+    return row and Content(*row)
+
+
+def find_referenced(
+    connection: sqlite3.Connection, project: str, item_ids: Sequence[str], max_bytes: int
+) -> list[bytes]:
+    """Finds what several ids stand for in a project, or raises."""
+    row = connection.execute(_SELECT_PROJECT, (project,)).fetchone()
+    items: list[bytes] = []
+    size = 0
+    for item_id in item_ids:
+        content = row and find_content(connection, row[0], item_id)
+        if content is None:
+            raise referenced_item_not_found(item_id, param="input")
+        size += len(content.data)
+        if size > max_bytes:
+            raise copies_too_large(max_bytes, param="input")
+        items.append(content.data)
+    return items
 
 
 def find_items(
@@ -155,6 +197,23 @@ def list_items(
     select = _SELECT_DESCENDING if descending else _SELECT_ASCENDING
     with closing(connection.execute(select, (conversation.number, position, limit + 1))) as rows:
         return _page(rows, limit, max_bytes)
+
+
+def find_growth(
+    connection: sqlite3.Connection, conversation: StoredConversation, position: int, limit: int, max_bytes: int
+) -> Growth:
+    """Reads what a conversation has after a position."""
+    (removals,) = connection.execute(_SELECT_REMOVALS, (conversation.number,)).fetchone()
+    items: list[bytes] = []
+    size = 0
+    with closing(connection.execute(_SELECT_GROWTH, (conversation.number, position, limit + 1))) as rows:
+        for data, at in rows:
+            size += len(data)
+            if items and (len(items) == limit or size > max_bytes):
+                return Growth(items, position, True, removals)
+            items.append(data)
+            position = at
+    return Growth(items, position, False, removals)
 
 
 def _cursor_position(

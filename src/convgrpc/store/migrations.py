@@ -90,6 +90,12 @@ def create_tables(database: Database) -> None:
         database.execute(statement)
 
 
+@MIGRATIONS()
+def count_removals(database: Database) -> None:
+    # Whoever keeps something derived from a conversation's items learns by it that some of them are gone.
+    database.execute("ALTER TABLE conversations ADD COLUMN removals INTEGER NOT NULL DEFAULT 0")
+
+
 def unknown_migrations(database: Database) -> list[str]:
     """The migrations applied to a database of which this version knows nothing."""
     with closing(sqlite3.connect(":memory:")) as empty:

@@ -60,6 +60,19 @@ class Page(NamedTuple):
     has_more: bool
 
 
+class Growth(NamedTuple):
+    """Serialized items that follow a position of a conversation, and whether there are more.
+
+    `position` is that of the last of them, from which to go on. `removals` is how many times items were removed from the
+    conversation: while it stays the same, all items before are still there.
+    """
+
+    items: list[bytes]
+    position: int
+    has_more: bool
+    removals: int
+
+
 class ConversationPage(NamedTuple):
     """Serialized conversations, newest first, whether more follow, and the id after which those begin.
 
@@ -145,6 +158,19 @@ class Store(Protocol):
         """Returns several serialized items, in the order of their ids.
 
         Raises `ResourceExhausted` when they are more than `max_bytes` together, unless there is one alone.
+        """
+
+    async def get_growth(
+        self, project: str, conversation_id: str, position: int, *, limit: int, max_bytes: int
+    ) -> Growth:
+        """Returns up to `limit` items after a position, which is 0 before the first, and no more than `max_bytes` of them
+        unless the first alone is larger.
+        """
+
+    async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
+        """Returns the serialized items that ids stand for, whichever conversation they are in, in the order of the ids.
+
+        Raises `ResourceExhausted` when they are more than `max_bytes` together.
         """
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:

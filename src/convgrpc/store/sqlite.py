@@ -14,8 +14,15 @@ from convgrpc.errors import store_unavailable
 from convgrpc.store import changes
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
-from convgrpc.store.lookups import find_conversation, find_items, list_conversations, list_items
-from convgrpc.store.protocol import ConversationPage, NewConversation, NewItem, Page, RequestKey, Store
+from convgrpc.store.lookups import (
+    find_conversation,
+    find_growth,
+    find_items,
+    find_referenced,
+    list_conversations,
+    list_items,
+)
+from convgrpc.store.protocol import ConversationPage, Growth, NewConversation, NewItem, Page, RequestKey, Store
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
 
@@ -151,6 +158,17 @@ class SqliteStore(Store):
         with self._snapshot() as connection:
             conversation = find_conversation(connection, project, conversation_id)
             return find_items(connection, conversation, item_ids, max_bytes)
+
+    async def get_growth(
+        self, project: str, conversation_id: str, position: int, *, limit: int, max_bytes: int
+    ) -> Growth:
+        with self._snapshot() as connection:
+            conversation = find_conversation(connection, project, conversation_id)
+            return find_growth(connection, conversation, position, limit, max_bytes)
+
+    async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
+        with self._snapshot() as connection:
+            return find_referenced(connection, project, item_ids, max_bytes)
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)

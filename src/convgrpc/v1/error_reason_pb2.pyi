@@ -117,8 +117,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: a body of 100 MB.
     """
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 24
-    """ERROR_REASON_UNIMPLEMENTED says that the method is in the contract, but not in this version of the server.
-    Example: a method newer than the server.
+    """ERROR_REASON_UNIMPLEMENTED says that the server lacks what the method needs.
+    Example: a count of tokens, where the extra `tokens` is not installed.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 25
     """ERROR_REASON_OVERLOADED says that the server has too much to do; nothing was stored, and the call may be repeated later.
@@ -266,8 +266,8 @@ ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 23
 Example: a body of 100 MB.
 """
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 24
-"""ERROR_REASON_UNIMPLEMENTED says that the method is in the contract, but not in this version of the server.
-Example: a method newer than the server.
+"""ERROR_REASON_UNIMPLEMENTED says that the server lacks what the method needs.
+Example: a count of tokens, where the extra `tokens` is not installed.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 25
 """ERROR_REASON_OVERLOADED says that the server has too much to do; nothing was stored, and the call may be repeated later.

@@ -22,6 +22,118 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _InputPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InputPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INPUT_PART_UNSPECIFIED: _InputPart.ValueType  # 0
+    """INPUT_PART_UNSPECIFIED means not given."""
+    INPUT_PART_REQUEST: _InputPart.ValueType  # 1
+    """INPUT_PART_REQUEST is what any request costs."""
+    INPUT_PART_INSTRUCTIONS: _InputPart.ValueType  # 2
+    """INPUT_PART_INSTRUCTIONS are the instructions of the request."""
+    INPUT_PART_MESSAGES: _InputPart.ValueType  # 3
+    """INPUT_PART_MESSAGES are messages."""
+    INPUT_PART_TOOL_CALLS: _InputPart.ValueType  # 4
+    """INPUT_PART_TOOL_CALLS are calls of tools, and what they returned."""
+    INPUT_PART_REASONING: _InputPart.ValueType  # 5
+    """INPUT_PART_REASONING is reasoning."""
+    INPUT_PART_IMAGES: _InputPart.ValueType  # 6
+    """INPUT_PART_IMAGES are images."""
+    INPUT_PART_FILES: _InputPart.ValueType  # 7
+    """INPUT_PART_FILES are files."""
+    INPUT_PART_TOOLS: _InputPart.ValueType  # 8
+    """INPUT_PART_TOOLS are the tools that the model may call, and the choice among them."""
+    INPUT_PART_RESPONSE_FORMAT: _InputPart.ValueType  # 9
+    """INPUT_PART_RESPONSE_FORMAT is the form that the answer must have."""
+    INPUT_PART_OTHER: _InputPart.ValueType  # 10
+    """INPUT_PART_OTHER is all else."""
+
+class InputPart(_InputPart, metaclass=_InputPartEnumTypeWrapper):
+    """InputPart is a part of what a model reads."""
+
+INPUT_PART_UNSPECIFIED: InputPart.ValueType  # 0
+"""INPUT_PART_UNSPECIFIED means not given."""
+INPUT_PART_REQUEST: InputPart.ValueType  # 1
+"""INPUT_PART_REQUEST is what any request costs."""
+INPUT_PART_INSTRUCTIONS: InputPart.ValueType  # 2
+"""INPUT_PART_INSTRUCTIONS are the instructions of the request."""
+INPUT_PART_MESSAGES: InputPart.ValueType  # 3
+"""INPUT_PART_MESSAGES are messages."""
+INPUT_PART_TOOL_CALLS: InputPart.ValueType  # 4
+"""INPUT_PART_TOOL_CALLS are calls of tools, and what they returned."""
+INPUT_PART_REASONING: InputPart.ValueType  # 5
+"""INPUT_PART_REASONING is reasoning."""
+INPUT_PART_IMAGES: InputPart.ValueType  # 6
+"""INPUT_PART_IMAGES are images."""
+INPUT_PART_FILES: InputPart.ValueType  # 7
+"""INPUT_PART_FILES are files."""
+INPUT_PART_TOOLS: InputPart.ValueType  # 8
+"""INPUT_PART_TOOLS are the tools that the model may call, and the choice among them."""
+INPUT_PART_RESPONSE_FORMAT: InputPart.ValueType  # 9
+"""INPUT_PART_RESPONSE_FORMAT is the form that the answer must have."""
+INPUT_PART_OTHER: InputPart.ValueType  # 10
+"""INPUT_PART_OTHER is all else."""
+Global___InputPart: _TypeAlias = InputPart  # noqa: Y015
+
+class _EstimateReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EstimateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EstimateReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ESTIMATE_REASON_UNSPECIFIED: _EstimateReason.ValueType  # 0
+    """ESTIMATE_REASON_UNSPECIFIED means not given."""
+    ESTIMATE_REASON_UNKNOWN_MODEL: _EstimateReason.ValueType  # 1
+    """ESTIMATE_REASON_UNKNOWN_MODEL says that nothing is known of a model of that name."""
+    ESTIMATE_REASON_UNKNOWN_ITEM: _EstimateReason.ValueType  # 2
+    """ESTIMATE_REASON_UNKNOWN_ITEM says that nothing is known of items of that kind."""
+    ESTIMATE_REASON_ENCRYPTED: _EstimateReason.ValueType  # 3
+    """ESTIMATE_REASON_ENCRYPTED says that content is encrypted, so that its length alone is known."""
+    ESTIMATE_REASON_HOSTED_TOOL: _EstimateReason.ValueType  # 4
+    """ESTIMATE_REASON_HOSTED_TOOL says that a model's own service adds text of which little is known for a tool that it runs."""
+    ESTIMATE_REASON_HOSTED_TOOL_CALL: _EstimateReason.ValueType  # 5
+    """ESTIMATE_REASON_HOSTED_TOOL_CALL says that a model's own service ran a tool, and shows the model more than it tells."""
+    ESTIMATE_REASON_IMAGE_OUT_OF_REACH: _EstimateReason.ValueType  # 6
+    """ESTIMATE_REASON_IMAGE_OUT_OF_REACH says that an image is elsewhere, so that its size is not known."""
+    ESTIMATE_REASON_IMAGE_UNREADABLE: _EstimateReason.ValueType  # 7
+    """ESTIMATE_REASON_IMAGE_UNREADABLE says that an image's data is not that of an image in a known format."""
+    ESTIMATE_REASON_FILE: _EstimateReason.ValueType  # 8
+    """ESTIMATE_REASON_FILE says that the text of a file is not known."""
+    ESTIMATE_REASON_UNANSWERED_CALL: _EstimateReason.ValueType  # 9
+    """ESTIMATE_REASON_UNANSWERED_CALL says that a call has no output; what a call costs is known with its output alone."""
+    ESTIMATE_REASON_LITTLE_EVIDENCE: _EstimateReason.ValueType  # 10
+    """ESTIMATE_REASON_LITTLE_EVIDENCE says that few or no counts of the API's own are known with something like this."""
+
+class EstimateReason(_EstimateReason, metaclass=_EstimateReasonEnumTypeWrapper):
+    """EstimateReason is why something cannot be counted for certain."""
+
+ESTIMATE_REASON_UNSPECIFIED: EstimateReason.ValueType  # 0
+"""ESTIMATE_REASON_UNSPECIFIED means not given."""
+ESTIMATE_REASON_UNKNOWN_MODEL: EstimateReason.ValueType  # 1
+"""ESTIMATE_REASON_UNKNOWN_MODEL says that nothing is known of a model of that name."""
+ESTIMATE_REASON_UNKNOWN_ITEM: EstimateReason.ValueType  # 2
+"""ESTIMATE_REASON_UNKNOWN_ITEM says that nothing is known of items of that kind."""
+ESTIMATE_REASON_ENCRYPTED: EstimateReason.ValueType  # 3
+"""ESTIMATE_REASON_ENCRYPTED says that content is encrypted, so that its length alone is known."""
+ESTIMATE_REASON_HOSTED_TOOL: EstimateReason.ValueType  # 4
+"""ESTIMATE_REASON_HOSTED_TOOL says that a model's own service adds text of which little is known for a tool that it runs."""
+ESTIMATE_REASON_HOSTED_TOOL_CALL: EstimateReason.ValueType  # 5
+"""ESTIMATE_REASON_HOSTED_TOOL_CALL says that a model's own service ran a tool, and shows the model more than it tells."""
+ESTIMATE_REASON_IMAGE_OUT_OF_REACH: EstimateReason.ValueType  # 6
+"""ESTIMATE_REASON_IMAGE_OUT_OF_REACH says that an image is elsewhere, so that its size is not known."""
+ESTIMATE_REASON_IMAGE_UNREADABLE: EstimateReason.ValueType  # 7
+"""ESTIMATE_REASON_IMAGE_UNREADABLE says that an image's data is not that of an image in a known format."""
+ESTIMATE_REASON_FILE: EstimateReason.ValueType  # 8
+"""ESTIMATE_REASON_FILE says that the text of a file is not known."""
+ESTIMATE_REASON_UNANSWERED_CALL: EstimateReason.ValueType  # 9
+"""ESTIMATE_REASON_UNANSWERED_CALL says that a call has no output; what a call costs is known with its output alone."""
+ESTIMATE_REASON_LITTLE_EVIDENCE: EstimateReason.ValueType  # 10
+"""ESTIMATE_REASON_LITTLE_EVIDENCE says that few or no counts of the API's own are known with something like this."""
+Global___EstimateReason: _TypeAlias = EstimateReason  # noqa: Y015
+
 class _ToolChoiceMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -248,8 +360,11 @@ class CountInputTokensRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     PERSONALITY_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """model is the name of the model, on which the count depends."""
+    """model is the name of the model, on which the count depends. Unset, or a name of which nothing is known, stands for
+    `gpt-5.6`.
+    """
     instructions: _builtins.str
     """instructions come before everything else, as a message of the system."""
     previous_response_id: _builtins.str
@@ -284,6 +399,10 @@ class CountInputTokensRequest(_message.Message):
     def text(self) -> Global___ResponseText:
         """text says how the model's text looks."""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """models are more models to count for, after `model`."""
+
     def __init__(
         self,
         *,
@@ -299,10 +418,11 @@ class CountInputTokensRequest(_message.Message):
         text: Global___ResponseText | None = ...,
         truncation: Global___Truncation.ValueType = ...,
         personality: _builtins.str | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_instructions", b"_instructions", "_model", b"_model", "_parallel_tool_calls", b"_parallel_tool_calls", "_personality", b"_personality", "_previous_response_id", b"_previous_response_id", "conversation", b"conversation", "input", b"input", "instructions", b"instructions", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "personality", b"personality", "previous_response_id", b"previous_response_id", "reasoning", b"reasoning", "text", b"text", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instructions", b"_instructions", "_model", b"_model", "_parallel_tool_calls", b"_parallel_tool_calls", "_personality", b"_personality", "_previous_response_id", b"_previous_response_id", "conversation", b"conversation", "input", b"input", "instructions", b"instructions", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "personality", b"personality", "previous_response_id", b"previous_response_id", "reasoning", b"reasoning", "text", b"text", "tool_choice", b"tool_choice", "tools", b"tools", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instructions", b"_instructions", "_model", b"_model", "_parallel_tool_calls", b"_parallel_tool_calls", "_personality", b"_personality", "_previous_response_id", b"_previous_response_id", "conversation", b"conversation", "input", b"input", "instructions", b"instructions", "model", b"model", "models", b"models", "parallel_tool_calls", b"parallel_tool_calls", "personality", b"personality", "previous_response_id", b"previous_response_id", "reasoning", b"reasoning", "text", b"text", "tool_choice", b"tool_choice", "tools", b"tools", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__instructions: _TypeAlias = _typing.Literal["instructions"]  # noqa: Y015
     _WhichOneofArgType__instructions: _TypeAlias = _typing.Literal["_instructions", b"_instructions"]  # noqa: Y015
@@ -808,17 +928,164 @@ class InputTokenCount(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """input_tokens is the number of tokens for `model`."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelTokenCount]:
+        """counts say more: the first for `model`, then one for each of `models`."""
+
+    def __init__(
+        self,
+        *,
+        input_tokens: _builtins.int = ...,
+        counts: _abc.Iterable[Global___ModelTokenCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "input_tokens", b"input_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputTokenCount: _TypeAlias = InputTokenCount  # noqa: Y015
+
+@_typing.final
+class ModelTokenCount(_message.Message):
+    """ModelTokenCount is the number of tokens that one model would read, and what it is made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
+    CONTEXT_LEFT_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_ITEM_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_ITEM_ID_FIELD_NUMBER: _builtins.int
+    ESTIMATES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """model is the model's name: the one that was asked for, or the one that stands for none."""
+    family: _builtins.str
+    """family names the models that read requests in the same form."""
+    encoding: _builtins.str
+    """encoding is how the model makes tokens of text, such as `o200k_base`."""
+    input_tokens: _builtins.int
+    """input_tokens is the number of tokens."""
+    context_window: _builtins.int
+    """context_window is how many tokens the model holds, those of its answer among them."""
+    context_left: _builtins.int
+    """context_left is how much of the context window the input leaves; negative where the input does not fit."""
+    first_kept_item: _builtins.int
+    """first_kept_item is the place, from 0, of the first item that is counted, among the items of the conversation and
+    then those of the input: `truncation` of `auto` drops those before it. Unset when there are no items left.
+    """
+    first_kept_item_id: _builtins.str
+    """first_kept_item_id is the identifier of that item, where it has one."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenCountPart]:
+        """parts are what the tokens are for; together they are `input_tokens`."""
+
+    @_builtins.property
+    def estimates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenEstimate]:
+        """estimates are what could not be counted for certain, by part and reason. Without any, the count is exact as far as is known."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        family: _builtins.str = ...,
+        encoding: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        parts: _abc.Iterable[Global___TokenCountPart] | None = ...,
+        context_window: _builtins.int = ...,
+        context_left: _builtins.int = ...,
+        first_kept_item: _builtins.int | None = ...,
+        first_kept_item_id: _builtins.str | None = ...,
+        estimates: _abc.Iterable[Global___TokenEstimate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_kept_item", b"_first_kept_item", "_first_kept_item_id", b"_first_kept_item_id", "first_kept_item", b"first_kept_item", "first_kept_item_id", b"first_kept_item_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_kept_item", b"_first_kept_item", "_first_kept_item_id", b"_first_kept_item_id", "context_left", b"context_left", "context_window", b"context_window", "encoding", b"encoding", "estimates", b"estimates", "family", b"family", "first_kept_item", b"first_kept_item", "first_kept_item_id", b"first_kept_item_id", "input_tokens", b"input_tokens", "model", b"model", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_kept_item: _TypeAlias = _typing.Literal["first_kept_item"]  # noqa: Y015
+    _WhichOneofArgType__first_kept_item: _TypeAlias = _typing.Literal["_first_kept_item", b"_first_kept_item"]  # noqa: Y015
+    _WhichOneofReturnType__first_kept_item_id: _TypeAlias = _typing.Literal["first_kept_item_id"]  # noqa: Y015
+    _WhichOneofArgType__first_kept_item_id: _TypeAlias = _typing.Literal["_first_kept_item_id", b"_first_kept_item_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_kept_item) -> _WhichOneofReturnType__first_kept_item | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_kept_item_id) -> _WhichOneofReturnType__first_kept_item_id | None: ...
+
+Global___ModelTokenCount: _TypeAlias = ModelTokenCount  # noqa: Y015
+
+@_typing.final
+class TokenCountPart(_message.Message):
+    """TokenCountPart is the tokens of one part of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    part: Global___InputPart.ValueType
+    """part is the part."""
     input_tokens: _builtins.int
     """input_tokens is the number of tokens."""
     def __init__(
         self,
         *,
+        part: Global___InputPart.ValueType = ...,
         input_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___InputTokenCount: _TypeAlias = InputTokenCount  # noqa: Y015
+Global___TokenCountPart: _TypeAlias = TokenCountPart  # noqa: Y015
+
+@_typing.final
+class TokenEstimate(_message.Message):
+    """TokenEstimate is what one reason keeps from being counted for certain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    part: Global___InputPart.ValueType
+    """part is the part of the request that is concerned; unset where that is all of it."""
+    reason: Global___EstimateReason.ValueType
+    """reason is the reason."""
+    explanation: _builtins.str
+    """explanation is the reason in words."""
+    input_tokens: _builtins.int
+    """input_tokens is how many of the counted tokens are estimated."""
+    count: _builtins.int
+    """count is in how many places."""
+    @_builtins.property
+    def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """places are the first of them, at most 16: identifiers of items, or paths such as `input[2]` and `tools[0]`."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___InputPart.ValueType = ...,
+        reason: Global___EstimateReason.ValueType = ...,
+        explanation: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        count: _builtins.int = ...,
+        places: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "explanation", b"explanation", "input_tokens", b"input_tokens", "part", b"part", "places", b"places", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenEstimate: _TypeAlias = TokenEstimate  # noqa: Y015

@@ -47,8 +47,9 @@ class InputTokensServiceServicer(object):
     """
 
     def CountInputTokens(self, request, context):
-        """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, and no
-        model is asked. Returns `NOT_FOUND` if the conversation does not exist.
+        """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, no model
+        is asked, and nothing is fetched. Returns `NOT_FOUND` if the conversation, or an item that the input refers to, does
+        not exist, and `INVALID_ARGUMENT` for a schema that grows too large once its references are replaced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

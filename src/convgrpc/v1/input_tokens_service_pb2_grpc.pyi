@@ -34,8 +34,9 @@ class InputTokensServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InputTokensServiceAsyncStub: ...
     CountInputTokens: _grpc.UnaryUnaryMultiCallable[_input_tokens_service_pb2.CountInputTokensRequest, _input_tokens_service_pb2.InputTokenCount]
-    """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, and no
-    model is asked. Returns `NOT_FOUND` if the conversation does not exist.
+    """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, no model
+    is asked, and nothing is fetched. Returns `NOT_FOUND` if the conversation, or an item that the input refers to, does
+    not exist, and `INVALID_ARGUMENT` for a schema that grows too large once its references are replaced.
     """
 
 @_typing.type_check_only
@@ -44,8 +45,9 @@ class InputTokensServiceAsyncStub(InputTokensServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CountInputTokens: _aio.UnaryUnaryMultiCallable[_input_tokens_service_pb2.CountInputTokensRequest, _input_tokens_service_pb2.InputTokenCount]  # type: ignore[assignment]
-    """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, and no
-    model is asked. Returns `NOT_FOUND` if the conversation does not exist.
+    """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, no model
+    is asked, and nothing is fetched. Returns `NOT_FOUND` if the conversation, or an item that the input refers to, does
+    not exist, and `INVALID_ARGUMENT` for a schema that grows too large once its references are replaced.
     """
 
 class InputTokensServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +59,9 @@ class InputTokensServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _input_tokens_service_pb2.CountInputTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_input_tokens_service_pb2.InputTokenCount, _abc.Awaitable[_input_tokens_service_pb2.InputTokenCount]]:
-        """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, and no
-        model is asked. Returns `NOT_FOUND` if the conversation does not exist.
+        """CountInputTokens counts the tokens that a model would read if it were given the request. Nothing is stored, no model
+        is asked, and nothing is fetched. Returns `NOT_FOUND` if the conversation, or an item that the input refers to, does
+        not exist, and `INVALID_ARGUMENT` for a schema that grows too large once its references are replaced.
         """
 
 def add_InputTokensServiceServicer_to_server(servicer: InputTokensServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

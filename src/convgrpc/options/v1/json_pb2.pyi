@@ -131,6 +131,7 @@ class Field(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    RPC_ONLY_FIELD_NUMBER: _builtins.int
     nullable: _builtins.bool
     """nullable fields are written as null when unset, rather than left out."""
     omit_empty: _builtins.bool
@@ -171,6 +172,8 @@ class Field(_message.Message):
     """source marks the string that keeps the JSON text of the whole object where that has a kind or a key which the
     contract does not know. In JSON the text stands in the place of the message.
     """
+    rpc_only: _builtins.bool
+    """rpc_only keeps the field out of JSON: callers by gRPC alone see it."""
     @_builtins.property
     def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """words are the values of an enum that callers may send, in the order errors list them; the others are for items
@@ -199,10 +202,11 @@ class Field(_message.Message):
         header: _builtins.str = ...,
         prefix: _builtins.str = ...,
         source: _builtins.bool = ...,
+        rpc_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "rpc_only", b"rpc_only", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015

@@ -1,0 +1,173 @@
+"""Counts tokens for the service: beside the event loop where there is much to read, and the same text only once.
+
+What a stored item counts, in an encoding, never changes: it is remembered, so that a conversation which was counted before
+is counted by what it has got since.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from convgrpc.errors import NotFound
+from convgrpc.store.protocol import Store
+from convgrpc.tokens.count import History, count, given_features
+from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.items import Features, features
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
+from convgrpc.v1.item_pb2 import ConversationItem
+
+_WORKERS = 2
+_LARGE = 1 << 14
+"""How many bytes are read on the event loop: others wait half a millisecond for them."""
+_LONG = 1000
+"""How many items are added up on the event loop."""
+
+_PAGE_ITEMS = 500
+_PAGE_BYTES = 1 << 20
+
+T = TypeVar("T")
+R = TypeVar("R")
+_Key: TypeAlias = tuple[str, str, str]
+
+
+def load_models(path: str) -> Models:
+    """The table of models, with what a file adds if there is one. Raises `BadModelsFile`, which is a ValueError."""
+    return Models.with_file(path) if path else Models()
+
+
+class Counter:
+    """Counts requests, remembering what up to `max_items` stored items count.
+
+    `close` it: it has threads.
+    """
+
+    def __init__(self, store: Store, models: Models, *, max_items: int) -> None:
+        self._store = store
+        self._models = models
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="counting")
+        self._encodings: dict[str, Encoding] = {}
+        self._conversations = _Conversations(max_items)
+
+    def warm_up(self) -> None:
+        """Begins to load what most requests need."""
+        self._workers.submit(Encoding, self._models.resolve(DEFAULT).family.encoding)
+
+    def close(self) -> None:
+        """Lets the threads end, once they are done with what they are at."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def count(
+        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
+    ) -> list[ModelTokenCount]:
+        """Counts a request, of which no item is a reference, for each of its models."""
+        given: dict[str, Sequence[Features]] = {}
+        counts = []
+        for name in [request.model or DEFAULT, *request.models]:
+            model = self._models.resolve(name)
+            encoding = await self._encoding(model.family.encoding)
+            if encoding.name not in given:
+                given[encoding.name] = await self._read(request.ByteSize(), given_features, request, encoding)
+            async with self._history(project, conversation_id, encoding) as history:
+                work = partial(count, request, model, encoding, history, given[encoding.name])
+                is_long = len(history.items) + len(given[encoding.name]) > _LONG and request.truncation
+                counted = await self._aside(work) if is_long or request.ByteSize() > _LARGE else work()
+            counted.model = name
+            counts.append(counted)
+        return counts
+
+    @asynccontextmanager
+    async def _history(self, project: str, conversation_id: str | None, encoding: Encoding) -> AsyncIterator[History]:
+        """All items of a conversation, for as long as nobody else adds to them."""
+        if conversation_id is None:
+            yield History()
+            return
+        key = project, conversation_id, encoding.name
+        conversation = self._conversations.get(key)
+        async with conversation.lock:
+            try:
+                await self._catch_up(conversation, project, conversation_id, encoding)
+            except NotFound:
+                self._conversations.forget(key)
+                raise
+            self._conversations.remember(key, conversation)
+            yield conversation.history
+
+    async def _catch_up(
+        self, conversation: "_Conversation", project: str, conversation_id: str, encoding: Encoding
+    ) -> None:
+        has_more = True
+        while has_more:
+            growth = await self._store.get_growth(
+                project, conversation_id, conversation.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
+            )
+            if conversation.position and growth.removals != conversation.removals:
+                conversation.start_again()
+                continue
+            size = sum(map(len, growth.items))
+            conversation.history.items += await self._read(size, _features, growth.items, encoding)
+            conversation.position, conversation.removals = growth.position, growth.removals
+            has_more = growth.has_more
+
+    async def _encoding(self, name: str) -> Encoding:
+        if name not in self._encodings:
+            self._encodings[name] = await self._aside(partial(Encoding, name))
+        return self._encodings[name]
+
+    async def _read(self, size: int, read: Callable[[T, Encoding], R], argument: T, encoding: Encoding) -> R:
+        work = partial(read, argument, encoding)
+        return await self._aside(work) if size > _LARGE else work()
+
+    async def _aside(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+
+def _features(items: Sequence[bytes], encoding: Encoding) -> list[Features]:
+    return [_stored_features(ConversationItem.FromString(data), encoding) for data in items]
+
+
+def _stored_features(item: ConversationItem, encoding: Encoding) -> Features:
+    return features(item, encoding, item.id)
+
+
+class _Conversation:
+    """What is remembered of a conversation, up to a position of the store's."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.start_again()
+
+    def start_again(self) -> None:
+        self.history = History()
+        self.position = 0
+        self.removals = 0
+
+
+class _Conversations:
+    """The conversations that were counted last, as many as have `max_items` items together."""
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._known: OrderedDict[_Key, _Conversation] = OrderedDict()
+        self._sizes: dict[_Key, int] = {}
+        self._total = 0
+
+    def get(self, key: _Key) -> _Conversation:
+        return self._known.get(key) or _Conversation()
+
+    def remember(self, key: _Key, conversation: _Conversation) -> None:
+        """Makes a conversation the last that was counted, and forgets those for which there is no room."""
+        self.forget(key)
+        self._known[key] = conversation
+        self._sizes[key] = len(conversation.history.items)
+        self._total += self._sizes[key]
+        while self._total > self._max_items:
+            self.forget(next(iter(self._known)))
+
+    def forget(self, key: _Key) -> None:
+        if self._known.pop(key, None):
+            self._total -= self._sizes.pop(key)

@@ -1,0 +1,8 @@
+"""Counts the tokens that a model would read, without a network."""
+
+try:
+    import imagesize  # noqa: F401
+    import tiktoken  # noqa: F401
+except ImportError as error:
+    message = f"counting tokens needs '{error.name}': install it with pip install 'convgrpc[tokens]'"
+    raise ImportError(message, name=error.name) from None

@@ -1,0 +1,240 @@
+"""Families of models: what stands around the text that a model reads, in numbers.
+
+The numbers are those by which recorded requests come to the counts recorded with them; the README says how often they do.
+A file of the operator's can add models and families (`Models.with_file`).
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convgrpc.tokens.images import Patches, Rule, Tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Models that read requests in the same form. All numbers are tokens."""
+
+    name: str
+    encoding: str
+    request: int
+    """Of any request: what makes the model begin to answer."""
+    message: int = 4
+    """Of a message, beside its text."""
+    assistant: int = 0
+    """Of a message of the assistant, beyond that."""
+    commentary: int = 0
+    """Of a message of the assistant which is in the phase of commentary, beyond that."""
+    call: int
+    """Of a call of a function, beside its name and arguments."""
+    output: int = 4
+    """Of the output of a call, beside its text and the name."""
+    nameless: int = 2
+    """Of the name of an output whose call is not there."""
+    stored_call: int = 0
+    """Of a call that a model made on its own, beyond that."""
+    parallel: int = 0
+    """Of calls made together, once."""
+    parallel_call: int
+    """Of each call made together with others, in place of `call`."""
+    functions: int
+    """Of the declarations of functions, beside their text."""
+    brace: str
+    """What opens the declarations."""
+    json_schema: int = 0
+    """Of a response format with a schema, beside its text."""
+    forced_function: int | None = None
+    """Of a function that must be called, beside its name; nothing at all if not set."""
+    no_function: int = 0
+    """Of functions that must not be called."""
+    custom_tool: int = 37
+    """Of a custom tool, beside its name and description."""
+    custom_grammar: int = 70
+    """Of a custom tool that has a grammar, beside its name, description and grammar."""
+    sequential_calls: int = 0
+    """Of keeping a model from calling several functions at once."""
+    pro_mode: int = 1531
+    """Of reasoning in the mode `pro`."""
+    compact_arguments: bool = False
+    """Whether the arguments of a call are read without the spaces between them."""
+    all_reasoning: bool = False
+    """Whether reasoning from before the user's last message is read, unless the request says otherwise."""
+
+
+class Model(NamedTuple):
+    """Models whose names match a pattern: their family, what they make of images, and their context window in tokens."""
+
+    pattern: str
+    family: str
+    images: str
+    context_window: int
+
+
+class Resolved(NamedTuple):
+    """What a model's name stands for; `known` tells whether the name is in the table."""
+
+    family: Family
+    images: Rule
+    context_window: int
+    known: bool
+
+
+_GPT_4O = Family(
+    name="gpt-4o",
+    encoding="o200k_base",
+    request=3,
+    call=7,
+    stored_call=3,
+    parallel_call=7,
+    functions=3,
+    brace=" {",
+    json_schema=1,
+    forced_function=7,
+    no_function=1,
+)
+_GPT_5 = Family(
+    name="gpt-5",
+    encoding="o200k_harmony",
+    request=2,
+    assistant=2,
+    commentary=1,
+    call=13,
+    stored_call=3,
+    parallel_call=13,
+    functions=8,
+    brace="{",
+    sequential_calls=78,
+)
+_GPT_5_4 = replace(
+    _GPT_5,
+    name="gpt-5.4",
+    call=16,
+    stored_call=0,
+    parallel=22,
+    parallel_call=10,
+    compact_arguments=True,
+    sequential_calls=0,
+)
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        _GPT_4O,
+        replace(_GPT_4O, name="gpt-4", encoding="cl100k_base"),
+        replace(_GPT_4O, name="gpt-4-0613", encoding="cl100k_base", request=2),
+        replace(_GPT_5, name="o-series", assistant=0, functions=5),
+        _GPT_5,
+        _GPT_5_4,
+        replace(_GPT_5_4, name="gpt-5.6", all_reasoning=True, custom_grammar=68),
+    )
+}
+
+IMAGES: Mapping[str, Rule] = {
+    "tiles-85": Tiles(85, 170),
+    "tiles-75": Tiles(75, 150),
+    "tiles-70": Tiles(70, 140),
+    "tiles-65": Tiles(65, 129),
+    "tiles-2833": Tiles(2833, 5667),
+    "patches-1.2": Patches(1.2, 2),
+    "patches-1.5": Patches(1.5, 0),
+    "patches-1.62": Patches(1.62, 3),
+    "patches-1.72": Patches(1.72, 1),
+    "patches-2.46": Patches(2.46, 2),
+}
+
+_REST = r"(?:-.*)?"
+
+# The first pattern that matches a whole name decides.
+MODELS: Sequence[Model] = (
+    Model(r"gpt-5\.[45]-(?:mini|nano)" + _REST, "gpt-5.4", "patches-1.2", 400_000),
+    Model(r"gpt-5\.[45]" + _REST, "gpt-5.4", "patches-1.2", 1_050_000),
+    Model(r"gpt-5\.(?:[6-9]|\d\d)" + _REST, "gpt-5.6", "patches-1.2", 1_050_000),
+    Model(r"gpt-[6-9](?:\.\d+)?" + _REST, "gpt-5.6", "patches-1.2", 1_050_000),
+    Model(r"gpt-5(?:\.\d)?-chat" + _REST, "gpt-5", "tiles-70", 128_000),
+    Model(r"gpt-5(?:\.\d)?-mini" + _REST, "gpt-5", "patches-1.2", 400_000),
+    Model(r"gpt-5(?:\.\d)?-nano" + _REST, "gpt-5", "patches-1.5", 400_000),
+    Model(r"gpt-5(?:\.\d)?" + _REST, "gpt-5", "tiles-70", 400_000),
+    Model(r"gpt-oss" + _REST, "gpt-5", "tiles-70", 131_072),
+    Model(r"gpt-4\.1-mini" + _REST, "gpt-4o", "patches-1.62", 1_047_576),
+    Model(r"gpt-4\.1-nano" + _REST, "gpt-4o", "patches-2.46", 1_047_576),
+    Model(r"gpt-4\.1" + _REST, "gpt-4o", "tiles-85", 1_047_576),
+    Model(r"(?:chat)?gpt-4o-mini" + _REST, "gpt-4o", "tiles-2833", 128_000),
+    Model(r"(?:chat)?gpt-4o" + _REST, "gpt-4o", "tiles-85", 128_000),
+    Model(r"gpt-(?:4\.5|audio|realtime)" + _REST, "gpt-4o", "tiles-85", 128_000),
+    Model(r"gpt-4(?:-0613)?", "gpt-4-0613", "tiles-85", 8_192),
+    Model(r"gpt-4-32k" + _REST, "gpt-4", "tiles-85", 32_768),
+    Model(r"gpt-4" + _REST, "gpt-4", "tiles-85", 128_000),
+    Model(r"gpt-3\.5" + _REST, "gpt-4", "tiles-85", 16_385),
+    Model(r"computer-use-preview" + _REST, "o-series", "tiles-65", 8_192),
+    Model(r"codex-mini" + _REST, "o-series", "patches-1.72", 200_000),
+    Model(r"o1-(?:mini|preview)" + _REST, "o-series", "tiles-75", 128_000),
+    Model(r"o\d+-mini" + _REST, "o-series", "patches-1.72", 200_000),
+    Model(r"o\d+" + _REST, "o-series", "tiles-75", 200_000),
+)
+
+DEFAULT = "gpt-5.6"
+"""The model for which requests count that name none, or one of which nothing is known."""
+
+
+class BadModelsFile(ValueError):
+    """A file of models cannot be read; the message says why, for the operator."""
+
+
+class Models:
+    """The table of models, by which a name leads to what is known of it."""
+
+    def __init__(
+        self,
+        models: Sequence[Model] = MODELS,
+        families: Mapping[str, Family] = FAMILIES,
+        images: Mapping[str, Rule] = IMAGES,
+    ) -> None:
+        self._families = families
+        self._images = images
+        self._models = [(re.compile(model.pattern), model) for model in models]
+        self.resolve = lru_cache(maxsize=1024)(self._resolve)
+
+    @classmethod
+    def with_file(cls, path: str | Path) -> "Models":
+        """The table with what a TOML file adds, which goes first. Raises `BadModelsFile`."""
+        try:
+            added = tomllib.loads(Path(path).read_text())
+            families = {**FAMILIES, **{name: _family(name, row) for name, row in added.pop("families", {}).items()}}
+            images = {**IMAGES, **{name: _rule(row) for name, row in added.pop("images", {}).items()}}
+            models = [Model(**{"images": "tiles-85", **row}) for row in added.pop("models", [])]
+            if added:
+                raise ValueError(f"'{next(iter(added))}' is not one of families, images, models")
+            for model in models:
+                _check(model, families, images)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, re.error) as error:
+            raise BadModelsFile(f"{path}: {error}") from error
+        return cls([*models, *MODELS], families, images)
+
+    def _resolve(self, name: str) -> Resolved:
+        # The name of a fine-tuned model holds that of the model it comes from: ft:gpt-4o-mini-2024-07-18:acme::1.
+        wanted = name.split(":")[1] if name.startswith("ft:") else name
+        for pattern, model in self._models:
+            if pattern.fullmatch(wanted):
+                return Resolved(self._families[model.family], self._images[model.images], model.context_window, True)
+        return self._resolve(DEFAULT)._replace(known=False)
+
+
+def _family(name: str, row: Mapping[str, Any]) -> Family:
+    changes = {key: value for key, value in row.items() if key != "like"}
+    return replace(FAMILIES[row["like"]], **{**changes, "name": name})
+
+
+def _rule(row: Mapping[str, Any]) -> Rule:
+    return Tiles(**row) if "tile" in row else Patches(**row)
+
+
+def _check(model: Model, families: Mapping[str, Family], images: Mapping[str, Rule]) -> None:
+    re.compile(model.pattern)
+    if model.family not in families:
+        raise ValueError(f"'{model.family}' is not a family")
+    if model.images not in images:
+        raise ValueError(f"'{model.images}' is not a rule for images")

@@ -1,0 +1,261 @@
+"""What a count needs to know of an item, whatever stands around it and whichever model of an encoding reads it.
+
+It is small, and it is all that must be kept of an item so that a conversation can be counted without its text.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import IntEnum
+from itertools import chain
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message as AnyMessage
+
+from convgrpc import ids
+from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.images import Image, image
+from convgrpc.tokens.tools import functions_of, name_tokens
+from convgrpc.tokens.typescript import TooLarge, namespace
+from convgrpc.v1 import item_pb2
+from convgrpc.v1.content_pb2 import ImageDetail, ToolOutput
+from convgrpc.v1.input_tokens_service_pb2 import EstimateReason
+from convgrpc.v1.item_pb2 import ConversationItem, MessagePhase, Role
+from convgrpc.v1.tool_pb2 import Tool
+
+_FILE_TOKENS = 4
+_ENCRYPTED_HEAD = 640
+_ENCRYPTED_BYTES_A_TOKEN = 5
+
+
+class Turn(IntEnum):
+    """The part an item has in the exchange, which decides what is counted beside its text."""
+
+    SYSTEM = 0
+    USER = 1
+    ASSISTANT = 2
+    COMMENTARY = 3
+    CALL = 4
+    OUTPUT = 5
+    REASONING = 6
+    OTHER = 7
+
+
+class File(NamedTuple):
+    """A file in a request: its tokens, and the reason why they are an estimate, if they are."""
+
+    tokens: int
+    reason: EstimateReason.ValueType
+
+
+class Features(NamedTuple):
+    """An item in an encoding.
+
+    `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of it that are spaces between arguments. `name` are those of the
+    name of what it calls. `stored` tells that a model made the call and its service kept it. `reason` says why the tokens
+    are an estimate, if they are.
+    """
+
+    turn: Turn
+    tokens: int
+    place: str
+    compact: int = 0
+    name: int = 0
+    call_id: str = ""
+    stored: bool = False
+    images: tuple[Image, ...] = ()
+    files: tuple[File, ...] = ()
+    reason: EstimateReason.ValueType = EstimateReason.ESTIMATE_REASON_UNSPECIFIED
+
+
+def features(item: ConversationItem, encoding: Encoding, place: str) -> Features:
+    """Reads an item, in time that is in proportion to its text."""
+    kind = item.WhichOneof("kind")
+    if kind is None:
+        tokens = encoding.count(item.source_json)
+        return Features(Turn.OTHER, tokens, place, reason=EstimateReason.ESTIMATE_REASON_UNKNOWN_ITEM)
+    read = _READERS.get(kind, _hosted)(getattr(item, kind), place, encoding)
+    return read._replace(stored=True) if item.id and read.turn is Turn.CALL and not ids.is_minted(item.id) else read
+
+
+_TURNS: Mapping[int, Turn] = {
+    Role.ROLE_USER: Turn.USER,
+    Role.ROLE_ASSISTANT: Turn.ASSISTANT,
+}
+
+
+def _message(message: item_pb2.Message, place: str, encoding: Encoding) -> Features:
+    turn = _TURNS.get(message.role, Turn.SYSTEM)
+    if message.phase == MessagePhase.MESSAGE_PHASE_COMMENTARY:
+        turn = Turn.COMMENTARY
+    content = _Content(message.content)
+    return Features(turn, encoding.count(content.text), place, images=content.images, files=content.files)
+
+
+class _Content:
+    """Parts of content, taken apart: all text together, and what is no text."""
+
+    def __init__(self, parts: Iterable[Any]) -> None:
+        texts: list[str] = []
+        images: list[Image] = []
+        files: list[File] = []
+        for part in parts:
+            kind = part.WhichOneof("part")
+            if kind in _IMAGE_PARTS:
+                value = getattr(part, kind)
+                images.append(image(value.image_url, value.detail))
+            elif kind == "input_file":
+                files.append(File(_FILE_TOKENS, EstimateReason.ESTIMATE_REASON_FILE))
+            elif kind:
+                texts.append(part.refusal.refusal if kind == "refusal" else getattr(part, kind).text)
+        self.text = "".join(texts)
+        self.images = tuple(images)
+        self.files = tuple(files)
+
+
+_IMAGE_PARTS = ("input_image", "computer_screenshot")
+
+
+def _function_call(call: item_pb2.FunctionCall, place: str, encoding: Encoding) -> Features:
+    tokens = encoding.count(call.arguments)
+    compact = tokens - encoding.count(_compact(call.arguments))
+    return Features(
+        Turn.CALL,
+        tokens,
+        place,
+        compact=compact,
+        name=name_tokens(call.name, encoding),
+        call_id=call.call_id,
+    )
+
+
+def _compact(arguments: str) -> str:
+    if ": " not in arguments and ", " not in arguments and "\n" not in arguments:
+        return arguments
+    try:
+        return json.dumps(json.loads(arguments), ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _function_call_output(output: item_pb2.FunctionCallOutput, place: str, encoding: Encoding) -> Features:
+    return _output(output.output, output.call_id, place, encoding)
+
+
+def _custom_tool_call(call: item_pb2.CustomToolCall, place: str, encoding: Encoding) -> Features:
+    return Features(
+        Turn.CALL,
+        encoding.count(call.input),
+        place,
+        name=name_tokens(call.name, encoding),
+        call_id=call.call_id,
+        reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE,
+    )
+
+
+def _custom_tool_call_output(output: item_pb2.CustomToolCallOutput, place: str, encoding: Encoding) -> Features:
+    counted = _output(output.output, output.call_id, place, encoding)
+    return counted._replace(reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE)
+
+
+def _output(output: ToolOutput, call_id: str, place: str, encoding: Encoding) -> Features:
+    content = _Content(output.parts.parts)
+    tokens = encoding.count(output.text or content.text)
+    return Features(Turn.OUTPUT, tokens, place, call_id=call_id, images=content.images, files=content.files)
+
+
+def _reasoning(reasoning: item_pb2.Reasoning, place: str, encoding: Encoding) -> Features:
+    if reasoning.encrypted_content:
+        return Features(
+            Turn.REASONING,
+            _encrypted(reasoning.encrypted_content),
+            place,
+            reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED,
+        )
+    text = "".join(part.reasoning_text.text for part in reasoning.content.parts)
+    return Features(Turn.REASONING, encoding.count(text), place, reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE)
+
+
+def _encrypted(text: str) -> int:
+    """About how many tokens there are in encrypted text, which has a head and is spelled in base64."""
+    return max(0, round((len(text) * 0.75 - _ENCRYPTED_HEAD) / _ENCRYPTED_BYTES_A_TOKEN))
+
+
+def _compaction(compaction: item_pb2.Compaction, place: str, encoding: Encoding) -> Features:
+    tokens = _encrypted(compaction.encrypted_content)
+    return Features(Turn.OTHER, tokens, place, reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED)
+
+
+def _computer_call_output(output: item_pb2.ComputerCallOutput, place: str, encoding: Encoding) -> Features:
+    shot = image(output.output.computer_screenshot.image_url, ImageDetail.IMAGE_DETAIL_AUTO)
+    reason = EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL
+    return Features(Turn.OTHER, 0, place, images=(shot,), reason=reason)
+
+
+def _tools(item: Any, place: str, encoding: Encoding) -> Features:
+    """Of items that bring more tools."""
+    reason = EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL
+    return Features(Turn.OTHER, _declared(item.tools, encoding), place, reason=reason)
+
+
+def _declared(tools: Iterable[Tool], encoding: Encoding) -> int:
+    members: Iterator[Any] = chain.from_iterable(
+        tool.namespace.tools if tool.HasField("namespace") else [tool] for tool in tools
+    )
+    functions = functions_of(each.function for each in members if each.HasField("function"))
+    try:
+        return encoding.count(namespace("functions", functions, "{")) if functions else 0
+    except TooLarge:
+        return encoding.count("".join(json.dumps(each.parameters) for each in functions))
+
+
+def _nothing(item: AnyMessage, place: str, encoding: Encoding) -> Features:
+    return Features(Turn.OTHER, 0, place)
+
+
+def _hosted(item: AnyMessage, place: str, encoding: Encoding) -> Features:
+    """Of calls that the model's own service makes, and what they returned: all that they say."""
+    text = "\n".join(_texts(item))
+    return Features(Turn.OTHER, encoding.count(text), place, reason=EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL)
+
+
+_UNREAD = frozenset(
+    [
+        "id",
+        "call_id",
+        "status",
+        "created_by",
+        "container_id",
+        "encrypted_content",
+        "file_id",
+        "fingerprint",
+        "approval_request_id",
+        "url",
+    ]
+)
+
+
+def _texts(message: AnyMessage) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.name in _UNREAD or (field.message_type and field.message_type.GetOptions().map_entry):
+            continue
+        values = value if field.is_repeated else [value]
+        if field.message_type:
+            yield from chain.from_iterable(map(_texts, values))
+        elif field.type == field.TYPE_STRING:
+            yield from values
+
+
+_READERS: Mapping[str, Callable[[Any, str, Encoding], Features]] = {
+    "message": _message,
+    "function_call": _function_call,
+    "function_call_output": _function_call_output,
+    "custom_tool_call": _custom_tool_call,
+    "custom_tool_call_output": _custom_tool_call_output,
+    "reasoning": _reasoning,
+    "compaction": _compaction,
+    "compaction_trigger": _nothing,
+    "configuration_update": _nothing,
+    "computer_call_output": _computer_call_output,
+    "tool_search_output": _tools,
+    "additional_tools": _tools,
+}

@@ -1,0 +1,147 @@
+"""The sum of a sequence of items, for a family of models: item by item, so that it can go on where it stopped."""
+
+from collections import ChainMap
+from collections.abc import MutableMapping
+from typing import NamedTuple
+
+from convgrpc.tokens.families import Resolved
+from convgrpc.tokens.images import Image
+from convgrpc.tokens.items import Features, Turn
+from convgrpc.tokens.tools import Count
+from convgrpc.v1.input_tokens_service_pb2 import EstimateReason, InputPart
+
+MAX_PLACES = 16
+
+
+class Estimated(NamedTuple):
+    """What one reason makes uncertain: how many tokens, in how many places, and the first of those."""
+
+    tokens: int = 0
+    times: int = 0
+    places: tuple[str, ...] = ()
+
+    def plus(self, tokens: int, place: str) -> "Estimated":
+        places = (*self.places, place) if len(self.places) < MAX_PLACES else self.places
+        return Estimated(self.tokens + tokens, self.times + 1, places)
+
+
+_PARTS = {
+    **dict.fromkeys((Turn.SYSTEM, Turn.USER, Turn.ASSISTANT, Turn.COMMENTARY), InputPart.INPUT_PART_MESSAGES),
+    **dict.fromkeys((Turn.CALL, Turn.OUTPUT), InputPart.INPUT_PART_TOOL_CALLS),
+    Turn.REASONING: InputPart.INPUT_PART_REASONING,
+    Turn.OTHER: InputPart.INPUT_PART_OTHER,
+}
+
+
+class Tally:
+    """Counts items one after the other.
+
+    Some cost what those before them make of them: an output has the name of its call, calls that are made together cost
+    less than one by one, and reasoning is forgotten when the user speaks again, unless `keeps_reasoning`.
+    """
+
+    def __init__(self, model: Resolved, keeps_reasoning: bool) -> None:
+        self._model = model
+        self._family = model.family
+        self._keeps_reasoning = keeps_reasoning
+        self.parts = [0] * len(InputPart.values())
+        self.estimates: dict[tuple[InputPart.ValueType, EstimateReason.ValueType], Estimated] = {}
+        self._names: MutableMapping[str, int] = {}
+        self._unanswered: dict[str, str] = {}
+        self._together = 0
+        self._bonus = 0
+
+    def copy(self) -> "Tally":
+        """One that goes on from here on its own, in time that does not depend on how many items there were."""
+        other = Tally(self._model, self._keeps_reasoning)
+        other.parts = self.parts.copy()
+        other.estimates = self.estimates.copy()
+        other._names = ChainMap({}, self._names)
+        other._unanswered = self._unanswered.copy()
+        other._together, other._bonus = self._together, self._bonus
+        return other
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.parts)
+
+    def add(self, item: Features) -> None:
+        """Counts the next item."""
+        turn = item.turn
+        if turn is Turn.CALL:
+            self._add_call(item)
+        else:
+            self._together = 0
+            if turn is Turn.OUTPUT:
+                self._add_output(item)
+            elif turn is Turn.REASONING or turn is Turn.OTHER:
+                self.parts[_PARTS[turn]] += item.tokens
+            else:
+                self._add_message(item, turn)
+        if item.reason:
+            self._note(_PARTS[turn], item.reason, item.tokens, item.place)
+        for image in item.images:
+            self._add_image(image, item.place)
+        for file in item.files:
+            self.add_count(InputPart.INPUT_PART_FILES, Count(file.tokens, file.reason, item.place))
+
+    def add_count(self, part: InputPart.ValueType, count: Count) -> None:
+        """Adds to a part what was counted elsewhere."""
+        self.parts[part] += count.tokens
+        if count.reason:
+            self._note(part, count.reason, count.tokens, count.place)
+
+    def finish(self) -> None:
+        """Notes what remains open when there are no more items."""
+        for place in self._unanswered.values():
+            self._note(
+                InputPart.INPUT_PART_TOOL_CALLS,
+                EstimateReason.ESTIMATE_REASON_UNANSWERED_CALL,
+                self._family.call,
+                place,
+            )
+
+    def _note(self, part: InputPart.ValueType, reason: EstimateReason.ValueType, tokens: int, place: str) -> None:
+        self.estimates[part, reason] = self.estimates.get((part, reason), Estimated()).plus(tokens, place)
+
+    def _add_message(self, item: Features, turn: Turn) -> None:
+        family = self._family
+        tokens = family.message + item.tokens
+        if turn is Turn.USER:
+            if not self._keeps_reasoning and self.parts[InputPart.INPUT_PART_REASONING]:
+                self._forget_reasoning()
+        elif turn is not Turn.SYSTEM:
+            tokens += family.assistant + (family.commentary if turn is Turn.COMMENTARY else 0)
+        self.parts[InputPart.INPUT_PART_MESSAGES] += tokens
+
+    def _add_call(self, item: Features) -> None:
+        family = self._family
+        self._together += 1
+        tokens = item.name + item.tokens - (item.compact if family.compact_arguments else 0)
+        if self._together == 1:
+            self._bonus = family.stored_call if item.stored else 0
+            tokens += family.call + self._bonus
+        elif self._together == 2:
+            # The first turns out to have been one of several.
+            tokens += family.parallel + 2 * family.parallel_call - family.call - self._bonus
+        else:
+            tokens += family.parallel_call
+        self.parts[InputPart.INPUT_PART_TOOL_CALLS] += tokens
+        self._names[item.call_id] = item.name
+        self._unanswered[item.call_id] = item.place
+
+    def _add_output(self, item: Features) -> None:
+        family = self._family
+        name = self._names.get(item.call_id, family.nameless)
+        self.parts[InputPart.INPUT_PART_TOOL_CALLS] += family.output + name + item.tokens
+        self._unanswered.pop(item.call_id, None)
+
+    def _add_image(self, image: Image, place: str) -> None:
+        tokens = self._model.images.tokens(image)
+        self.add_count(InputPart.INPUT_PART_IMAGES, Count(tokens, image.reason, place))
+
+    def _forget_reasoning(self) -> None:
+        self.parts[InputPart.INPUT_PART_REASONING] = 0
+        for part, reason in list(self.estimates):
+            if part == InputPart.INPUT_PART_REASONING:
+                del self.estimates[part, reason]

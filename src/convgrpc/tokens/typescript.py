@@ -1,0 +1,162 @@
+"""Function tools as a model reads them: a namespace of TypeScript declarations, made of their JSON Schemas.
+
+The text is such that it has as many tokens as what the model reads; it need not be the same character for character.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+MAX_TYPES = 20_000
+"""How many schemas one tool may come to once its references are replaced."""
+
+_SCALARS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
+
+
+class TooLarge(Exception):
+    """A schema comes to more than `MAX_TYPES` types once its references are replaced."""
+
+
+class Function(NamedTuple):
+    """A function tool: its name, what it does, and the JSON Schema of its parameters."""
+
+    name: str
+    description: str
+    parameters: Any
+
+
+def namespace(name: str, functions: Iterable[Function], brace: str) -> str:
+    """The declarations of functions, in a namespace. Raises `TooLarge`."""
+    declarations = "\n".join(map(_declaration, functions))
+    return f"namespace {name}{brace}\n\n{declarations}\n}} // namespace {name}"
+
+
+def _declaration(function: Function) -> str:
+    return f"{_comment(function.description)}type {function.name} = {_signature(function.parameters)} => any;\n"
+
+
+def _signature(parameters: Any) -> str:
+    if not isinstance(parameters, dict) or not _properties(parameters):
+        return "()"
+    body = _Types(parameters).object(parameters)
+    heading = _heading(parameters)
+    return f"(_: {heading}{body})" if heading or body.startswith("{ ") else f"(_:{body})"
+
+
+class _Types:
+    """Makes types of the schemas in a document, whose references point into it."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._open: list[str] = []
+        self._left = MAX_TYPES
+
+    def type(self, schema: Any) -> str:
+        """The type of a schema, whatever that is."""
+        with self._resolved(schema) as resolved:
+            return self._type(resolved)
+
+    def object(self, schema: Mapping[str, Any]) -> str:
+        """The type of an object: in one line, unless there is something to say of a property."""
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
+        properties = [self._property(key, key in required, value) for key, value in _properties(schema).items()]
+        if not any(each.remark or each.default for each in properties):
+            return "{ " + ", ".join(f"{each.key}: {each.type}" for each in properties) + " }"
+        lines = [f"{each.remark}{each.key}:{_spaced(each.type)},{each.default}\n" for each in properties]
+        if schema.get("additionalProperties") is True:
+            lines.append("[k: string]: any,\n")
+        return "{" + "".join(lines) + "}"
+
+    def _property(self, key: str, required: bool, schema: Any) -> "_Property":
+        with self._resolved(schema) as resolved:
+            remark = _heading(resolved) + _bounds(resolved)
+            default = f" // default: {_json(resolved['default'])}" if "default" in resolved else ""
+            return _Property(remark, key if required else f"{key}?", self._type(resolved), default)
+
+    def _type(self, schema: Mapping[str, Any]) -> str:
+        self._left -= 1
+        if self._left < 0:
+            raise TooLarge
+        if isinstance(values := schema.get("enum"), list):
+            return " | ".join(map(_json, values))
+        if "const" in schema:
+            return _json(schema["const"])
+        for key in ("anyOf", "oneOf"):
+            if isinstance(choices := schema.get(key), list):
+                return " | ".join(map(self.type, choices))
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            return " | ".join(self._type({**schema, "type": each}) for each in kind)
+        if kind == "array":
+            return self._array(schema.get("items"))
+        if kind == "object":
+            return self.object(schema) if _properties(schema) else "object"
+        return _SCALARS.get(kind, "any") if isinstance(kind, str) else "any"
+
+    def _array(self, items: Any) -> str:
+        with self._resolved(items) as resolved:
+            inner, heading = self._type(resolved), _heading(resolved)
+        if "{" not in inner:
+            return f"{inner}[]"
+        return f"Array<\n{heading}{inner}>" if heading else f"Array<{inner}>"
+
+    @contextmanager
+    def _resolved(self, schema: Any) -> Iterator[Mapping[str, Any]]:
+        """A schema with what it refers to in the place of the reference; within itself, that is any value."""
+        depth = len(self._open)
+        try:
+            while isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
+                beside = {key: value for key, value in schema.items() if key != "$ref"}
+                found = None if reference in self._open else self._find(reference)
+                self._open.append(reference)
+                schema = {**found, **beside} if isinstance(found, dict) else beside
+            yield schema if isinstance(schema, dict) else {}
+        finally:
+            del self._open[depth:]
+
+    def _find(self, reference: str) -> Any:
+        found: Any = self._document
+        for step in filter(None, reference.removeprefix("#").split("/")):
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        return found
+
+
+class _Property(NamedTuple):
+    """What stands before a property, its name, its type, and what stands behind it."""
+
+    remark: str
+    key: str
+    type: str
+    default: str
+
+
+def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _heading(schema: Mapping[str, Any]) -> str:
+    return "".join(_comment(schema.get(key)) for key in ("title", "description"))
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    bounds = [
+        f"{key}: {float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
+    ]
+    return f"// {', '.join(bounds)}\n" if bounds else ""
+
+
+def _comment(text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        return ""
+    return "".join(f"// {line.strip()}".rstrip() + "\n" for line in text.strip().splitlines())
+
+
+def _spaced(type_: str) -> str:
+    return type_ if type_.startswith("{") and not type_.startswith("{ ") else f" {type_}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
