@@ -14,11 +14,11 @@ from typing import TypeAlias, TypeVar
 
 from convgrpc.errors import NotFound
 from convgrpc.store.protocol import Store
-from convgrpc.tokens.count import History, count, given_features
+from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding
-from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.items import Features, features
-from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
 from convgrpc.v1.item_pb2 import ConversationItem
 
 _WORKERS = 2
@@ -74,8 +74,8 @@ class Counter:
                 given[encoding.name] = await self._read(request.ByteSize(), given_features, request, encoding)
             async with self._history(project, conversation_id, encoding) as history:
                 work = partial(count, request, model, encoding, history, given[encoding.name])
-                is_long = len(history.items) + len(given[encoding.name]) > _LONG and request.truncation
-                counted = await self._aside(work) if is_long or request.ByteSize() > _LARGE else work()
+                is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
+                counted = await self._aside(work) if is_much else work()
             counted.model = name
             counts.append(counted)
         return counts
@@ -124,6 +124,13 @@ class Counter:
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+
+def _additions(request: CountInputTokensRequest, model: Resolved, history: History) -> int:
+    """How many stored items there are to add up, unless there is nothing to leave out."""
+    if request.truncation == Truncation.TRUNCATION_AUTO:
+        return len(history.items)
+    return history.lag(model, keeps_reasoning(request, model))
 
 
 def _features(items: Sequence[bytes], encoding: Encoding) -> list[Features]:

@@ -50,7 +50,10 @@ _SELECT_CONTENT = """
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
 _SELECT_PROJECT = "SELECT number FROM projects WHERE name = ?"
-_SELECT_REMOVALS = "SELECT removals FROM conversations WHERE number = ?"
+_SELECT_REMOVALS = """
+    SELECT number, removals FROM conversations
+    WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
+"""
 _SELECT_GROWTH = "SELECT data, position FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
@@ -200,13 +203,16 @@ def list_items(
 
 
 def find_growth(
-    connection: sqlite3.Connection, conversation: StoredConversation, position: int, limit: int, max_bytes: int
+    connection: sqlite3.Connection, project: str, conversation_id: str, position: int, limit: int, max_bytes: int
 ) -> Growth:
-    """Reads what a conversation has after a position."""
-    (removals,) = connection.execute(_SELECT_REMOVALS, (conversation.number,)).fetchone()
+    """Reads what a conversation has after a position, or raises."""
+    row = connection.execute(_SELECT_REMOVALS, (project, conversation_id)).fetchone()
+    if row is None:
+        raise conversation_not_found(conversation_id)
+    number, removals = row
     items: list[bytes] = []
     size = 0
-    with closing(connection.execute(_SELECT_GROWTH, (conversation.number, position, limit + 1))) as rows:
+    with closing(connection.execute(_SELECT_GROWTH, (number, position, limit + 1))) as rows:
         for data, at in rows:
             size += len(data)
             if items and (len(items) == limit or size > max_bytes):

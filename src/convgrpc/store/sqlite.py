@@ -163,8 +163,7 @@ class SqliteStore(Store):
         self, project: str, conversation_id: str, position: int, *, limit: int, max_bytes: int
     ) -> Growth:
         with self._snapshot() as connection:
-            conversation = find_conversation(connection, project, conversation_id)
-            return find_growth(connection, conversation, position, limit, max_bytes)
+            return find_growth(connection, project, conversation_id, position, limit, max_bytes)
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
         with self._snapshot() as connection:

@@ -1,8 +1,10 @@
 """Counts a whole request: its items, and what is around them."""
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Resolved
@@ -28,8 +30,8 @@ _EXPLANATIONS = {
     EstimateReason.ESTIMATE_REASON_ENCRYPTED: "The content is encrypted: its length alone is known.",
     EstimateReason.ESTIMATE_REASON_HOSTED_TOOL: "The model's service adds text of its own for this tool.",
     EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL: "The model's service shows the model more of this than it tells.",
-    EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH: "The image is elsewhere: counted as one of 512 by 512 pixels.",
-    EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE: "This is no image: counted as one of 512 by 512 pixels.",
+    EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH: "The image is elsewhere: counted as one of a usual size.",
+    EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE: "This is no image of a known kind: counted as one of a usual size.",
     EstimateReason.ESTIMATE_REASON_FILE: "The text of the file is not known.",
     EstimateReason.ESTIMATE_REASON_UNANSWERED_CALL: "What a call costs is known together with its output alone.",
     EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE: "Few or no counts of the API's own are known with something like this.",
@@ -37,20 +39,38 @@ _EXPLANATIONS = {
 
 
 class History:
-    """Items that come before a request's own, in one encoding, and what they come to for each family of models."""
+    """Items that come before a request's own, in one encoding, and what they come to for each family of models.
+
+    Items are only ever added. Several threads may ask for a tally.
+    """
 
     def __init__(self) -> None:
         self.items: list[Features] = []
-        self._tallies: dict[tuple[str, Rule, bool], tuple[Tally, int]] = {}
+        self._lock = threading.Lock()
+        self._tallies: dict[_Key, tuple[Tally, int]] = {}
+
+    def lag(self, model: Resolved, keeps_reasoning: bool) -> int:
+        """How many items `tally` would have to add."""
+        _, counted = self._tallies.get(_key(model, keeps_reasoning), (None, 0))
+        return len(self.items) - counted
 
     def tally(self, model: Resolved, keeps_reasoning: bool) -> Tally:
-        """The sum of all items, of which only those are counted now that are new since the last time."""
-        key = model.family.name, model.images, keeps_reasoning
-        tally, counted = self._tallies.get(key) or (Tally(model, keeps_reasoning), 0)
-        for item in islice(self.items, counted, None):
-            tally.add(item)
-        self._tallies[key] = tally, len(self.items)
-        return tally
+        """The sum of all items, of which only those are added now that are new since the last time."""
+        key = _key(model, keeps_reasoning)
+        with self._lock:
+            tally, counted = self._tallies.get(key) or (Tally(model, keeps_reasoning), 0)
+            length = len(self.items)
+            for item in islice(self.items, counted, length):
+                tally.add(item)
+            self._tallies[key] = tally, length
+            return tally.copy()
+
+
+_Key: TypeAlias = tuple[str, Rule, bool]
+
+
+def _key(model: Resolved, keeps_reasoning: bool) -> _Key:
+    return model.family.name, model.images, keeps_reasoning
 
 
 def given_features(request: CountInputTokensRequest, encoding: Encoding) -> list[Features]:
@@ -68,17 +88,17 @@ def count(
 
     Raises `InvalidArgument` for a schema that grows too large once its references are replaced.
     """
-    keeps_reasoning = _keeps_reasoning(request, model)
-    around = list(_around(request, model, encoding))
-    tally = history.tally(model, keeps_reasoning).copy()
+    keeps = keeps_reasoning(request, model)
+    tally = history.tally(model, keeps)
     for item in given:
         tally.add(item)
+    around = list(_around(request, model, encoding, tally))
     dropped = 0
     room = model.context_window - sum(each.tokens for _, each in around)
     if request.truncation == Truncation.TRUNCATION_AUTO and tally.tokens > room:
         items = [*history.items, *given]
-        dropped = _dropped(model, keeps_reasoning, items, room)
-        tally = _tallied(model, keeps_reasoning, items[dropped:])
+        dropped = _dropped(model, keeps, items, room)
+        tally = _tallied(model, keeps, items[dropped:])
     tally.finish()
     for part, each in around:
         tally.add_count(part, each)
@@ -87,7 +107,8 @@ def count(
     return answer
 
 
-def _keeps_reasoning(request: CountInputTokensRequest, model: Resolved) -> bool:
+def keeps_reasoning(request: CountInputTokensRequest, model: Resolved) -> bool:
+    """Whether reasoning from before the user's last message is counted."""
     context = request.reasoning.context
     if context in (ReasoningContext.REASONING_CONTEXT_UNSPECIFIED, ReasoningContext.REASONING_CONTEXT_AUTO):
         return model.family.all_reasoning
@@ -95,36 +116,38 @@ def _keeps_reasoning(request: CountInputTokensRequest, model: Resolved) -> bool:
 
 
 def _around(
-    request: CountInputTokensRequest, model: Resolved, encoding: Encoding
+    request: CountInputTokensRequest, model: Resolved, encoding: Encoding, items: Tally
 ) -> Iterator[tuple[InputPart.ValueType, Count]]:
-    """What a request costs beside its items."""
+    """What a request costs beside its items, of which there may be some that matter to it."""
     family, little = model.family, EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE
     yield InputPart.INPUT_PART_REQUEST, Count(family.request)
     if not model.known:
         yield InputPart.INPUT_PART_REQUEST, Count(0, EstimateReason.ESTIMATE_REASON_UNKNOWN_MODEL, "model")
     if request.instructions:
         yield InputPart.INPUT_PART_INSTRUCTIONS, Count(family.message + encoding.count(request.instructions))
-    for each in count_tools(request.tools, family, encoding):
+    for each in count_tools(request.tools, family, encoding, items.loaded):
         yield InputPart.INPUT_PART_TOOLS, each
     yield InputPart.INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, encoding))
     if request.tools and request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
         yield InputPart.INPUT_PART_TOOLS, Count(family.sequential_calls, little, "parallel_tool_calls")
+    if request.tools and items.parts[InputPart.INPUT_PART_IMAGES]:
+        yield InputPart.INPUT_PART_IMAGES, Count(family.image_beside_tools)
     yield InputPart.INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, encoding))
     if request.reasoning.mode == "pro":
         yield InputPart.INPUT_PART_REASONING, Count(family.pro_mode, little, "reasoning.mode")
 
 
-def _dropped(model: Resolved, keeps_reasoning: bool, items: Sequence[Features], room: int) -> int:
+def _dropped(model: Resolved, keeps: bool, items: Sequence[Features], room: int) -> int:
     """The fewest items to leave out, from the first on, so that the others fit."""
 
     def fit(first: int) -> bool:
-        return _tallied(model, keeps_reasoning, items[first:]).tokens <= room
+        return _tallied(model, keeps, items[first:]).tokens <= room
 
     return bisect_left(range(len(items)), True, key=fit)
 
 
-def _tallied(model: Resolved, keeps_reasoning: bool, items: Sequence[Features]) -> Tally:
-    tally = Tally(model, keeps_reasoning)
+def _tallied(model: Resolved, keeps: bool, items: Sequence[Features]) -> Tally:
+    tally = Tally(model, keeps)
     for item in items:
         tally.add(item)
     return tally

@@ -7,7 +7,7 @@ A file of the operator's can add models and families (`Models.with_file`).
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,10 @@ class Family:
     """Of calls made together, once."""
     parallel_call: int
     """Of each call made together with others, in place of `call`."""
+    namespace_times: int = 0
+    """How often the namespace of a function stands in a call and its output."""
+    namespaced_call: int = 0
+    """Of a call of a function in a namespace, beside that."""
     functions: int
     """Of the declarations of functions, beside their text."""
     brace: str
@@ -57,6 +61,24 @@ class Family:
     """Of a custom tool that has a grammar, beside its name, description and grammar."""
     sequential_calls: int = 0
     """Of keeping a model from calling several functions at once."""
+    image_beside_tools: int = 0
+    """Of images in a request that has tools, once."""
+    additional_tools: int = 92
+    """Of an item that brings more tools, beside their declarations."""
+    tool_search_call: int = 15
+    """Of a search of tools, beside what is sought."""
+    tool_search_output: int = 113
+    """Of what such a search found, beside the declarations."""
+    client_tool_search_output: int = 118
+    """Of the same, where the client did the search."""
+    tool_search: int = 341
+    """Of the search of tools, as long as there is a function that was not loaded."""
+    deferred_function: int = 34
+    """Of each such function."""
+    hosted: Mapping[str, int] = field(default_factory=dict)
+    """Of tools that the model's own service runs, by their kinds."""
+    hosted_default: int = 300
+    """Of such tools of other kinds."""
     pro_mode: int = 1531
     """Of reasoning in the mode `pro`."""
     compact_arguments: bool = False
@@ -83,6 +105,13 @@ class Resolved(NamedTuple):
     known: bool
 
 
+_HOSTED = {
+    "web_search": 294,
+    "web_search_preview": 294,
+    "image_generation": 342,
+    "apply_patch": 623,
+    "computer_use_preview": 485,
+}
 _GPT_4O = Family(
     name="gpt-4o",
     encoding="o200k_base",
@@ -95,6 +124,7 @@ _GPT_4O = Family(
     json_schema=1,
     forced_function=7,
     no_function=1,
+    hosted=_HOSTED,
 )
 _GPT_5 = Family(
     name="gpt-5",
@@ -108,6 +138,8 @@ _GPT_5 = Family(
     functions=8,
     brace="{",
     sequential_calls=78,
+    image_beside_tools=3,
+    hosted={**_HOSTED, "web_search": 4295, "web_search_preview": 4295, "code_interpreter": 640},
 )
 _GPT_5_4 = replace(
     _GPT_5,
@@ -116,8 +148,11 @@ _GPT_5_4 = replace(
     stored_call=0,
     parallel=22,
     parallel_call=10,
+    namespace_times=2,
+    namespaced_call=-3,
     compact_arguments=True,
     sequential_calls=0,
+    additional_tools=94,
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -129,7 +164,17 @@ FAMILIES: Mapping[str, Family] = {
         replace(_GPT_5, name="o-series", assistant=0, functions=5),
         _GPT_5,
         _GPT_5_4,
-        replace(_GPT_5_4, name="gpt-5.6", all_reasoning=True, custom_grammar=68),
+        replace(
+            _GPT_5_4,
+            name="gpt-5.6",
+            all_reasoning=True,
+            namespace_times=0,
+            namespaced_call=0,
+            custom_grammar=68,
+            additional_tools=90,
+            tool_search_output=112,
+            client_tool_search_output=114,
+        ),
     )
 }
 

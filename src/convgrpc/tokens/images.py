@@ -13,12 +13,13 @@ from convgrpc.v1.input_tokens_service_pb2 import EstimateReason
 
 _HEAD = 1 << 16
 _DATA = "data:"
-_UNKNOWN = 512
-"""Pixels in each direction of an image that cannot be seen."""
+_UNSEEN_URL = 400, 300
+_UNSEEN_FILE = 640, 480
+"""Sizes to assume of images that cannot be seen."""
 
 
 class Image(NamedTuple):
-    """An image in a request: its size in pixels, the detail asked for, and the reason why its size is not known, if so."""
+    """An image in a request: its size in pixels, the detail asked for, and the reason why the size is assumed, if it is."""
 
     width: int
     height: int
@@ -26,16 +27,17 @@ class Image(NamedTuple):
     reason: "EstimateReason.ValueType"
 
 
-def image(url: str | None, detail: "ImageDetail.ValueType") -> Image:
-    """Reads the size of an image from its data URL. What is elsewhere, or is no image, has none."""
-    if not url or not url.startswith(_DATA):
-        return Image(0, 0, detail, EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH)
-    width, height = _size(url)
-    seen = EstimateReason.ESTIMATE_REASON_UNSPECIFIED if width else EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE
-    return Image(width, height, detail, seen)
+def image(url: str, detail: "ImageDetail.ValueType") -> Image:
+    """Reads the size of an image from its data URL. What is elsewhere, or is no image, is given a usual size."""
+    if not url.startswith(_DATA):
+        usual = _UNSEEN_URL if url else _UNSEEN_FILE
+        return Image(*usual, detail, EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH)
+    if size := _size(url):
+        return Image(*size, detail, EstimateReason.ESTIMATE_REASON_UNSPECIFIED)
+    return Image(*_UNSEEN_FILE, detail, EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE)
 
 
-def _size(url: str) -> tuple[int, int]:
+def _size(url: str) -> tuple[int, int] | None:
     data = url[url.find(",") + 1 :]
     # A photograph may have a smaller picture of itself before its size.
     for length in (_HEAD, len(data)):
@@ -46,14 +48,14 @@ def _size(url: str) -> tuple[int, int]:
             continue
         if width > 0 and height > 0:
             return int(width), int(height)
-    return 0, 0
+    return None
 
 
 class Rule(Protocol):
     """How many tokens a model makes of an image."""
 
     def tokens(self, image: Image) -> int:
-        """The tokens of an image; of one that cannot be seen, those of a square of a usual size."""
+        """The tokens of an image."""
 
 
 class Tiles(NamedTuple):
@@ -65,10 +67,10 @@ class Tiles(NamedTuple):
     def tokens(self, image: Image) -> int:
         if image.detail == ImageDetail.IMAGE_DETAIL_LOW:
             return self.base
-        width, height = _seen(image)
-        scale = min(1, 2048 / max(width, height))
-        scale = min(scale, 768 / min(width, height))
-        return self.base + self.tile * math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
+        longer, shorter = max(image.width, image.height), min(image.width, image.height)
+        scale = min(1, 2048 / longer)
+        scale = min(scale, 768 / shorter)
+        return self.base + self.tile * math.ceil(longer * scale / 512) * math.ceil(shorter * scale / 512)
 
 
 class Patches(NamedTuple):
@@ -79,10 +81,5 @@ class Patches(NamedTuple):
     most: int = 1536
 
     def tokens(self, image: Image) -> int:
-        width, height = _seen(image)
-        patches = min(self.most, math.ceil(width / 32) * math.ceil(height / 32))
+        patches = min(self.most, math.ceil(image.width / 32) * math.ceil(image.height / 32))
         return int(patches * self.per_patch) + self.extra
-
-
-def _seen(image: Image) -> tuple[int, int]:
-    return (image.width, image.height) if image.width and image.height else (_UNKNOWN, _UNKNOWN)

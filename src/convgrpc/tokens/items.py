@@ -20,11 +20,12 @@ from convgrpc.v1 import item_pb2
 from convgrpc.v1.content_pb2 import ImageDetail, ToolOutput
 from convgrpc.v1.input_tokens_service_pb2 import EstimateReason
 from convgrpc.v1.item_pb2 import ConversationItem, MessagePhase, Role
-from convgrpc.v1.tool_pb2 import Tool
+from convgrpc.v1.tool_pb2 import Tool, ToolSearchExecution
 
 _FILE_TOKENS = 4
-_ENCRYPTED_HEAD = 640
-_ENCRYPTED_BYTES_A_TOKEN = 5
+_REASONING = 685, 5.0
+_COMPACTION = 640, 5.44
+"""The bytes around what is encrypted, and how many of it there are for each token."""
 
 
 class Turn(IntEnum):
@@ -51,7 +52,8 @@ class Features(NamedTuple):
     """An item in an encoding.
 
     `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of it that are spaces between arguments. `name` are those of the
-    name of what it calls. `stored` tells that a model made the call and its service kept it. `reason` says why the tokens
+    name of what it calls, `namespace` those of that name's namespace, `around` names the family's constant that comes on top, and `loaded` are functions that it
+    brings. `stored` tells that a model made the call and its service kept it. `reason` says why the tokens
     are an estimate, if they are.
     """
 
@@ -60,7 +62,10 @@ class Features(NamedTuple):
     place: str
     compact: int = 0
     name: int = 0
+    namespace: int = 0
     call_id: str = ""
+    around: str = ""
+    loaded: tuple[str, ...] = ()
     stored: bool = False
     images: tuple[Image, ...] = ()
     files: tuple[File, ...] = ()
@@ -124,6 +129,7 @@ def _function_call(call: item_pb2.FunctionCall, place: str, encoding: Encoding) 
         place,
         compact=compact,
         name=name_tokens(call.name, encoding),
+        namespace=encoding.count(call.namespace),
         call_id=call.call_id,
     )
 
@@ -167,7 +173,7 @@ def _reasoning(reasoning: item_pb2.Reasoning, place: str, encoding: Encoding) ->
     if reasoning.encrypted_content:
         return Features(
             Turn.REASONING,
-            _encrypted(reasoning.encrypted_content),
+            _encrypted(reasoning.encrypted_content, *_REASONING),
             place,
             reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED,
         )
@@ -175,13 +181,13 @@ def _reasoning(reasoning: item_pb2.Reasoning, place: str, encoding: Encoding) ->
     return Features(Turn.REASONING, encoding.count(text), place, reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
-def _encrypted(text: str) -> int:
-    """About how many tokens there are in encrypted text, which has a head and is spelled in base64."""
-    return max(0, round((len(text) * 0.75 - _ENCRYPTED_HEAD) / _ENCRYPTED_BYTES_A_TOKEN))
+def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
+    """About how many tokens there are in encrypted text, which is spelled in base64."""
+    return max(0, round((len(text) * 0.75 - around) / bytes_a_token))
 
 
 def _compaction(compaction: item_pb2.Compaction, place: str, encoding: Encoding) -> Features:
-    tokens = _encrypted(compaction.encrypted_content)
+    tokens = _encrypted(compaction.encrypted_content, *_COMPACTION)
     return Features(Turn.OTHER, tokens, place, reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED)
 
 
@@ -191,21 +197,41 @@ def _computer_call_output(output: item_pb2.ComputerCallOutput, place: str, encod
     return Features(Turn.OTHER, 0, place, images=(shot,), reason=reason)
 
 
-def _tools(item: Any, place: str, encoding: Encoding) -> Features:
-    """Of items that bring more tools."""
+def _additional_tools(item: item_pb2.AdditionalTools, place: str, encoding: Encoding) -> Features:
+    return _brought(item.tools, "additional_tools", place, encoding)
+
+
+def _tool_search_call(call: item_pb2.ToolSearchCall, place: str, encoding: Encoding) -> Features:
+    tokens = encoding.count(_compact(call.arguments.text))
     reason = EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return Features(Turn.OTHER, _declared(item.tools, encoding), place, reason=reason)
+    return Features(Turn.OTHER, tokens, place, around="tool_search_call", reason=reason)
 
 
-def _declared(tools: Iterable[Tool], encoding: Encoding) -> int:
+def _tool_search_output(output: item_pb2.ToolSearchOutput, place: str, encoding: Encoding) -> Features:
+    is_clients = output.execution == ToolSearchExecution.TOOL_SEARCH_EXECUTION_CLIENT
+    around = "client_tool_search_output" if is_clients else "tool_search_output"
+    return _brought(output.tools, around, place, encoding)
+
+
+def _brought(tools: Iterable[Tool], around: str, place: str, encoding: Encoding) -> Features:
+    """Of items that bring tools."""
     members: Iterator[Any] = chain.from_iterable(
         tool.namespace.tools if tool.HasField("namespace") else [tool] for tool in tools
     )
     functions = functions_of(each.function for each in members if each.HasField("function"))
     try:
-        return encoding.count(namespace("functions", functions, "{")) if functions else 0
+        text = namespace("functions", functions, "{") if functions else ""
     except TooLarge:
-        return encoding.count("".join(json.dumps(each.parameters) for each in functions))
+        # They came with a stored item, which can no longer be refused.
+        text = json.dumps([each.parameters for each in functions])
+    return Features(
+        Turn.OTHER,
+        encoding.count(text),
+        place,
+        around=around,
+        loaded=tuple(each.name for each in functions),
+        reason=EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL,
+    )
 
 
 def _nothing(item: AnyMessage, place: str, encoding: Encoding) -> Features:
@@ -256,6 +282,7 @@ _READERS: Mapping[str, Callable[[Any, str, Encoding], Features]] = {
     "compaction_trigger": _nothing,
     "configuration_update": _nothing,
     "computer_call_output": _computer_call_output,
-    "tool_search_output": _tools,
-    "additional_tools": _tools,
+    "tool_search_call": _tool_search_call,
+    "tool_search_output": _tool_search_output,
+    "additional_tools": _additional_tools,
 }

@@ -46,6 +46,7 @@ class Tally:
         self._keeps_reasoning = keeps_reasoning
         self.parts = [0] * len(InputPart.values())
         self.estimates: dict[tuple[InputPart.ValueType, EstimateReason.ValueType], Estimated] = {}
+        self.loaded: set[str] = set()
         self._names: MutableMapping[str, int] = {}
         self._unanswered: dict[str, str] = {}
         self._together = 0
@@ -56,6 +57,7 @@ class Tally:
         other = Tally(self._model, self._keeps_reasoning)
         other.parts = self.parts.copy()
         other.estimates = self.estimates.copy()
+        other.loaded = self.loaded.copy()
         other._names = ChainMap({}, self._names)
         other._unanswered = self._unanswered.copy()
         other._together, other._bonus = self._together, self._bonus
@@ -74,8 +76,10 @@ class Tally:
             self._together = 0
             if turn is Turn.OUTPUT:
                 self._add_output(item)
-            elif turn is Turn.REASONING or turn is Turn.OTHER:
-                self.parts[_PARTS[turn]] += item.tokens
+            elif turn is Turn.REASONING:
+                self.parts[InputPart.INPUT_PART_REASONING] += item.tokens
+            elif turn is Turn.OTHER:
+                self._add_other(item)
             else:
                 self._add_message(item, turn)
         if item.reason:
@@ -118,6 +122,8 @@ class Tally:
         family = self._family
         self._together += 1
         tokens = item.name + item.tokens - (item.compact if family.compact_arguments else 0)
+        if item.namespace:
+            tokens += family.namespace_times * item.namespace + family.namespaced_call
         if self._together == 1:
             self._bonus = family.stored_call if item.stored else 0
             tokens += family.call + self._bonus
@@ -135,6 +141,11 @@ class Tally:
         name = self._names.get(item.call_id, family.nameless)
         self.parts[InputPart.INPUT_PART_TOOL_CALLS] += family.output + name + item.tokens
         self._unanswered.pop(item.call_id, None)
+
+    def _add_other(self, item: Features) -> None:
+        around = getattr(self._family, item.around) if item.around else 0
+        self.parts[InputPart.INPUT_PART_OTHER] += item.tokens + around
+        self.loaded.update(item.loaded)
 
     def _add_image(self, image: Image, place: str) -> None:
         tokens = self._model.images.tokens(image)

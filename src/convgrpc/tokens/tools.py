@@ -1,7 +1,7 @@
 """Tools: what a model reads of those that it may call, and of the choice among them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from convgrpc.errors import schema_too_large
@@ -9,18 +9,7 @@ from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import Family
 from convgrpc.tokens.typescript import Function, TooLarge, namespace
 from convgrpc.v1.input_tokens_service_pb2 import EstimateReason, ToolChoice, ToolChoiceMode
-from convgrpc.v1.tool_pb2 import CustomTool, FunctionTool, Tool
-
-# What the service adds for a tool of its own, as one or a few recorded requests show it; for tools without any, about
-# as much as for the smallest of them.
-_HOSTED: Mapping[str, int] = {
-    "web_search": 294,
-    "web_search_preview": 294,
-    "image_generation": 342,
-    "apply_patch": 623,
-    "tool_search": 339,
-}
-_HOSTED_DEFAULT = 300
+from convgrpc.v1.tool_pb2 import CustomTool, FunctionTool, Tool, ToolSearchExecution, ToolSearchTool
 
 
 class Count(NamedTuple):
@@ -35,9 +24,12 @@ def functions_of(tools: Iterable[FunctionTool]) -> list[Function]:
     return [Function(tool.name, tool.description, json.loads(tool.parameters.text or "null")) for tool in tools]
 
 
-def count_tools(tools: Sequence[Tool], family: Family, encoding: Encoding) -> Iterator[Count]:
-    """What tools cost. Raises `InvalidArgument` for a schema that grows too large."""
-    functions = [tool.function for tool in tools if tool.WhichOneof("tool") == "function"]
+def count_tools(tools: Sequence[Tool], family: Family, encoding: Encoding, loaded: Container[str]) -> Iterator[Count]:
+    """What tools cost, where functions of the names in `loaded` were found by a search.
+
+    Raises `InvalidArgument` for a schema that grows too large.
+    """
+    functions = [tool.function for tool in tools if tool.HasField("function") and not tool.function.defer_loading]
     if functions:
         yield Count(family.functions + encoding.count(_declared("functions", functions, family)))
     for number, tool in enumerate(tools):
@@ -47,8 +39,11 @@ def count_tools(tools: Sequence[Tool], family: Family, encoding: Encoding) -> It
             yield _custom(tool.custom, family, encoding)._replace(place=place)
         elif kind == "namespace":
             yield _namespace(tool, family, encoding)._replace(place=place)
+        elif kind == "tool_search":
+            tokens = _search(tool.tool_search, tools, family, encoding, loaded)
+            yield Count(tokens, EstimateReason.ESTIMATE_REASON_HOSTED_TOOL, place)
         elif kind != "function":
-            tokens = _HOSTED.get(kind or "", _HOSTED_DEFAULT)
+            tokens = family.hosted.get(kind or "", family.hosted_default)
             yield Count(tokens, EstimateReason.ESTIMATE_REASON_HOSTED_TOOL, place)
 
 
@@ -77,6 +72,16 @@ def _declared(name: str, functions: Sequence[FunctionTool], family: Family) -> s
         return namespace(name, functions_of(functions), family.brace)
     except TooLarge as error:
         raise schema_too_large("tools") from error
+
+
+def _search(
+    tool: ToolSearchTool, tools: Sequence[Tool], family: Family, encoding: Encoding, loaded: Container[str]
+) -> int:
+    if tool.execution == ToolSearchExecution.TOOL_SEARCH_EXECUTION_CLIENT:
+        search = FunctionTool(name="tool_search", description=tool.description, parameters=tool.parameters)
+        return family.functions + encoding.count(_declared("tool_search", [search], family))
+    pending = [tool for tool in tools if tool.function.defer_loading and tool.function.name not in loaded]
+    return family.tool_search + family.deferred_function * len(pending) if pending else 0
 
 
 def _custom(tool: CustomTool, family: Family, encoding: Encoding) -> Count:

@@ -4,18 +4,21 @@ The text is such that it has as many tokens as what the model reads; it need not
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 MAX_TYPES = 20_000
 """How many schemas one tool may come to once its references are replaced."""
+MAX_DEPTH = 100
+"""How deeply they may then be nested."""
 
 _SCALARS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
 class TooLarge(Exception):
-    """A schema comes to more than `MAX_TYPES` types once its references are replaced."""
+    """A schema comes to more than `MAX_TYPES` or `MAX_DEPTH` once its references are replaced."""
 
 
 class Function(NamedTuple):
@@ -47,20 +50,20 @@ def _signature(parameters: Any) -> str:
 class _Types:
     """Makes types of the schemas in a document, whose references point into it."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: MutableMapping[str, Any]) -> None:
         self._document = document
-        self._open: list[str] = []
+        self._open: set[str] = set()
         self._left = MAX_TYPES
+        self._depth = 0
 
     def type(self, schema: Any) -> str:
         """The type of a schema, whatever that is."""
         with self._resolved(schema) as resolved:
             return self._type(resolved)
 
-    def object(self, schema: Mapping[str, Any]) -> str:
+    def object(self, schema: MutableMapping[str, Any]) -> str:
         """The type of an object: in one line, unless there is something to say of a property."""
-        required = schema.get("required")
-        required = required if isinstance(required, list) else []
+        required = _names(schema.get("required"))
         properties = [self._property(key, key in required, value) for key, value in _properties(schema).items()]
         if not any(each.remark or each.default for each in properties):
             return "{ " + ", ".join(f"{each.key}: {each.type}" for each in properties) + " }"
@@ -75,7 +78,7 @@ class _Types:
             default = f" // default: {_json(resolved['default'])}" if "default" in resolved else ""
             return _Property(remark, key if required else f"{key}?", self._type(resolved), default)
 
-    def _type(self, schema: Mapping[str, Any]) -> str:
+    def _type(self, schema: MutableMapping[str, Any]) -> str:
         self._left -= 1
         if self._left < 0:
             raise TooLarge
@@ -88,7 +91,7 @@ class _Types:
                 return " | ".join(map(self.type, choices))
         kind = schema.get("type")
         if isinstance(kind, list):
-            return " | ".join(self._type({**schema, "type": each}) for each in kind)
+            return " | ".join(self._type(ChainMap({"type": each}, schema)) for each in kind)
         if kind == "array":
             return self._array(schema.get("items"))
         if kind == "object":
@@ -103,18 +106,26 @@ class _Types:
         return f"Array<\n{heading}{inner}>" if heading else f"Array<{inner}>"
 
     @contextmanager
-    def _resolved(self, schema: Any) -> Iterator[Mapping[str, Any]]:
-        """A schema with what it refers to in the place of the reference; within itself, that is any value."""
-        depth = len(self._open)
+    def _resolved(self, schema: Any) -> Iterator[MutableMapping[str, Any]]:
+        """A schema on top of what it refers to; within itself, that is any value."""
+        opened: list[str] = []
+        layers: list[MutableMapping[str, Any]] = []
+        self._depth += 1
         try:
-            while isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
-                beside = {key: value for key, value in schema.items() if key != "$ref"}
-                found = None if reference in self._open else self._find(reference)
-                self._open.append(reference)
-                schema = {**found, **beside} if isinstance(found, dict) else beside
-            yield schema if isinstance(schema, dict) else {}
+            while isinstance(schema, dict):
+                layers.append(schema)
+                if self._depth + len(layers) > MAX_DEPTH:
+                    raise TooLarge
+                reference = schema.get("$ref")
+                if not isinstance(reference, str) or reference in self._open:
+                    break
+                opened.append(reference)
+                self._open.add(reference)
+                schema = self._find(reference)
+            yield layers[0] if len(layers) == 1 else ChainMap(*layers) if layers else {}
         finally:
-            del self._open[depth:]
+            self._depth -= 1
+            self._open.difference_update(opened)
 
     def _find(self, reference: str) -> Any:
         found: Any = self._document
@@ -132,16 +143,20 @@ class _Property(NamedTuple):
     default: str
 
 
-def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _names(required: Any) -> set[str]:
+    return {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+
+
+def _properties(schema: MutableMapping[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties")
     return properties if isinstance(properties, dict) else {}
 
 
-def _heading(schema: Mapping[str, Any]) -> str:
+def _heading(schema: MutableMapping[str, Any]) -> str:
     return "".join(_comment(schema.get(key)) for key in ("title", "description"))
 
 
-def _bounds(schema: Mapping[str, Any]) -> str:
+def _bounds(schema: MutableMapping[str, Any]) -> str:
     bounds = [
         f"{key}: {float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
     ]
