@@ -25,6 +25,7 @@ from convgrpc.contract import options, validator
 from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
 from convgrpc.settings import Address, Settings
+from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, ListItemsRequest
@@ -67,7 +68,12 @@ def _blocks() -> Iterator[Block]:
 
 BLOCKS = list(_blocks())
 STARTER = "scripts/serve\n"
-RUN = [block for block in BLOCKS if block.section not in NOT_RUN and block.text != STARTER]
+MODELS_FILE = "toml"
+RUN = [
+    block
+    for block in BLOCKS
+    if block.section not in NOT_RUN and block.text != STARTER and block.language != MODELS_FILE
+]
 
 
 def _table(section: str) -> list[list[str]]:
@@ -226,6 +232,24 @@ def test_errors() -> None:
     """The table of errors has every way in which the contract reports one."""
     reports = {(str(report.http), Code.Name(report.grpc), report.type) for report in REPORTS.values() if report.http}
     assert {tuple(row[:3]) for row in _table("Errors")} == reports
+
+
+def test_families() -> None:
+    """The table of families has all of them, and models that belong to them."""
+    rows = _table("Counting tokens")
+    assert sorted(family for family, _, _ in rows) == sorted(FAMILIES)
+    for family, encoding, names in rows:
+        for name in names.split(", "):
+            model = Models().resolve(name)
+            assert (model.family.name, model.family.encoding, model.known) == (family, encoding, True), name
+
+
+def test_file_of_models(tmp_path: Path) -> None:
+    """The file of models that the README shows is one."""
+    (block,) = (block for block in BLOCKS if block.language == MODELS_FILE)
+    (tmp_path / "models.toml").write_text(block.text)
+    model = Models.with_file(tmp_path / "models.toml").resolve("acme-1")
+    assert (model.family.name, model.family.request, model.context_window) == ("acme", 5, 64_000)
 
 
 def test_settings() -> None:
