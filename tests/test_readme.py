@@ -26,6 +26,7 @@ from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
 from convgrpc.settings import Address, Settings
 from convgrpc.tokens.families import FAMILIES, Models
+from convgrpc.tokens.models_file import read_models
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, ListItemsRequest
@@ -248,7 +249,7 @@ def test_file_of_models(tmp_path: Path) -> None:
     """The file of models that the README shows is one."""
     (block,) = (block for block in BLOCKS if block.language == MODELS_FILE)
     (tmp_path / "models.toml").write_text(block.text)
-    model = Models.with_file(tmp_path / "models.toml").resolve("acme-1")
+    model = read_models(tmp_path / "models.toml").resolve("acme-1")
     assert (model.family.name, model.family.request, model.context_window) == ("acme", 5, 64_000)
 
 

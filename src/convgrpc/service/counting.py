@@ -18,6 +18,7 @@ from convgrpc.tokens.count import History, count, given_features, keeps_reasonin
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.items import Features, features
+from convgrpc.tokens.models_file import read_models
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -27,17 +28,16 @@ _LARGE = 1 << 14
 _LONG = 1000
 """How many items are added up on the event loop."""
 
-_PAGE_ITEMS = 500
-_PAGE_BYTES = 1 << 20
+_PAGE_ITEMS = 100
+_PAGE_BYTES = _LARGE
 
-T = TypeVar("T")
 R = TypeVar("R")
 _Key: TypeAlias = tuple[str, str, str]
 
 
 def load_models(path: str) -> Models:
     """The table of models, with what a file adds if there is one. Raises `BadModelsFile`, which is a ValueError."""
-    return Models.with_file(path) if path else Models()
+    return read_models(path) if path else Models()
 
 
 class Counter:
@@ -55,6 +55,7 @@ class Counter:
 
     def warm_up(self) -> None:
         """Begins to load what most requests need."""
+
         self._workers.submit(Encoding, self._models.resolve(DEFAULT).family.encoding)
 
     def close(self) -> None:
@@ -70,11 +71,9 @@ class Counter:
         for name in [request.model or DEFAULT, *request.models]:
             model = self._models.resolve(name)
             encoding = await self._encoding(model.family.encoding)
-            if encoding.name not in given:
-                given[encoding.name] = await self._read(request.ByteSize(), given_features, request, encoding)
             async with self._history(project, conversation_id, encoding) as history:
-                work = partial(count, request, model, encoding, history, given[encoding.name])
-                is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
+                work = partial(_count, request, model, encoding, history, given)
+                is_much = _size(request) > _LARGE or _additions(request, model, history) > _LONG
                 counted = await self._aside(work) if is_much else work()
             counted.model = name
             counts.append(counted)
@@ -108,22 +107,31 @@ class Counter:
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            size = sum(map(len, growth.items))
-            conversation.history.items += await self._read(size, _features, growth.items, encoding)
+            work = partial(_features, growth.items, encoding)
+            if sum(map(len, growth.items)) > _LARGE:
+                conversation.history.items += await self._aside(work)
+            else:
+                conversation.history.items += work()
+                # So little at a time is faster here than in a thread, as long as others get their turns.
+                await asyncio.sleep(0)
             conversation.position, conversation.removals = growth.position, growth.removals
             has_more = growth.has_more
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
-            self._encodings[name] = await self._aside(partial(Encoding, name))
+            encoding = self._encodings[name] = await self._aside(partial(Encoding, name))
+            # The event loop is to be the first thread that counts.
+            encoding.count("")
         return self._encodings[name]
-
-    async def _read(self, size: int, read: Callable[[T, Encoding], R], argument: T, encoding: Encoding) -> R:
-        work = partial(read, argument, encoding)
-        return await self._aside(work) if size > _LARGE else work()
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+
+def _size(request: CountInputTokensRequest) -> int:
+    """How large a request is, at least: one whose schemas refer to others may be a hundred times as large."""
+    refers = any("$ref" in tool.function.parameters.text for tool in request.tools)
+    return request.ByteSize() * (100 if refers else 1)
 
 
 def _additions(request: CountInputTokensRequest, model: Resolved, history: History) -> int:
@@ -131,6 +139,19 @@ def _additions(request: CountInputTokensRequest, model: Resolved, history: Histo
     if request.truncation == Truncation.TRUNCATION_AUTO:
         return len(history.items)
     return history.lag(model, keeps_reasoning(request, model))
+
+
+def _count(
+    request: CountInputTokensRequest,
+    model: Resolved,
+    encoding: Encoding,
+    history: History,
+    given: dict[str, Sequence[Features]],
+) -> ModelTokenCount:
+    """Counts a request, reading its own items unless they are in `given`, by the names of encodings."""
+    if encoding.name not in given:
+        given[encoding.name] = given_features(request, encoding)
+    return count(request, model, encoding, history, given[encoding.name])
 
 
 def _features(items: Sequence[bytes], encoding: Encoding) -> list[Features]:

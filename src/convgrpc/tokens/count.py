@@ -11,30 +11,47 @@ from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
 from convgrpc.tokens.images import Rule
 from convgrpc.tokens.items import Features, Turn, features
-from convgrpc.tokens.tally import Tally
-from convgrpc.tokens.tools import Count, count_choice, count_tools
+from convgrpc.tokens.tally import PARTS, Tally
+from convgrpc.tokens.tools import Count, count_choice, count_search, count_tools
 from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_ENCRYPTED,
+    ESTIMATE_REASON_FILE,
+    ESTIMATE_REASON_HOSTED_TOOL,
+    ESTIMATE_REASON_HOSTED_TOOL_CALL,
+    ESTIMATE_REASON_IMAGE_OUT_OF_REACH,
+    ESTIMATE_REASON_IMAGE_UNREADABLE,
+    ESTIMATE_REASON_LITTLE_EVIDENCE,
+    ESTIMATE_REASON_UNANSWERED_CALL,
+    ESTIMATE_REASON_UNKNOWN_ITEM,
+    ESTIMATE_REASON_UNKNOWN_MODEL,
+    INPUT_PART_IMAGES,
+    INPUT_PART_INSTRUCTIONS,
+    INPUT_PART_REASONING,
+    INPUT_PART_REQUEST,
+    INPUT_PART_RESPONSE_FORMAT,
+    INPUT_PART_TOOLS,
+    REASONING_CONTEXT_ALL_TURNS,
+    REASONING_CONTEXT_AUTO,
+    REASONING_CONTEXT_UNSPECIFIED,
+    TRUNCATION_AUTO,
     CountInputTokensRequest,
-    EstimateReason,
     InputPart,
     ModelTokenCount,
-    ReasoningContext,
     TokenCountPart,
     TokenEstimate,
-    Truncation,
 )
 
 _EXPLANATIONS = {
-    EstimateReason.ESTIMATE_REASON_UNKNOWN_MODEL: f"Nothing is known of this model: counted as for {DEFAULT}.",
-    EstimateReason.ESTIMATE_REASON_UNKNOWN_ITEM: "Nothing is known of items of this kind: all of their JSON is counted.",
-    EstimateReason.ESTIMATE_REASON_ENCRYPTED: "The content is encrypted: its length alone is known.",
-    EstimateReason.ESTIMATE_REASON_HOSTED_TOOL: "The model's service adds text of its own for this tool.",
-    EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL: "The model's service shows the model more of this than it tells.",
-    EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH: "The image is elsewhere: counted as one of a usual size.",
-    EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE: "This is no image of a known kind: counted as one of a usual size.",
-    EstimateReason.ESTIMATE_REASON_FILE: "The text of the file is not known.",
-    EstimateReason.ESTIMATE_REASON_UNANSWERED_CALL: "What a call costs is known together with its output alone.",
-    EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE: "Few or no counts of the API's own are known with something like this.",
+    ESTIMATE_REASON_UNKNOWN_MODEL: f"Nothing is known of this model: counted as for {DEFAULT}.",
+    ESTIMATE_REASON_UNKNOWN_ITEM: "Nothing is known of items of this kind: all of their JSON is counted.",
+    ESTIMATE_REASON_ENCRYPTED: "The content is encrypted: its length alone is known.",
+    ESTIMATE_REASON_HOSTED_TOOL: "The model's service adds text of its own for this tool.",
+    ESTIMATE_REASON_HOSTED_TOOL_CALL: "The model's service shows the model more of this than it tells.",
+    ESTIMATE_REASON_IMAGE_OUT_OF_REACH: "The image is elsewhere: counted as one of a usual size.",
+    ESTIMATE_REASON_IMAGE_UNREADABLE: "This is no image of a known kind: counted as one of a usual size.",
+    ESTIMATE_REASON_FILE: "The text of the file is not known.",
+    ESTIMATE_REASON_UNANSWERED_CALL: "What a call costs is known together with its output alone.",
+    ESTIMATE_REASON_LITTLE_EVIDENCE: "Few or no counts of the API's own are known with something like this.",
 }
 
 
@@ -89,59 +106,73 @@ def count(
     Raises `InvalidArgument` for a schema that grows too large once its references are replaced.
     """
     keeps = keeps_reasoning(request, model)
+    around = list(_around(request, model, encoding))
+    room = model.context_window - sum(each.tokens for _, each in around)
     tally = history.tally(model, keeps)
     for item in given:
         tally.add(item)
-    around = list(_around(request, model, encoding, tally))
     dropped = 0
-    room = model.context_window - sum(each.tokens for _, each in around)
-    if request.truncation == Truncation.TRUNCATION_AUTO and tally.tokens > room:
+    if request.truncation == TRUNCATION_AUTO and _whole(tally, request, model) > room:
         items = [*history.items, *given]
-        dropped = _dropped(model, keeps, items, room)
+        dropped = _dropped(request, model, keeps, items, room)
         tally = _tallied(model, keeps, items[dropped:])
     tally.finish()
-    for part, each in around:
+    for part, each in [*around, *_beside(tally, request, model)]:
         tally.add_count(part, each)
     answer = _answer(model, tally)
-    _tell_first(answer, dropped, history, request)
+    _tell_first(answer, dropped, history, given, request)
     return answer
 
 
 def keeps_reasoning(request: CountInputTokensRequest, model: Resolved) -> bool:
     """Whether reasoning from before the user's last message is counted."""
     context = request.reasoning.context
-    if context in (ReasoningContext.REASONING_CONTEXT_UNSPECIFIED, ReasoningContext.REASONING_CONTEXT_AUTO):
+    if context in (REASONING_CONTEXT_UNSPECIFIED, REASONING_CONTEXT_AUTO):
         return model.family.all_reasoning
-    return context == ReasoningContext.REASONING_CONTEXT_ALL_TURNS
+    return context == REASONING_CONTEXT_ALL_TURNS
 
 
 def _around(
-    request: CountInputTokensRequest, model: Resolved, encoding: Encoding, items: Tally
+    request: CountInputTokensRequest, model: Resolved, encoding: Encoding
 ) -> Iterator[tuple[InputPart.ValueType, Count]]:
-    """What a request costs beside its items, of which there may be some that matter to it."""
-    family, little = model.family, EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE
-    yield InputPart.INPUT_PART_REQUEST, Count(family.request)
+    """What a request costs whatever its items are."""
+    family, little = model.family, ESTIMATE_REASON_LITTLE_EVIDENCE
+    yield INPUT_PART_REQUEST, Count(family.request)
     if not model.known:
-        yield InputPart.INPUT_PART_REQUEST, Count(0, EstimateReason.ESTIMATE_REASON_UNKNOWN_MODEL, "model")
+        yield INPUT_PART_REQUEST, Count(0, ESTIMATE_REASON_UNKNOWN_MODEL, "model")
     if request.instructions:
-        yield InputPart.INPUT_PART_INSTRUCTIONS, Count(family.message + encoding.count(request.instructions))
-    for each in count_tools(request.tools, family, encoding, items.loaded):
-        yield InputPart.INPUT_PART_TOOLS, each
-    yield InputPart.INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, encoding))
+        yield INPUT_PART_INSTRUCTIONS, Count(family.message + encoding.count(request.instructions))
+    for each in count_tools(request.tools, family, encoding):
+        yield INPUT_PART_TOOLS, each
+    yield INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, encoding))
     if request.tools and request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
-        yield InputPart.INPUT_PART_TOOLS, Count(family.sequential_calls, little, "parallel_tool_calls")
-    if request.tools and items.parts[InputPart.INPUT_PART_IMAGES]:
-        yield InputPart.INPUT_PART_IMAGES, Count(family.image_beside_tools)
-    yield InputPart.INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, encoding))
+        yield INPUT_PART_TOOLS, Count(family.sequential_calls, little, "parallel_tool_calls")
+    yield INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, encoding))
     if request.reasoning.mode == "pro":
-        yield InputPart.INPUT_PART_REASONING, Count(family.pro_mode, little, "reasoning.mode")
+        yield INPUT_PART_REASONING, Count(family.pro_mode, little, "reasoning.mode")
 
 
-def _dropped(model: Resolved, keeps: bool, items: Sequence[Features], room: int) -> int:
+def _beside(
+    tally: Tally, request: CountInputTokensRequest, model: Resolved
+) -> Iterator[tuple[InputPart.ValueType, Count]]:
+    """What a request costs because of some of its items."""
+    if request.tools:
+        yield INPUT_PART_TOOLS, count_search(request.tools, model.family, tally.loaded)
+        if tally.parts[INPUT_PART_IMAGES]:
+            yield INPUT_PART_IMAGES, Count(model.family.image_beside_tools)
+
+
+def _whole(tally: Tally, request: CountInputTokensRequest, model: Resolved) -> int:
+    return tally.tokens + sum(each.tokens for _, each in _beside(tally, request, model))
+
+
+def _dropped(
+    request: CountInputTokensRequest, model: Resolved, keeps: bool, items: Sequence[Features], room: int
+) -> int:
     """The fewest items to leave out, from the first on, so that the others fit."""
 
     def fit(first: int) -> bool:
-        return _tallied(model, keeps, items[first:]).tokens <= room
+        return _whole(_tallied(model, keeps, items[first:]), request, model) <= room
 
     return bisect_left(range(len(items)), True, key=fit)
 
@@ -161,7 +192,7 @@ def _answer(model: Resolved, tally: Tally) -> ModelTokenCount:
         input_tokens=tokens,
         parts=[
             TokenCountPart(part=part, input_tokens=tokens)
-            for part, tokens in zip(InputPart.values(), tally.parts, strict=True)
+            for part, tokens in zip(PARTS, tally.parts, strict=True)
             if tokens
         ],
         context_window=model.context_window,
@@ -180,12 +211,18 @@ def _answer(model: Resolved, tally: Tally) -> ModelTokenCount:
     )
 
 
-def _tell_first(answer: ModelTokenCount, first: int, history: History, request: CountInputTokensRequest) -> None:
+def _tell_first(
+    answer: ModelTokenCount,
+    first: int,
+    history: History,
+    given: Sequence[Features],
+    request: CountInputTokensRequest,
+) -> None:
     """Says which item is the first that was counted."""
-    if first < len(history.items):
+    known = len(history.items)
+    if first < known + len(given):
         answer.first_kept_item = first
+    if first < known:
         answer.first_kept_item_id = history.items[first].place
-        return
-    given = request.input.items.items
-    if request.input.HasField("text") or first - len(history.items) < len(given):
-        answer.first_kept_item = first
+    elif request.input.HasField("items") and (item := request.input.items.items[first - known :][:1]) and item[0].id:
+        answer.first_kept_item_id = item[0].id

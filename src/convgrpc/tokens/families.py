@@ -1,16 +1,14 @@
 """Families of models: what stands around the text that a model reads, in numbers.
 
 The numbers are those by which recorded requests come to the counts recorded with them; the README says how often they do.
-A file of the operator's can add models and families (`Models.with_file`).
+A file of the operator's can add models and families: `convgrpc.tokens.models_file`.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from convgrpc.tokens.images import Patches, Rule, Tiles
 
@@ -200,7 +198,7 @@ MODELS: Sequence[Model] = (
     Model(r"gpt-5\.(?:[6-9]|\d\d)" + _REST, "gpt-5.6", "patches-1.2", 1_050_000),
     Model(r"gpt-[6-9](?:\.\d+)?" + _REST, "gpt-5.6", "patches-1.2", 1_050_000),
     Model(r"gpt-5(?:\.\d)?-chat" + _REST, "gpt-5", "tiles-70", 128_000),
-    Model(r"gpt-5(?:\.\d)?-mini" + _REST, "gpt-5", "patches-1.2", 400_000),
+    Model(r"gpt-5(?:\.\d)?(?:-codex)?-mini" + _REST, "gpt-5", "patches-1.2", 400_000),
     Model(r"gpt-5(?:\.\d)?-nano" + _REST, "gpt-5", "patches-1.5", 400_000),
     Model(r"gpt-5(?:\.\d)?" + _REST, "gpt-5", "tiles-70", 400_000),
     Model(r"gpt-oss" + _REST, "gpt-5", "tiles-70", 131_072),
@@ -225,10 +223,6 @@ DEFAULT = "gpt-5.6"
 """The model for which requests count that name none, or one of which nothing is known."""
 
 
-class BadModelsFile(ValueError):
-    """A file of models cannot be read; the message says why, for the operator."""
-
-
 class Models:
     """The table of models, by which a name leads to what is known of it."""
 
@@ -243,22 +237,6 @@ class Models:
         self._models = [(re.compile(model.pattern), model) for model in models]
         self.resolve = lru_cache(maxsize=1024)(self._resolve)
 
-    @classmethod
-    def with_file(cls, path: str | Path) -> "Models":
-        """The table with what a TOML file adds, which goes first. Raises `BadModelsFile`."""
-        try:
-            added = tomllib.loads(Path(path).read_text())
-            families = {**FAMILIES, **{name: _family(name, row) for name, row in added.pop("families", {}).items()}}
-            images = {**IMAGES, **{name: _rule(row) for name, row in added.pop("images", {}).items()}}
-            models = [Model(**{"images": "tiles-85", **row}) for row in added.pop("models", [])]
-            if added:
-                raise ValueError(f"'{next(iter(added))}' is not one of families, images, models")
-            for model in models:
-                _check(model, families, images)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, re.error) as error:
-            raise BadModelsFile(f"{path}: {error}") from error
-        return cls([*models, *MODELS], families, images)
-
     def _resolve(self, name: str) -> Resolved:
         # The name of a fine-tuned model holds that of the model it comes from: ft:gpt-4o-mini-2024-07-18:acme::1.
         wanted = name.split(":")[1] if name.startswith("ft:") else name
@@ -266,20 +244,3 @@ class Models:
             if pattern.fullmatch(wanted):
                 return Resolved(self._families[model.family], self._images[model.images], model.context_window, True)
         return self._resolve(DEFAULT)._replace(known=False)
-
-
-def _family(name: str, row: Mapping[str, Any]) -> Family:
-    changes = {key: value for key, value in row.items() if key != "like"}
-    return replace(FAMILIES[row["like"]], **{**changes, "name": name})
-
-
-def _rule(row: Mapping[str, Any]) -> Rule:
-    return Tiles(**row) if "tile" in row else Patches(**row)
-
-
-def _check(model: Model, families: Mapping[str, Family], images: Mapping[str, Rule]) -> None:
-    re.compile(model.pattern)
-    if model.family not in families:
-        raise ValueError(f"'{model.family}' is not a family")
-    if model.images not in images:
-        raise ValueError(f"'{model.images}' is not a rule for images")

@@ -1,18 +1,26 @@
 """Images: how large one is, read from its first bytes, and how many tokens a model makes of that."""
 
 import base64
-import binascii
 import io
 import math
+import re
 from typing import NamedTuple, Protocol
 
 import imagesize
 
-from convgrpc.v1.content_pb2 import ImageDetail
-from convgrpc.v1.input_tokens_service_pb2 import EstimateReason
+from convgrpc.v1.content_pb2 import IMAGE_DETAIL_LOW, ImageDetail
+from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_IMAGE_OUT_OF_REACH,
+    ESTIMATE_REASON_IMAGE_UNREADABLE,
+    ESTIMATE_REASON_UNSPECIFIED,
+    EstimateReason,
+)
 
 _HEAD = 1 << 16
 _DATA = "data:"
+# Those that models take; others are no images to them.
+_FORMATS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
+_MAX_SIDE = 2**31
 _UNSEEN_URL = 400, 300
 _UNSEEN_FILE = 640, 480
 """Sizes to assume of images that cannot be seen."""
@@ -29,12 +37,12 @@ class Image(NamedTuple):
 
 def image(url: str, detail: "ImageDetail.ValueType") -> Image:
     """Reads the size of an image from its data URL. What is elsewhere, or is no image, is given a usual size."""
-    if not url.startswith(_DATA):
+    if url[: len(_DATA)].lower() != _DATA:
         usual = _UNSEEN_URL if url else _UNSEEN_FILE
-        return Image(*usual, detail, EstimateReason.ESTIMATE_REASON_IMAGE_OUT_OF_REACH)
+        return Image(*usual, detail, ESTIMATE_REASON_IMAGE_OUT_OF_REACH)
     if size := _size(url):
-        return Image(*size, detail, EstimateReason.ESTIMATE_REASON_UNSPECIFIED)
-    return Image(*_UNSEEN_FILE, detail, EstimateReason.ESTIMATE_REASON_IMAGE_UNREADABLE)
+        return Image(*size, detail, ESTIMATE_REASON_UNSPECIFIED)
+    return Image(*_UNSEEN_FILE, detail, ESTIMATE_REASON_IMAGE_UNREADABLE)
 
 
 def _size(url: str) -> tuple[int, int] | None:
@@ -43,10 +51,12 @@ def _size(url: str) -> tuple[int, int] | None:
     for length in (_HEAD, len(data)):
         try:
             head = base64.b64decode(data[: length - length % 4] if length < len(data) else data, validate=True)
+            if not _FORMATS.match(head):
+                return None
             width, height = imagesize.get(io.BytesIO(head))
-        except (binascii.Error, ValueError, OverflowError):
+        except ValueError:
             continue
-        if width > 0 and height > 0:
+        if 1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE:
             return int(width), int(height)
     return None
 
@@ -65,7 +75,7 @@ class Tiles(NamedTuple):
     tile: int
 
     def tokens(self, image: Image) -> int:
-        if image.detail == ImageDetail.IMAGE_DETAIL_LOW:
+        if image.detail == IMAGE_DETAIL_LOW:
             return self.base
         longer, shorter = max(image.width, image.height), min(image.width, image.height)
         scale = min(1, 2048 / longer)

@@ -16,11 +16,23 @@ from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.images import Image, image
 from convgrpc.tokens.tools import functions_of, name_tokens
 from convgrpc.tokens.typescript import TooLarge, namespace
-from convgrpc.v1 import item_pb2
-from convgrpc.v1.content_pb2 import ImageDetail, ToolOutput
-from convgrpc.v1.input_tokens_service_pb2 import EstimateReason
-from convgrpc.v1.item_pb2 import ConversationItem, MessagePhase, Role
-from convgrpc.v1.tool_pb2 import Tool, ToolSearchExecution
+from convgrpc.v1.content_pb2 import IMAGE_DETAIL_AUTO, ContentPart, ToolOutput
+from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_ENCRYPTED,
+    ESTIMATE_REASON_FILE,
+    ESTIMATE_REASON_HOSTED_TOOL_CALL,
+    ESTIMATE_REASON_LITTLE_EVIDENCE,
+    ESTIMATE_REASON_UNKNOWN_ITEM,
+    ESTIMATE_REASON_UNSPECIFIED,
+    EstimateReason,
+)
+from convgrpc.v1.item_pb2 import (
+    MESSAGE_PHASE_COMMENTARY,
+    ROLE_ASSISTANT,
+    ROLE_USER,
+    ConversationItem,
+)
+from convgrpc.v1.tool_pb2 import TOOL_SEARCH_EXECUTION_CLIENT, Tool
 
 _FILE_TOKENS = 4
 _REASONING = 685, 5.0
@@ -69,7 +81,7 @@ class Features(NamedTuple):
     stored: bool = False
     images: tuple[Image, ...] = ()
     files: tuple[File, ...] = ()
-    reason: EstimateReason.ValueType = EstimateReason.ESTIMATE_REASON_UNSPECIFIED
+    reason: EstimateReason.ValueType = ESTIMATE_REASON_UNSPECIFIED
 
 
 def features(item: ConversationItem, encoding: Encoding, place: str) -> Features:
@@ -77,23 +89,31 @@ def features(item: ConversationItem, encoding: Encoding, place: str) -> Features
     kind = item.WhichOneof("kind")
     if kind is None:
         tokens = encoding.count(item.source_json)
-        return Features(Turn.OTHER, tokens, place, reason=EstimateReason.ESTIMATE_REASON_UNKNOWN_ITEM)
-    read = _READERS.get(kind, _hosted)(getattr(item, kind), place, encoding)
-    return read._replace(stored=True) if item.id and read.turn is Turn.CALL and not ids.is_minted(item.id) else read
+        return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
+    return _READERS.get(kind, _hosted)(item, place, encoding)
 
 
 _TURNS: Mapping[int, Turn] = {
-    Role.ROLE_USER: Turn.USER,
-    Role.ROLE_ASSISTANT: Turn.ASSISTANT,
+    ROLE_USER: Turn.USER,
+    ROLE_ASSISTANT: Turn.ASSISTANT,
 }
 
 
-def _message(message: item_pb2.Message, place: str, encoding: Encoding) -> Features:
+def _message(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    message = item.message
     turn = _TURNS.get(message.role, Turn.SYSTEM)
-    if message.phase == MessagePhase.MESSAGE_PHASE_COMMENTARY:
+    if turn is Turn.ASSISTANT and message.phase == MESSAGE_PHASE_COMMENTARY:
         turn = Turn.COMMENTARY
-    content = _Content(message.content)
+    parts = message.content
+    if len(parts) == 1 and (text := _text(parts[0])):
+        # Nearly all messages are of one text.
+        return Features(turn, encoding.count(text), place)
+    content = _Content(parts)
     return Features(turn, encoding.count(content.text), place, images=content.images, files=content.files)
+
+
+def _text(part: ContentPart) -> str:
+    return part.input_text.text or part.output_text.text
 
 
 class _Content:
@@ -109,7 +129,7 @@ class _Content:
                 value = getattr(part, kind)
                 images.append(image(value.image_url, value.detail))
             elif kind == "input_file":
-                files.append(File(_FILE_TOKENS, EstimateReason.ESTIMATE_REASON_FILE))
+                files.append(File(_FILE_TOKENS, ESTIMATE_REASON_FILE))
             elif kind:
                 texts.append(part.refusal.refusal if kind == "refusal" else getattr(part, kind).text)
         self.text = "".join(texts)
@@ -120,17 +140,18 @@ class _Content:
 _IMAGE_PARTS = ("input_image", "computer_screenshot")
 
 
-def _function_call(call: item_pb2.FunctionCall, place: str, encoding: Encoding) -> Features:
-    tokens = encoding.count(call.arguments)
-    compact = tokens - encoding.count(_compact(call.arguments))
+def _function_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    call = item.function_call
+    tokens, compact = encoding.count(call.arguments), _compact(call.arguments)
     return Features(
         Turn.CALL,
         tokens,
         place,
-        compact=compact,
+        compact=0 if compact == call.arguments else tokens - encoding.count(compact),
         name=name_tokens(call.name, encoding),
-        namespace=encoding.count(call.namespace),
+        namespace=encoding.count(call.namespace) if call.namespace else 0,
         call_id=call.call_id,
+        stored=item.HasField("id") and not ids.is_minted(item.id),
     )
 
 
@@ -143,42 +164,48 @@ def _compact(arguments: str) -> str:
         return arguments
 
 
-def _function_call_output(output: item_pb2.FunctionCallOutput, place: str, encoding: Encoding) -> Features:
+def _function_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    output = item.function_call_output
     return _output(output.output, output.call_id, place, encoding)
 
 
-def _custom_tool_call(call: item_pb2.CustomToolCall, place: str, encoding: Encoding) -> Features:
+def _custom_tool_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    call = item.custom_tool_call
     return Features(
         Turn.CALL,
         encoding.count(call.input),
         place,
         name=name_tokens(call.name, encoding),
         call_id=call.call_id,
-        reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE,
+        reason=ESTIMATE_REASON_LITTLE_EVIDENCE,
     )
 
 
-def _custom_tool_call_output(output: item_pb2.CustomToolCallOutput, place: str, encoding: Encoding) -> Features:
+def _custom_tool_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    output = item.custom_tool_call_output
     counted = _output(output.output, output.call_id, place, encoding)
-    return counted._replace(reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return counted._replace(reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _output(output: ToolOutput, call_id: str, place: str, encoding: Encoding) -> Features:
+    if output.HasField("text"):
+        return Features(Turn.OUTPUT, encoding.count(output.text), place, call_id=call_id)
     content = _Content(output.parts.parts)
-    tokens = encoding.count(output.text or content.text)
+    tokens = encoding.count(content.text)
     return Features(Turn.OUTPUT, tokens, place, call_id=call_id, images=content.images, files=content.files)
 
 
-def _reasoning(reasoning: item_pb2.Reasoning, place: str, encoding: Encoding) -> Features:
+def _reasoning(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    reasoning = item.reasoning
     if reasoning.encrypted_content:
         return Features(
             Turn.REASONING,
             _encrypted(reasoning.encrypted_content, *_REASONING),
             place,
-            reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED,
+            reason=ESTIMATE_REASON_ENCRYPTED,
         )
     text = "".join(part.reasoning_text.text for part in reasoning.content.parts)
-    return Features(Turn.REASONING, encoding.count(text), place, reason=EstimateReason.ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return Features(Turn.REASONING, encoding.count(text), place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
@@ -186,29 +213,30 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
     return max(0, round((len(text) * 0.75 - around) / bytes_a_token))
 
 
-def _compaction(compaction: item_pb2.Compaction, place: str, encoding: Encoding) -> Features:
-    tokens = _encrypted(compaction.encrypted_content, *_COMPACTION)
-    return Features(Turn.OTHER, tokens, place, reason=EstimateReason.ESTIMATE_REASON_ENCRYPTED)
+def _compaction(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    tokens = _encrypted(item.compaction.encrypted_content, *_COMPACTION)
+    return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED)
 
 
-def _computer_call_output(output: item_pb2.ComputerCallOutput, place: str, encoding: Encoding) -> Features:
-    shot = image(output.output.computer_screenshot.image_url, ImageDetail.IMAGE_DETAIL_AUTO)
-    reason = EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL
+def _computer_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    shot = image(item.computer_call_output.output.computer_screenshot.image_url, IMAGE_DETAIL_AUTO)
+    reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
     return Features(Turn.OTHER, 0, place, images=(shot,), reason=reason)
 
 
-def _additional_tools(item: item_pb2.AdditionalTools, place: str, encoding: Encoding) -> Features:
-    return _brought(item.tools, "additional_tools", place, encoding)
+def _additional_tools(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    return _brought(item.additional_tools.tools, "additional_tools", place, encoding)
 
 
-def _tool_search_call(call: item_pb2.ToolSearchCall, place: str, encoding: Encoding) -> Features:
-    tokens = encoding.count(_compact(call.arguments.text))
-    reason = EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL
+def _tool_search_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    tokens = encoding.count(_compact(item.tool_search_call.arguments.text))
+    reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
     return Features(Turn.OTHER, tokens, place, around="tool_search_call", reason=reason)
 
 
-def _tool_search_output(output: item_pb2.ToolSearchOutput, place: str, encoding: Encoding) -> Features:
-    is_clients = output.execution == ToolSearchExecution.TOOL_SEARCH_EXECUTION_CLIENT
+def _tool_search_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+    output = item.tool_search_output
+    is_clients = output.execution == TOOL_SEARCH_EXECUTION_CLIENT
     around = "client_tool_search_output" if is_clients else "tool_search_output"
     return _brought(output.tools, around, place, encoding)
 
@@ -230,18 +258,18 @@ def _brought(tools: Iterable[Tool], around: str, place: str, encoding: Encoding)
         place,
         around=around,
         loaded=tuple(each.name for each in functions),
-        reason=EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL,
+        reason=ESTIMATE_REASON_HOSTED_TOOL_CALL,
     )
 
 
-def _nothing(item: AnyMessage, place: str, encoding: Encoding) -> Features:
+def _nothing(item: ConversationItem, place: str, encoding: Encoding) -> Features:
     return Features(Turn.OTHER, 0, place)
 
 
-def _hosted(item: AnyMessage, place: str, encoding: Encoding) -> Features:
+def _hosted(item: ConversationItem, place: str, encoding: Encoding) -> Features:
     """Of calls that the model's own service makes, and what they returned: all that they say."""
     text = "\n".join(_texts(item))
-    return Features(Turn.OTHER, encoding.count(text), place, reason=EstimateReason.ESTIMATE_REASON_HOSTED_TOOL_CALL)
+    return Features(Turn.OTHER, encoding.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
 
 
 _UNREAD = frozenset(
@@ -271,7 +299,7 @@ def _texts(message: AnyMessage) -> Iterator[str]:
             yield from values
 
 
-_READERS: Mapping[str, Callable[[Any, str, Encoding], Features]] = {
+_READERS: Mapping[str, Callable[[ConversationItem, str, Encoding], Features]] = {
     "message": _message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,

@@ -8,9 +8,21 @@ from convgrpc.tokens.families import Resolved
 from convgrpc.tokens.images import Image
 from convgrpc.tokens.items import Features, Turn
 from convgrpc.tokens.tools import Count
-from convgrpc.v1.input_tokens_service_pb2 import EstimateReason, InputPart
+from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_UNANSWERED_CALL,
+    INPUT_PART_FILES,
+    INPUT_PART_IMAGES,
+    INPUT_PART_MESSAGES,
+    INPUT_PART_OTHER,
+    INPUT_PART_REASONING,
+    INPUT_PART_TOOL_CALLS,
+    EstimateReason,
+    InputPart,
+)
 
 MAX_PLACES = 16
+PARTS = tuple(InputPart.values())
+"""The places of what `Tally.parts` counts."""
 
 
 class Estimated(NamedTuple):
@@ -26,10 +38,10 @@ class Estimated(NamedTuple):
 
 
 _PARTS = {
-    **dict.fromkeys((Turn.SYSTEM, Turn.USER, Turn.ASSISTANT, Turn.COMMENTARY), InputPart.INPUT_PART_MESSAGES),
-    **dict.fromkeys((Turn.CALL, Turn.OUTPUT), InputPart.INPUT_PART_TOOL_CALLS),
-    Turn.REASONING: InputPart.INPUT_PART_REASONING,
-    Turn.OTHER: InputPart.INPUT_PART_OTHER,
+    **dict.fromkeys((Turn.SYSTEM, Turn.USER, Turn.ASSISTANT, Turn.COMMENTARY), INPUT_PART_MESSAGES),
+    **dict.fromkeys((Turn.CALL, Turn.OUTPUT), INPUT_PART_TOOL_CALLS),
+    Turn.REASONING: INPUT_PART_REASONING,
+    Turn.OTHER: INPUT_PART_OTHER,
 }
 
 
@@ -44,13 +56,14 @@ class Tally:
         self._model = model
         self._family = model.family
         self._keeps_reasoning = keeps_reasoning
-        self.parts = [0] * len(InputPart.values())
+        self.parts = [0] * len(PARTS)
         self.estimates: dict[tuple[InputPart.ValueType, EstimateReason.ValueType], Estimated] = {}
         self.loaded: set[str] = set()
         self._names: MutableMapping[str, int] = {}
         self._unanswered: dict[str, str] = {}
         self._together = 0
         self._bonus = 0
+        self._reasoned = False
 
     def copy(self) -> "Tally":
         """One that goes on from here on its own, in time that does not depend on how many items there were."""
@@ -60,7 +73,7 @@ class Tally:
         other.loaded = self.loaded.copy()
         other._names = ChainMap({}, self._names)
         other._unanswered = self._unanswered.copy()
-        other._together, other._bonus = self._together, self._bonus
+        other._together, other._bonus, other._reasoned = self._together, self._bonus, self._reasoned
         return other
 
     @property
@@ -77,7 +90,8 @@ class Tally:
             if turn is Turn.OUTPUT:
                 self._add_output(item)
             elif turn is Turn.REASONING:
-                self.parts[InputPart.INPUT_PART_REASONING] += item.tokens
+                self._reasoned = True
+                self.parts[INPUT_PART_REASONING] += item.tokens
             elif turn is Turn.OTHER:
                 self._add_other(item)
             else:
@@ -87,7 +101,7 @@ class Tally:
         for image in item.images:
             self._add_image(image, item.place)
         for file in item.files:
-            self.add_count(InputPart.INPUT_PART_FILES, Count(file.tokens, file.reason, item.place))
+            self.add_count(INPUT_PART_FILES, Count(file.tokens, file.reason, item.place))
 
     def add_count(self, part: InputPart.ValueType, count: Count) -> None:
         """Adds to a part what was counted elsewhere."""
@@ -99,8 +113,8 @@ class Tally:
         """Notes what remains open when there are no more items."""
         for place in self._unanswered.values():
             self._note(
-                InputPart.INPUT_PART_TOOL_CALLS,
-                EstimateReason.ESTIMATE_REASON_UNANSWERED_CALL,
+                INPUT_PART_TOOL_CALLS,
+                ESTIMATE_REASON_UNANSWERED_CALL,
                 self._family.call,
                 place,
             )
@@ -112,11 +126,11 @@ class Tally:
         family = self._family
         tokens = family.message + item.tokens
         if turn is Turn.USER:
-            if not self._keeps_reasoning and self.parts[InputPart.INPUT_PART_REASONING]:
+            if self._reasoned and not self._keeps_reasoning:
                 self._forget_reasoning()
         elif turn is not Turn.SYSTEM:
             tokens += family.assistant + (family.commentary if turn is Turn.COMMENTARY else 0)
-        self.parts[InputPart.INPUT_PART_MESSAGES] += tokens
+        self.parts[INPUT_PART_MESSAGES] += tokens
 
     def _add_call(self, item: Features) -> None:
         family = self._family
@@ -132,27 +146,28 @@ class Tally:
             tokens += family.parallel + 2 * family.parallel_call - family.call - self._bonus
         else:
             tokens += family.parallel_call
-        self.parts[InputPart.INPUT_PART_TOOL_CALLS] += tokens
+        self.parts[INPUT_PART_TOOL_CALLS] += tokens
         self._names[item.call_id] = item.name
         self._unanswered[item.call_id] = item.place
 
     def _add_output(self, item: Features) -> None:
         family = self._family
         name = self._names.get(item.call_id, family.nameless)
-        self.parts[InputPart.INPUT_PART_TOOL_CALLS] += family.output + name + item.tokens
+        self.parts[INPUT_PART_TOOL_CALLS] += family.output + name + item.tokens
         self._unanswered.pop(item.call_id, None)
 
     def _add_other(self, item: Features) -> None:
         around = getattr(self._family, item.around) if item.around else 0
-        self.parts[InputPart.INPUT_PART_OTHER] += item.tokens + around
+        self.parts[INPUT_PART_OTHER] += item.tokens + around
         self.loaded.update(item.loaded)
 
     def _add_image(self, image: Image, place: str) -> None:
         tokens = self._model.images.tokens(image)
-        self.add_count(InputPart.INPUT_PART_IMAGES, Count(tokens, image.reason, place))
+        self.add_count(INPUT_PART_IMAGES, Count(tokens, image.reason, place))
 
     def _forget_reasoning(self) -> None:
-        self.parts[InputPart.INPUT_PART_REASONING] = 0
+        self._reasoned = False
+        self.parts[INPUT_PART_REASONING] = 0
         for part, reason in list(self.estimates):
-            if part == InputPart.INPUT_PART_REASONING:
+            if part == INPUT_PART_REASONING:
                 del self.estimates[part, reason]

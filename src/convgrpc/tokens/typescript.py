@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-MAX_TYPES = 20_000
-"""How many schemas one tool may come to once its references are replaced."""
+MAX_TEXT = 1 << 22
+"""How many characters the types of one tool may come to, where those within others count once for each."""
 MAX_DEPTH = 100
-"""How deeply they may then be nested."""
+"""How deeply they may be nested once their references are replaced."""
 
 _SCALARS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
 class TooLarge(Exception):
-    """A schema comes to more than `MAX_TYPES` or `MAX_DEPTH` once its references are replaced."""
+    """A schema comes to more than `MAX_TEXT` or `MAX_DEPTH` once its references are replaced."""
 
 
 class Function(NamedTuple):
@@ -53,7 +53,7 @@ class _Types:
     def __init__(self, document: MutableMapping[str, Any]) -> None:
         self._document = document
         self._open: set[str] = set()
-        self._left = MAX_TYPES
+        self._left = MAX_TEXT
         self._depth = 0
 
     def type(self, schema: Any) -> str:
@@ -76,12 +76,20 @@ class _Types:
         with self._resolved(schema) as resolved:
             remark = _heading(resolved) + _bounds(resolved)
             default = f" // default: {_json(resolved['default'])}" if "default" in resolved else ""
+            self._charge(remark, key, default)
             return _Property(remark, key if required else f"{key}?", self._type(resolved), default)
 
     def _type(self, schema: MutableMapping[str, Any]) -> str:
-        self._left -= 1
+        text = self._written(schema)
+        self._charge(text)
+        return text
+
+    def _charge(self, *texts: str) -> None:
+        self._left -= sum(map(len, texts)) + 1
         if self._left < 0:
             raise TooLarge
+
+    def _written(self, schema: MutableMapping[str, Any]) -> str:
         if isinstance(values := schema.get("enum"), list):
             return " | ".join(map(_json, values))
         if "const" in schema:
@@ -158,9 +166,16 @@ def _heading(schema: MutableMapping[str, Any]) -> str:
 
 def _bounds(schema: MutableMapping[str, Any]) -> str:
     bounds = [
-        f"{key}: {float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
+        f"{key}: {_float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
     ]
     return f"// {', '.join(bounds)}\n" if bounds else ""
+
+
+def _float(number: float) -> float | int:
+    try:
+        return float(number)
+    except OverflowError:
+        return number
 
 
 def _comment(text: Any) -> str:
