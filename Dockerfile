@@ -4,7 +4,7 @@ WORKDIR /source
 COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/convgrpc \
-    && /opt/convgrpc/bin/pip install --no-cache-dir "$(echo /wheels/convgrpc-*.whl)[server,tokens]"
+    && /opt/convgrpc/bin/pip install --no-cache-dir "$(echo /wheels/convgrpc-*.whl)[server,tokens,files]"
 
 FROM python:3.13-slim
 

@@ -1,4 +1,4 @@
-"""The command line: `convgrpc serve`, `convgrpc health`, `convgrpc version`."""
+"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc health`, `convgrpc version`."""
 
 import logging
 import sys
@@ -13,6 +13,7 @@ try:
     import uvloop
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from convgrpc.count_command import count
     from convgrpc.service.server import CannotCount, CannotListen, Running, serve
     from convgrpc.store.database import UnusableDatabase
 except ImportError as error:
@@ -105,6 +106,9 @@ def _serve(**values: Any) -> None:
         uvloop.run(serve(settings, started))
     except (CannotCount, CannotListen, UnusableDatabase) as error:
         _fail(str(error))
+
+
+main.add_command(count)
 
 
 @main.command("health")

@@ -162,6 +162,16 @@ def two_predecessors() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, message)
 
 
+def not_here(param: str) -> ConvgrpcError:
+    message = f"Invalid '{param}': what it names is known to a server alone, and this is counted without one."
+    return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
+
+
+def budget_beside(other: str) -> ConvgrpcError:
+    message = f"Mutually exclusive parameters. Ensure you are only providing one of: 'budget' or '{other}'."
+    return failure(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, message, param="budget")
+
+
 def unimplemented(why: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, f"This server cannot do that: {why}.")
 

@@ -432,8 +432,8 @@ def test_what_was_counted_is_not_read_again(client: Client, monkeypatch: pytest.
     read: list[bytes] = []
     find = lookups.find_growth
 
-    def noted(*arguments: Any) -> Any:
-        growth = find(*arguments)
+    def noted(*arguments: Any, **options: Any) -> Any:
+        growth = find(*arguments, **options)
         read.extend(growth.items)
         return growth
 

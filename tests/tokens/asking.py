@@ -7,6 +7,7 @@ from convgrpc.contract.decoder import decode
 from convgrpc.tokens.count import History, count, given_features
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.reading import Reader
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, EstimateReason, InputPart, ModelTokenCount
 from tests.contract.corpus import ROWS
 
@@ -23,7 +24,7 @@ def asked(models: Models = MODELS, **request: Any) -> ModelTokenCount:
     message = decode(CountInputTokensRequest, request)
     model = models.resolve(message.model or DEFAULT)
     encoded = encoding(model.family.encoding)
-    return count(message, model, encoded, History(), given_features(message, encoded))
+    return count(message, model, encoded, History(), given_features(message, Reader(encoded)))
 
 
 def tokens(**request: Any) -> int:

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
-from convgrpc import ids
+from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.includes import hide
 from convgrpc.contract.json_text import with_id
 from convgrpc.service.chain import Context
+from convgrpc.service.counts import Counts
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey, Store
 from convgrpc.v1 import conversations_service_pb2
@@ -41,12 +42,18 @@ _MAX_PAGE_BYTES = 3_500_000
 
 
 class ConversationsService:
-    """Answers the RPCs from a store."""
+    """Answers the RPCs from a store, and where tokens matter, from a counter."""
 
     def __init__(
-        self, store: Store, *, include_policy: IncludePolicy = "all", clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        counter: Counts,
+        *,
+        include_policy: IncludePolicy = "all",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._counter = counter
         self._hides = include_policy == "strict"
         self._clock = clock
 
@@ -101,6 +108,8 @@ class ConversationsService:
         return self._list(stored, request.include, has_more=False)
 
     async def ListItems(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
+        if request.HasField("budget"):
+            return await self._fitting(request, context)
         page = await self._store.list_items(
             context.project,
             request.conversation_id,
@@ -128,6 +137,22 @@ class ConversationsService:
         return Conversation.FromString(
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
+
+    async def _fitting(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
+        for other in ("limit", "after"):
+            if request.HasField(other):
+                raise errors.budget_beside(other)
+        budget = request.budget
+        found = await self._counter.fit(
+            context.project,
+            request.conversation_id,
+            budget.model,
+            budget.input_tokens,
+            context.deadline,
+            max_bytes=_MAX_PAGE_BYTES,
+        )
+        items = found.items if request.order == Order.ORDER_ASC else found.items[::-1]
+        return self._list(items, request.include, has_more=found.has_more)
 
     def _new_items(self, items: Iterable[ConversationItem], conversation_id: str) -> list[NewItem]:
         now = self._clock()

@@ -8,17 +8,20 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from convgrpc.errors import NotFound
-from convgrpc.store.protocol import Store
+from convgrpc.service.counts import Counts, Fitting
+from convgrpc.store.protocol import Growth, Store
 from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
+from convgrpc.tokens.fitting import Tail
 from convgrpc.tokens.items import Features, features
 from convgrpc.tokens.models_file import read_models
+from convgrpc.tokens.reading import Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -40,7 +43,7 @@ def load_models(path: str) -> Models:
     return read_models(path) if path else Models()
 
 
-class Counter:
+class Counter(Counts):
     """Counts requests, remembering what up to `max_items` stored items count.
 
     `close` it: it has threads.
@@ -63,24 +66,42 @@ class Counter:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
+        self, request: CountInputTokensRequest, project: str, conversation_id: str | None, deadline: float
     ) -> list[ModelTokenCount]:
-        """Counts a request, of which no item is a reference, for each of its models."""
         given: dict[str, Sequence[Features]] = {}
         counts = []
         for name in [request.model or DEFAULT, *request.models]:
             model = self._models.resolve(name)
             encoding = await self._encoding(model.family.encoding)
-            async with self._history(project, conversation_id, encoding) as history:
-                work = partial(_count, request, model, encoding, history, given)
+            async with self._history(project, conversation_id, encoding, deadline) as history:
                 is_much = _size(request) > _LARGE or _additions(request, model, history) > _LONG
-                counted = await self._aside(work) if is_much else work()
+                work = partial(_count, request, model, history, given)
+                counted = await self._read(work, encoding, deadline, is_much=is_much)
             counted.model = name
             counts.append(counted)
         return counts
 
+    async def fit(
+        self, project: str, conversation_id: str, model: str, tokens: int, deadline: float, *, max_bytes: int
+    ) -> Fitting:
+        resolved = self._models.resolve(model or DEFAULT)
+        encoding = await self._encoding(resolved.family.encoding)
+        tail = Tail(resolved)
+        has_more, position = True, None
+        while has_more and tail.size <= max_bytes and tail.may_fit(tokens):
+            growth = await self._store.get_growth(
+                project, conversation_id, position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES, descending=True
+            )
+            await self._read(partial(tail.add, growth.items), encoding, deadline, is_much=_is_much(growth))
+            has_more, position = growth.has_more, growth.position
+        work = partial(tail.fitting, tokens, max_bytes, whole=not has_more)
+        first = await self._aside(work) if len(tail.items) > _LONG else work()
+        return Fitting(tail.items[first:], has_more=has_more or first > 0)
+
     @asynccontextmanager
-    async def _history(self, project: str, conversation_id: str | None, encoding: Encoding) -> AsyncIterator[History]:
+    async def _history(
+        self, project: str, conversation_id: str | None, encoding: Encoding, deadline: float
+    ) -> AsyncIterator[History]:
         """All items of a conversation, for as long as nobody else adds to them."""
         if conversation_id is None:
             yield History()
@@ -89,7 +110,7 @@ class Counter:
         conversation = self._conversations.get(key)
         async with conversation.lock:
             try:
-                await self._catch_up(conversation, project, conversation_id, encoding)
+                await self._catch_up(conversation, project, conversation_id, encoding, deadline)
             except NotFound:
                 self._conversations.forget(key)
                 raise
@@ -97,7 +118,7 @@ class Counter:
             yield conversation.history
 
     async def _catch_up(
-        self, conversation: "_Conversation", project: str, conversation_id: str, encoding: Encoding
+        self, conversation: "_Conversation", project: str, conversation_id: str, encoding: Encoding, deadline: float
     ) -> None:
         has_more = True
         while has_more:
@@ -107,15 +128,18 @@ class Counter:
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            work = partial(_features, growth.items, encoding)
-            if sum(map(len, growth.items)) > _LARGE:
-                conversation.history.items += await self._aside(work)
-            else:
-                conversation.history.items += work()
-                # So little at a time is faster here than in a thread, as long as others get their turns.
-                await asyncio.sleep(0)
+            work = partial(_features, growth.items)
+            conversation.history.items += await self._read(work, encoding, deadline, is_much=_is_much(growth))
             conversation.position, conversation.removals = growth.position, growth.removals
             has_more = growth.has_more
+
+    async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
+        """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with others."""
+        if not is_much:
+            await asyncio.sleep(0)
+            with suppress(WouldWait):
+                return read(Reader(encoding, deadline=deadline, may_wait=False))
+        return await self._aside(partial(read, Reader(encoding, deadline=deadline)))
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
@@ -126,6 +150,10 @@ class Counter:
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+
+def _is_much(growth: Growth) -> bool:
+    return sum(map(len, growth.items)) > _LARGE
 
 
 def _size(request: CountInputTokensRequest) -> int:
@@ -144,22 +172,20 @@ def _additions(request: CountInputTokensRequest, model: Resolved, history: Histo
 def _count(
     request: CountInputTokensRequest,
     model: Resolved,
-    encoding: Encoding,
     history: History,
     given: dict[str, Sequence[Features]],
+    reader: Reader,
 ) -> ModelTokenCount:
     """Counts a request, reading its own items unless they are in `given`, by the names of encodings."""
+    encoding = reader.encoding
     if encoding.name not in given:
-        given[encoding.name] = given_features(request, encoding)
+        given[encoding.name] = given_features(request, reader)
     return count(request, model, encoding, history, given[encoding.name])
 
 
-def _features(items: Sequence[bytes], encoding: Encoding) -> list[Features]:
-    return [_stored_features(ConversationItem.FromString(data), encoding) for data in items]
-
-
-def _stored_features(item: ConversationItem, encoding: Encoding) -> Features:
-    return features(item, encoding, item.id)
+def _features(items: Sequence[bytes], reader: Reader) -> list[Features]:
+    parsed = map(ConversationItem.FromString, items)
+    return [features(item, reader, item.id) for item in parsed]
 
 
 class _Conversation:

@@ -1,38 +1,15 @@
 """The RPCs of `convgrpc.v1.InputTokensService`. What each of them does is said in the contract."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from convgrpc import errors
 from convgrpc.service.chain import Context
+from convgrpc.service.counts import Counts
 from convgrpc.store.protocol import Store
 from convgrpc.v1 import input_tokens_service_pb2
-from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount, ModelTokenCount
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount
 
 SERVICE = input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"]
 
 _MAX_REFERENCED_BYTES = 32 << 20
-
-
-class Counts(Protocol):
-    """What counts requests: `convgrpc.service.counting.Counter`, where its packages are installed."""
-
-    async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
-    ) -> Sequence[ModelTokenCount]:
-        """Counts a request for each of its models, after the items of the conversation if there is one."""
-
-
-class Uncounted:
-    """In the place of what counts, where something is missing; `why` says what."""
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None
-    ) -> Sequence[ModelTokenCount]:
-        raise errors.unimplemented(self._why)
 
 
 class InputTokensService:
@@ -48,7 +25,7 @@ class InputTokensService:
         if request.HasField("previous_response_id"):
             raise errors.previous_response_not_found(request.previous_response_id)
         await self._dereference(request, context.project)
-        counts = await self._counter.count(request, context.project, _conversation_id(request))
+        counts = await self._counter.count(request, context.project, _conversation_id(request), context.deadline)
         return InputTokenCount(input_tokens=counts[0].input_tokens, counts=counts)
 
     async def _dereference(self, request: CountInputTokensRequest, project: str) -> None:

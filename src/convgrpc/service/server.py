@@ -14,9 +14,10 @@ from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
+from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
-from convgrpc.service.input_tokens import Counts, InputTokensService, Uncounted
+from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
@@ -131,7 +132,9 @@ def _counter(store: Store, settings: Settings) -> Iterator[Counts]:
 def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     return Chain(
         {
-            **handlers(conversations.SERVICE, ConversationsService(store, include_policy=settings.include_policy)),
+            **handlers(
+                conversations.SERVICE, ConversationsService(store, counter, include_policy=settings.include_policy)
+            ),
             **handlers(input_tokens.SERVICE, InputTokensService(store, counter)),
         },
         max_timeout=settings.request_timeout,

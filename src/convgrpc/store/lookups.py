@@ -55,6 +55,7 @@ _SELECT_REMOVALS = """
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
 """
 _SELECT_GROWTH = "SELECT data, position FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
+_SELECT_TAIL = "SELECT data, position FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
@@ -203,16 +204,26 @@ def list_items(
 
 
 def find_growth(
-    connection: sqlite3.Connection, project: str, conversation_id: str, position: int, limit: int, max_bytes: int
+    connection: sqlite3.Connection,
+    project: str,
+    conversation_id: str,
+    position: int | None,
+    *,
+    limit: int,
+    max_bytes: int,
+    descending: bool,
 ) -> Growth:
-    """Reads what a conversation has after a position, or raises."""
+    """Reads what follows a position of a conversation, or raises."""
     row = connection.execute(_SELECT_REMOVALS, (project, conversation_id)).fetchone()
     if row is None:
         raise conversation_not_found(conversation_id)
     number, removals = row
+    if position is None:
+        position = _AFTER_LAST if descending else _BEFORE_FIRST
     items: list[bytes] = []
     size = 0
-    with closing(connection.execute(_SELECT_GROWTH, (number, position, limit + 1))) as rows:
+    select = _SELECT_TAIL if descending else _SELECT_GROWTH
+    with closing(connection.execute(select, (number, position, limit + 1))) as rows:
         for data, at in rows:
             size += len(data)
             if items and (len(items) == limit or size > max_bytes):

@@ -161,10 +161,17 @@ class Store(Protocol):
         """
 
     async def get_growth(
-        self, project: str, conversation_id: str, position: int, *, limit: int, max_bytes: int
+        self,
+        project: str,
+        conversation_id: str,
+        position: int | None,
+        *,
+        limit: int,
+        max_bytes: int,
+        descending: bool = False,
     ) -> Growth:
-        """Returns up to `limit` items after a position, which is 0 before the first, and no more than `max_bytes` of them
-        unless the first alone is larger.
+        """Returns up to `limit` items that follow a position in the direction of the walk, or the first ones of it, and no
+        more than `max_bytes` of them unless the first alone is larger.
         """
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:

@@ -160,10 +160,25 @@ class SqliteStore(Store):
             return find_items(connection, conversation, item_ids, max_bytes)
 
     async def get_growth(
-        self, project: str, conversation_id: str, position: int, *, limit: int, max_bytes: int
+        self,
+        project: str,
+        conversation_id: str,
+        position: int | None,
+        *,
+        limit: int,
+        max_bytes: int,
+        descending: bool = False,
     ) -> Growth:
         with self._snapshot() as connection:
-            return find_growth(connection, project, conversation_id, position, limit, max_bytes)
+            return find_growth(
+                connection,
+                project,
+                conversation_id,
+                position,
+                limit=limit,
+                max_bytes=max_bytes,
+                descending=descending,
+            )
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
         with self._snapshot() as connection:

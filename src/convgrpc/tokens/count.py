@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
 from convgrpc.tokens.images import Rule
 from convgrpc.tokens.items import Features, Turn, features
+from convgrpc.tokens.reading import Reader
 from convgrpc.tokens.tally import PARTS, Tally
 from convgrpc.tokens.tools import Count, count_choice, count_search, count_tools
 from convgrpc.v1.input_tokens_service_pb2 import (
@@ -90,12 +91,12 @@ def _key(model: Resolved, keeps_reasoning: bool) -> _Key:
     return model.family.name, model.images, keeps_reasoning
 
 
-def given_features(request: CountInputTokensRequest, encoding: Encoding) -> list[Features]:
-    """The items of the request itself, in an encoding."""
+def given_features(request: CountInputTokensRequest, reader: Reader) -> list[Features]:
+    """The items of the request itself."""
     if request.input.HasField("text"):
-        return [Features(Turn.USER, encoding.count(request.input.text), "input")]
+        return [Features(Turn.USER, reader.count(request.input.text), "input")]
     items = request.input.items.items
-    return [features(item, encoding, item.id or f"input[{number}]") for number, item in enumerate(items)]
+    return [features(item, reader, item.id or f"input[{number}]") for number, item in enumerate(items)]
 
 
 def count(
@@ -115,7 +116,7 @@ def count(
     if request.truncation == TRUNCATION_AUTO and _whole(tally, request, model) > room:
         items = [*history.items, *given]
         dropped = _dropped(request, model, keeps, items, room)
-        tally = _tallied(model, keeps, items[dropped:])
+        tally = added_up(items[dropped:], model, keeps)
     tally.finish()
     for part, each in [*around, *_beside(tally, request, model)]:
         tally.add_count(part, each)
@@ -172,12 +173,13 @@ def _dropped(
     """The fewest items to leave out, from the first on, so that the others fit."""
 
     def fit(first: int) -> bool:
-        return _whole(_tallied(model, keeps, items[first:]), request, model) <= room
+        return _whole(added_up(items[first:], model, keeps), request, model) <= room
 
     return bisect_left(range(len(items)), True, key=fit)
 
 
-def _tallied(model: Resolved, keeps: bool, items: Sequence[Features]) -> Tally:
+def added_up(items: Iterable[Features], model: Resolved, keeps: bool) -> Tally:
+    """The sum of items; `keeps` tells whether that of reasoning from before the user's last message is in it."""
     tally = Tally(model, keeps)
     for item in items:
         tally.add(item)

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 from google.protobuf.message import Message as AnyMessage
 
 from convgrpc import ids
-from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.images import Image, image
+from convgrpc.tokens.reading import File, Reader
 from convgrpc.tokens.tools import functions_of, name_tokens
 from convgrpc.tokens.typescript import TooLarge, namespace
 from convgrpc.v1.content_pb2 import IMAGE_DETAIL_AUTO, ContentPart, ToolOutput
 from convgrpc.v1.input_tokens_service_pb2 import (
     ESTIMATE_REASON_ENCRYPTED,
-    ESTIMATE_REASON_FILE,
     ESTIMATE_REASON_HOSTED_TOOL_CALL,
     ESTIMATE_REASON_LITTLE_EVIDENCE,
     ESTIMATE_REASON_UNKNOWN_ITEM,
@@ -34,7 +33,6 @@ from convgrpc.v1.item_pb2 import (
 )
 from convgrpc.v1.tool_pb2 import TOOL_SEARCH_EXECUTION_CLIENT, Tool
 
-_FILE_TOKENS = 4
 _REASONING = 685, 5.0
 _COMPACTION = 640, 5.44
 """The bytes around what is encrypted, and how many of it there are for each token."""
@@ -53,19 +51,12 @@ class Turn(IntEnum):
     OTHER = 7
 
 
-class File(NamedTuple):
-    """A file in a request: its tokens, and the reason why they are an estimate, if they are."""
-
-    tokens: int
-    reason: EstimateReason.ValueType
-
-
 class Features(NamedTuple):
     """An item in an encoding.
 
     `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of it that are spaces between arguments. `name` are those of the
     name of what it calls, `namespace` those of that name's namespace, `around` names the family's constant that comes on top, and `loaded` are functions that it
-    brings. `stored` tells that a model made the call and its service kept it. `reason` says why the tokens
+    brings. `is_bare` tells that there is nothing but files. `stored` tells that a model made the call and its service kept it. `reason` says why the tokens
     are an estimate, if they are.
     """
 
@@ -81,16 +72,17 @@ class Features(NamedTuple):
     stored: bool = False
     images: tuple[Image, ...] = ()
     files: tuple[File, ...] = ()
+    is_bare: bool = False
     reason: EstimateReason.ValueType = ESTIMATE_REASON_UNSPECIFIED
 
 
-def features(item: ConversationItem, encoding: Encoding, place: str) -> Features:
+def features(item: ConversationItem, reader: Reader, place: str) -> Features:
     """Reads an item, in time that is in proportion to its text."""
     kind = item.WhichOneof("kind")
     if kind is None:
-        tokens = encoding.count(item.source_json)
+        tokens = reader.count(item.source_json)
         return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
-    return _READERS.get(kind, _hosted)(item, place, encoding)
+    return _READERS.get(kind, _hosted)(item, place, reader)
 
 
 _TURNS: Mapping[int, Turn] = {
@@ -99,7 +91,7 @@ _TURNS: Mapping[int, Turn] = {
 }
 
 
-def _message(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _message(item: ConversationItem, place: str, reader: Reader) -> Features:
     message = item.message
     turn = _TURNS.get(message.role, Turn.SYSTEM)
     if turn is Turn.ASSISTANT and message.phase == MESSAGE_PHASE_COMMENTARY:
@@ -107,9 +99,16 @@ def _message(item: ConversationItem, place: str, encoding: Encoding) -> Features
     parts = message.content
     if len(parts) == 1 and (text := _text(parts[0])):
         # Nearly all messages are of one text.
-        return Features(turn, encoding.count(text), place)
-    content = _Content(parts)
-    return Features(turn, encoding.count(content.text), place, images=content.images, files=content.files)
+        return Features(turn, reader.count(text), place)
+    content = _Content(parts, reader)
+    return Features(
+        turn,
+        reader.count(content.text),
+        place,
+        images=content.images,
+        files=content.files,
+        is_bare=len(content.files) == len(parts) > 0,
+    )
 
 
 def _text(part: ContentPart) -> str:
@@ -119,7 +118,7 @@ def _text(part: ContentPart) -> str:
 class _Content:
     """Parts of content, taken apart: all text together, and what is no text."""
 
-    def __init__(self, parts: Iterable[Any]) -> None:
+    def __init__(self, parts: Iterable[Any], reader: Reader) -> None:
         texts: list[str] = []
         images: list[Image] = []
         files: list[File] = []
@@ -129,7 +128,7 @@ class _Content:
                 value = getattr(part, kind)
                 images.append(image(value.image_url, value.detail))
             elif kind == "input_file":
-                files.append(File(_FILE_TOKENS, ESTIMATE_REASON_FILE))
+                files.append(reader.file(part.input_file))
             elif kind:
                 texts.append(part.refusal.refusal if kind == "refusal" else getattr(part, kind).text)
         self.text = "".join(texts)
@@ -140,16 +139,16 @@ class _Content:
 _IMAGE_PARTS = ("input_image", "computer_screenshot")
 
 
-def _function_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _function_call(item: ConversationItem, place: str, reader: Reader) -> Features:
     call = item.function_call
-    tokens, compact = encoding.count(call.arguments), _compact(call.arguments)
+    tokens, compact = reader.count(call.arguments), _compact(call.arguments)
     return Features(
         Turn.CALL,
         tokens,
         place,
-        compact=0 if compact == call.arguments else tokens - encoding.count(compact),
-        name=name_tokens(call.name, encoding),
-        namespace=encoding.count(call.namespace) if call.namespace else 0,
+        compact=0 if compact == call.arguments else tokens - reader.count(compact),
+        name=name_tokens(call.name, reader.encoding),
+        namespace=reader.count(call.namespace) if call.namespace else 0,
         call_id=call.call_id,
         stored=item.HasField("id") and not ids.is_minted(item.id),
     )
@@ -164,38 +163,38 @@ def _compact(arguments: str) -> str:
         return arguments
 
 
-def _function_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _function_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     output = item.function_call_output
-    return _output(output.output, output.call_id, place, encoding)
+    return _output(output.output, output.call_id, place, reader)
 
 
-def _custom_tool_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _custom_tool_call(item: ConversationItem, place: str, reader: Reader) -> Features:
     call = item.custom_tool_call
     return Features(
         Turn.CALL,
-        encoding.count(call.input),
+        reader.count(call.input),
         place,
-        name=name_tokens(call.name, encoding),
+        name=name_tokens(call.name, reader.encoding),
         call_id=call.call_id,
         reason=ESTIMATE_REASON_LITTLE_EVIDENCE,
     )
 
 
-def _custom_tool_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _custom_tool_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     output = item.custom_tool_call_output
-    counted = _output(output.output, output.call_id, place, encoding)
+    counted = _output(output.output, output.call_id, place, reader)
     return counted._replace(reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
-def _output(output: ToolOutput, call_id: str, place: str, encoding: Encoding) -> Features:
+def _output(output: ToolOutput, call_id: str, place: str, reader: Reader) -> Features:
     if output.HasField("text"):
-        return Features(Turn.OUTPUT, encoding.count(output.text), place, call_id=call_id)
-    content = _Content(output.parts.parts)
-    tokens = encoding.count(content.text)
+        return Features(Turn.OUTPUT, reader.count(output.text), place, call_id=call_id)
+    content = _Content(output.parts.parts, reader)
+    tokens = reader.count(content.text)
     return Features(Turn.OUTPUT, tokens, place, call_id=call_id, images=content.images, files=content.files)
 
 
-def _reasoning(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _reasoning(item: ConversationItem, place: str, reader: Reader) -> Features:
     reasoning = item.reasoning
     if reasoning.encrypted_content:
         return Features(
@@ -205,7 +204,7 @@ def _reasoning(item: ConversationItem, place: str, encoding: Encoding) -> Featur
             reason=ESTIMATE_REASON_ENCRYPTED,
         )
     text = "".join(part.reasoning_text.text for part in reasoning.content.parts)
-    return Features(Turn.REASONING, encoding.count(text), place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return Features(Turn.REASONING, reader.count(text), place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
@@ -213,35 +212,35 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
     return max(0, round((len(text) * 0.75 - around) / bytes_a_token))
 
 
-def _compaction(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _compaction(item: ConversationItem, place: str, reader: Reader) -> Features:
     tokens = _encrypted(item.compaction.encrypted_content, *_COMPACTION)
     return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED)
 
 
-def _computer_call_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _computer_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     shot = image(item.computer_call_output.output.computer_screenshot.image_url, IMAGE_DETAIL_AUTO)
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
     return Features(Turn.OTHER, 0, place, images=(shot,), reason=reason)
 
 
-def _additional_tools(item: ConversationItem, place: str, encoding: Encoding) -> Features:
-    return _brought(item.additional_tools.tools, "additional_tools", place, encoding)
+def _additional_tools(item: ConversationItem, place: str, reader: Reader) -> Features:
+    return _brought(item.additional_tools.tools, "additional_tools", place, reader)
 
 
-def _tool_search_call(item: ConversationItem, place: str, encoding: Encoding) -> Features:
-    tokens = encoding.count(_compact(item.tool_search_call.arguments.text))
+def _tool_search_call(item: ConversationItem, place: str, reader: Reader) -> Features:
+    tokens = reader.count(_compact(item.tool_search_call.arguments.text))
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
     return Features(Turn.OTHER, tokens, place, around="tool_search_call", reason=reason)
 
 
-def _tool_search_output(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _tool_search_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     output = item.tool_search_output
     is_clients = output.execution == TOOL_SEARCH_EXECUTION_CLIENT
     around = "client_tool_search_output" if is_clients else "tool_search_output"
-    return _brought(output.tools, around, place, encoding)
+    return _brought(output.tools, around, place, reader)
 
 
-def _brought(tools: Iterable[Tool], around: str, place: str, encoding: Encoding) -> Features:
+def _brought(tools: Iterable[Tool], around: str, place: str, reader: Reader) -> Features:
     """Of items that bring tools."""
     members: Iterator[Any] = chain.from_iterable(
         tool.namespace.tools if tool.HasField("namespace") else [tool] for tool in tools
@@ -254,7 +253,7 @@ def _brought(tools: Iterable[Tool], around: str, place: str, encoding: Encoding)
         text = json.dumps([each.parameters for each in functions])
     return Features(
         Turn.OTHER,
-        encoding.count(text),
+        reader.count(text),
         place,
         around=around,
         loaded=tuple(each.name for each in functions),
@@ -262,14 +261,14 @@ def _brought(tools: Iterable[Tool], around: str, place: str, encoding: Encoding)
     )
 
 
-def _nothing(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _nothing(item: ConversationItem, place: str, reader: Reader) -> Features:
     return Features(Turn.OTHER, 0, place)
 
 
-def _hosted(item: ConversationItem, place: str, encoding: Encoding) -> Features:
+def _hosted(item: ConversationItem, place: str, reader: Reader) -> Features:
     """Of calls that the model's own service makes, and what they returned: all that they say."""
     text = "\n".join(_texts(item))
-    return Features(Turn.OTHER, encoding.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
+    return Features(Turn.OTHER, reader.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
 
 
 _UNREAD = frozenset(
@@ -299,7 +298,7 @@ def _texts(message: AnyMessage) -> Iterator[str]:
             yield from values
 
 
-_READERS: Mapping[str, Callable[[ConversationItem, str, Encoding], Features]] = {
+_READERS: Mapping[str, Callable[[ConversationItem, str, Reader], Features]] = {
     "message": _message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,

@@ -124,7 +124,8 @@ class Tally:
 
     def _add_message(self, item: Features, turn: Turn) -> None:
         family = self._family
-        tokens = family.message + item.tokens
+        # Each file is as a message of its own.
+        tokens = item.tokens + (0 if item.is_bare else family.message)
         if turn is Turn.USER:
             if self._reasoned and not self._keeps_reasoning:
                 self._forget_reasoning()

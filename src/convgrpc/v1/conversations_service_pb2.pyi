@@ -270,6 +270,7 @@ class ListItemsRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     INCLUDE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """conversation_id is the conversation's identifier."""
     limit: _builtins.int
@@ -286,6 +287,13 @@ class ListItemsRequest(_message.Message):
     def include(self) -> _containers.RepeatedScalarFieldContainer[Global___Include.ValueType]:
         """include names further fields to return."""
 
+    @_builtins.property
+    def budget(self) -> Global___TokenBudget:
+        """budget asks for the newest items that fit into a number of tokens, in place of a page: as many as there are from
+        some item on, calls and what answers them kept together. It excludes `limit` and `after`. `has_more` tells whether
+        there are older items. As with any page, large items may make it end earlier.
+        """
+
     def __init__(
         self,
         *,
@@ -294,10 +302,11 @@ class ListItemsRequest(_message.Message):
         order: Global___Order.ValueType = ...,
         after: _builtins.str | None = ...,
         include: _abc.Iterable[Global___Include.ValueType] | None = ...,
+        budget: Global___TokenBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "budget", b"budget", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "conversation_id", b"conversation_id", "include", b"include", "limit", b"limit", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_limit", b"_limit", "after", b"after", "budget", b"budget", "conversation_id", b"conversation_id", "include", b"include", "limit", b"limit", "order", b"order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
@@ -309,6 +318,34 @@ class ListItemsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___ListItemsRequest: _TypeAlias = ListItemsRequest  # noqa: Y015
+
+@_typing.final
+class TokenBudget(_message.Message):
+    """TokenBudget is how many tokens items may take in a model's input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """input_tokens is the number of tokens, as `CountInputTokens` counts them for the items as the whole input of a request."""
+    model: _builtins.str
+    """model is the name of the model. Unset stands for what it does in `CountInputTokens`."""
+    def __init__(
+        self,
+        *,
+        input_tokens: _builtins.int = ...,
+        model: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "input_tokens", b"input_tokens", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___TokenBudget: _TypeAlias = TokenBudget  # noqa: Y015
 
 @_typing.final
 class GetItemRequest(_message.Message):

@@ -1,0 +1,66 @@
+"""Reading what items hold: texts in an encoding, and the texts of files."""
+
+import math
+import time
+from typing import NamedTuple
+
+from convgrpc.errors import deadline_exceeded
+from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.extraction import Extractor, Unreadable
+from convgrpc.tokens.files import FILE_TOKENS, Kind, document, kind, rendered, tokens_around
+from convgrpc.v1.content_pb2 import FILE_DETAIL_HIGH, InputFile
+from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_FILE,
+    ESTIMATE_REASON_LITTLE_EVIDENCE,
+    ESTIMATE_REASON_UNSPECIFIED,
+    EstimateReason,
+)
+
+_SECONDS_A_FILE = 10.0
+_WELL_KNOWN = (Kind.PDF, Kind.DOCX, Kind.TEXT)
+
+
+class WouldWait(Exception):
+    """There is a file, whose text takes a process and a wait."""
+
+
+class File(NamedTuple):
+    """A file in a request: its tokens, and the reason why they are an estimate, if they are."""
+
+    tokens: int
+    reason: EstimateReason.ValueType
+
+
+class Reader:
+    """Reads for one request, in one encoding, until a deadline: a reading of `time.monotonic()`.
+
+    One that may not wait raises `WouldWait` at the first file. Raises `DeadlineExceeded` at a file after the deadline.
+    """
+
+    def __init__(self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True) -> None:
+        self.encoding = encoding
+        self.count = encoding.count
+        self._deadline = deadline
+        self._may_wait = may_wait
+
+    def file(self, part: InputFile) -> File:
+        """Counts a file, if it came with the request and its text can be read."""
+        found = document(part.file_data, part.filename) if part.file_data else None
+        known = found and kind(found)
+        if not found or not known:
+            return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
+        try:
+            pages = self._extractor().pages(found)
+        except Unreadable:
+            return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
+        tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
+        is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH
+        return File(tokens, ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE)
+
+    def _extractor(self) -> Extractor:
+        if not self._may_wait:
+            raise WouldWait
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise deadline_exceeded()
+        return Extractor(timeout=min(_SECONDS_A_FILE, left))

@@ -1,0 +1,60 @@
+"""Counting as a function: a request in, a count out, without a server."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from convgrpc.contract.decoder import decode
+from convgrpc.contract.validator import validate
+from convgrpc.errors import not_here
+from convgrpc.tokens.count import History, count, given_features
+from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.items import features
+from convgrpc.tokens.reading import Reader
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
+from convgrpc.v1.item_pb2 import ConversationItem
+
+_MODELS = Models()
+_encoding = cache(Encoding)
+
+
+def count_input_tokens(
+    request: CountInputTokensRequest | Mapping[str, Any],
+    *,
+    model: str | None = None,
+    before: Iterable[ConversationItem | Mapping[str, Any]] = (),
+    models: Models = _MODELS,
+) -> ModelTokenCount:
+    """Counts the tokens that a model would read if it were given a request.
+
+    The request is a message, or a dict in the shape of `POST /v1/responses/input_tokens`. `model` takes the place of the
+    request's own, and of `models`, which are not counted here. `before` are the items of the conversation that the request
+    goes on with. Nothing is read but the encoding's ranks, once; the result is the same as the service's.
+
+    Raises `convgrpc.errors.InvalidArgument`, which names the field at fault, for a request that the service would refuse,
+    and for one that names a conversation, an earlier response or a stored item, of which nothing is known here.
+    """
+    asked = request if isinstance(request, CountInputTokensRequest) else decode(CountInputTokensRequest, dict(request))
+    validate(asked)
+    _check_is_whole(asked)
+    name = model or asked.model or DEFAULT
+    resolved = models.resolve(name)
+    encoding = _encoding(resolved.family.encoding)
+    reader = Reader(encoding)
+    history = History()
+    for number, item in enumerate(before):
+        message = item if isinstance(item, ConversationItem) else decode(ConversationItem, dict(item))
+        history.items.append(features(message, reader, message.id or f"before[{number}]"))
+    counted = count(asked, resolved, encoding, history, given_features(asked, reader))
+    counted.model = name
+    return counted
+
+
+def _check_is_whole(request: CountInputTokensRequest) -> None:
+    for field in ("conversation", "previous_response_id"):
+        if request.HasField(field):
+            raise not_here(field)
+    for number, item in enumerate(request.input.items.items):
+        if item.HasField("item_reference"):
+            raise not_here(f"input[{number}]")
