@@ -176,8 +176,11 @@ def unimplemented(why: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_UNIMPLEMENTED, f"This server cannot do that: {why}.")
 
 
-def schema_too_large(param: str) -> ConvgrpcError:
-    message = f"Invalid '{param}': a schema is too large, or nested too deeply, once its references are replaced."
+def schema_too_large(param: str, name: str) -> ConvgrpcError:
+    message = (
+        f"Invalid '{param}': the schema of '{name}' is nested too deeply, or comes to too much text together with those "
+        "before it, once references are replaced."
+    )
     return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
 
 

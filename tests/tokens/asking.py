@@ -24,7 +24,7 @@ def asked(models: Models = MODELS, **request: Any) -> ModelTokenCount:
     message = decode(CountInputTokensRequest, request)
     model = models.resolve(message.model or DEFAULT)
     encoded = encoding(model.family.encoding)
-    return count(message, model, encoded, History(), given_features(message, Reader(encoded)))
+    return count(message, model, Reader(encoded), History(), given_features(message, Reader(encoded)))
 
 
 def tokens(**request: Any) -> int:

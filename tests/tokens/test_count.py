@@ -231,3 +231,18 @@ def test_a_text_that_fills_the_window_alone_is_left_out(small: Models) -> None:
     answer = asked(small, model="small-gpt-5", input="fern " * 200, truncation="auto")
     assert (answer.input_tokens, answer.HasField("first_kept_item")) == (2, False)
     assert MODELS.resolve("gpt-5").context_window == 400_000
+
+
+def test_what_is_searched_again_is_not_forgotten_when_items_go(tmp_path: Path) -> None:
+    """Without the tools that an item brings, their search counts: leaving out that item may be worse than keeping it."""
+    path = tmp_path / "models.toml"
+    path.write_text('[[models]]\npattern = "middling"\nfamily = "gpt-5.4"\ncontext_window = 300\n')
+    models = read_models(path)
+    tool = {"type": "function", "name": "f", "parameters": {}, "defer_loading": True}
+    found = {"type": "tool_search_output", "tools": [tool], "call_id": "c"}
+    request = {"tools": [tool, {"type": "tool_search"}], "truncation": "auto"}
+    items = [user("fern " * 150), found, user("moss")]
+    fits = asked(models, model="middling", input=items[1:], **request)
+    assert 300 > fits.input_tokens > 150
+    answer = asked(models, model="middling", input=items, **request)
+    assert (answer.first_kept_item, answer.input_tokens) == (1, fits.input_tokens)

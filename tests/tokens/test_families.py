@@ -46,8 +46,6 @@ NAMES = [
     ("gpt-5.6-sol", "gpt-5.6", "patches-1.2", 1_050_000),
     ("gpt-5.7", "gpt-5.6", "patches-1.2", 1_050_000),
     ("gpt-5.10", "gpt-5.6", "patches-1.2", 1_050_000),
-    ("gpt-6", "gpt-5.6", "patches-1.2", 1_050_000),
-    ("gpt-6.1-mini", "gpt-5.6", "patches-1.2", 1_050_000),
     ("o1", "o-series", "tiles-75", 200_000),
     ("o1-mini", "o-series", "tiles-75", 128_000),
     ("o3-2025-04-16", "o-series", "tiles-75", 200_000),

@@ -166,8 +166,8 @@ FITTED = [
     ("patches-1.2", 33, 32, AUTO, 2 + 2),
     # No more than 1536 patches.
     ("patches-1.5", 1536, 1024, HIGH, 2304),
-    ("patches-1.5", 1537, 1024, HIGH, 2304),
-    ("patches-1.5", 2**31, 2**31, HIGH, 2304),
+    ("patches-1.5", 1800, 2400, HIGH, 2178),
+    ("patches-1.5", 2**31, 2**31, HIGH, 2281),
 ]
 
 

@@ -86,7 +86,7 @@ WORKED: dict[str, tuple[dict[str, Any], int]] = {
         {
             "model": "gpt-5", "input": JOKE, "truncation": "disabled", "parallel_tool_calls": False,
             "reasoning": {"effort": "high", "summary": "auto"}, "text": {"format": {"type": "json_object"}, "verbosity": "low"},
-            "tool_choice": "required", "personality": "friendly",
+            "tool_choice": "required",
         },
         11,
     ),
@@ -360,7 +360,7 @@ def test_parts_are_all_there_is(chosen: list[int], model: str, truncation: str |
     request = CountInputTokensRequest(model=model)
     history = History()
     history.items = ready(chosen, model)
-    answer = count(request, MODELS.resolve(model), encoding("o200k_base"), history, [])
+    answer = count(request, MODELS.resolve(model), Reader(encoding("o200k_base")), history, [])
     assert sum(part.input_tokens for part in answer.parts) == answer.input_tokens
     assert all(part.input_tokens > 0 for part in answer.parts)
     counted = parts(answer)

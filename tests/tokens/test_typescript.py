@@ -1,20 +1,28 @@
 """JSON Schemas as the text that a model reads."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convgrpc.tokens.reading import Reader, WouldWait
 from convgrpc.tokens.typescript import Function, TooLarge, namespace
+from tests.tokens.asking import encoding
 
 Schema = dict[str, Any]
 
 
+def allowance() -> Callable[[int], None]:
+    """What a request may come to."""
+    return Reader(encoding("o200k_base")).allowance()
+
+
 def written(parameters: Any, description: str = "") -> str:
     """The declarations of one function, without what stands around them."""
-    text = namespace("functions", [Function("f", description, parameters)], "{")
+    text = namespace("functions", [Function("f", description, parameters)], "{", allowance())
     head, tail = "namespace functions{\n\n", "\n} // namespace functions"
     assert text.startswith(head)
     assert text.endswith(tail)
@@ -210,7 +218,7 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
     ),
     "required names that are none": (of("a", a=STRING, more={"required": [{}, None, "a"]}), "(_: { a: string })"),
     "items that are no schema": (of("a", a={"type": "array", "items": [STRING]}), "(_: { a: any[] })"),
-    "lists of types within lists": (of("a", a={"type": [["string"], None]}), "(_: { a: string | any })"),
+    "lists of types within lists": (of("a", a={"type": [["string"], None]}), "(_: { a: any | any })"),
 }
 
 
@@ -223,7 +231,7 @@ def test_a_schema_is_written_as_a_type(schema: Any, signature: str) -> None:
 def test_functions_stand_in_a_namespace() -> None:
     """With a line between them, each after its description."""
     functions = [Function("a", " One.\n two. ", None), Function("b", "", of("c", c=STRING))]
-    assert namespace("garden", functions, " {") == (
+    assert namespace("garden", functions, " {", allowance()) == (
         "namespace garden {\n\n// One.\n// two.\ntype a = () => any;\n\ntype b = (_: { c: string }) => any;\n\n} // namespace garden"
     )
 
@@ -247,10 +255,23 @@ def test_what_doubles_a_few_times_is_written() -> None:
     assert written(doubling(10)).count("string") == 1024
 
 
-def test_each_tool_may_be_large() -> None:
-    """The bound is one tool's, not that of all."""
-    functions = [Function(str(n), "", doubling(12)) for n in range(3)]
-    assert namespace("functions", functions, "{").count("string") == 3 * 4096
+def test_tools_are_bounded_together() -> None:
+    """Of many that are large, the one with which it is too much is named."""
+    functions = [Function(f"f{n}", "", doubling(11)) for n in range(100)]
+    assert namespace("functions", functions[:2], "{", allowance()).count("string") == 2 * 2048
+    with pytest.raises(TooLarge, match=r"^f\d+$"):
+        namespace("functions", functions, "{", allowance())
+
+
+def test_what_is_too_much_at_once_is_written_beside() -> None:
+    """A reader that may not wait says so before it has written much."""
+    with pytest.raises(WouldWait):
+        namespace(
+            "functions",
+            [Function("f", "", doubling(11))],
+            "{",
+            Reader(encoding("o200k_base"), may_wait=False).allowance(),
+        )
 
 
 def test_a_long_text_that_many_refer_to_is_refused() -> None:

@@ -16,10 +16,10 @@ from convgrpc.errors import NotFound
 from convgrpc.service.counts import Counts, Fitting
 from convgrpc.store.protocol import Growth, Store
 from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
-from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.encodings import Encoding, load_for_others
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
-from convgrpc.tokens.items import Features, features
+from convgrpc.tokens.items import Features, features, weight
 from convgrpc.tokens.models_file import read_models
 from convgrpc.tokens.reading import Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
@@ -57,9 +57,10 @@ class Counter(Counts):
         self._conversations = _Conversations(max_items)
 
     def warm_up(self) -> None:
-        """Begins to load what most requests need."""
-
-        self._workers.submit(Encoding, self._models.resolve(DEFAULT).family.encoding)
+        """Loads what most requests need. This blocks for half a second. Raises `MissingRanks`."""
+        encoding = self._models.resolve(DEFAULT).family.encoding
+        self._workers.submit(Encoding(encoding).count, "").result()
+        self._workers.submit(load_for_others, encoding).result()
 
     def close(self) -> None:
         """Lets the threads end, once they are done with what they are at."""
@@ -74,7 +75,7 @@ class Counter(Counts):
             model = self._models.resolve(name)
             encoding = await self._encoding(model.family.encoding)
             async with self._history(project, conversation_id, encoding, deadline) as history:
-                is_much = _size(request) > _LARGE or _additions(request, model, history) > _LONG
+                is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
                 work = partial(_count, request, model, history, given)
                 counted = await self._read(work, encoding, deadline, is_much=is_much)
             counted.model = name
@@ -114,7 +115,8 @@ class Counter(Counts):
             except NotFound:
                 self._conversations.forget(key)
                 raise
-            self._conversations.remember(key, conversation)
+            finally:
+                self._conversations.weigh(key, conversation)
             yield conversation.history
 
     async def _catch_up(
@@ -129,8 +131,9 @@ class Counter(Counts):
                 conversation.start_again()
                 continue
             work = partial(_features, growth.items)
-            conversation.history.items += await self._read(work, encoding, deadline, is_much=_is_much(growth))
-            conversation.position, conversation.removals = growth.position, growth.removals
+            read = await self._read(work, encoding, deadline, is_much=_is_much(growth))
+            # All at once: whoever gives up leaves behind what is true.
+            conversation.add(read, growth)
             has_more = growth.has_more
 
     async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
@@ -156,12 +159,6 @@ def _is_much(growth: Growth) -> bool:
     return sum(map(len, growth.items)) > _LARGE
 
 
-def _size(request: CountInputTokensRequest) -> int:
-    """How large a request is, at least: one whose schemas refer to others may be a hundred times as large."""
-    refers = any("$ref" in tool.function.parameters.text for tool in request.tools)
-    return request.ByteSize() * (100 if refers else 1)
-
-
 def _additions(request: CountInputTokensRequest, model: Resolved, history: History) -> int:
     """How many stored items there are to add up, unless there is nothing to leave out."""
     if request.truncation == Truncation.TRUNCATION_AUTO:
@@ -177,10 +174,10 @@ def _count(
     reader: Reader,
 ) -> ModelTokenCount:
     """Counts a request, reading its own items unless they are in `given`, by the names of encodings."""
-    encoding = reader.encoding
-    if encoding.name not in given:
-        given[encoding.name] = given_features(request, reader)
-    return count(request, model, encoding, history, given[encoding.name])
+    encoding = reader.encoding.name
+    if encoding not in given:
+        given[encoding] = given_features(request, reader)
+    return count(request, model, reader, history, given[encoding])
 
 
 def _features(items: Sequence[bytes], reader: Reader) -> list[Features]:
@@ -199,6 +196,13 @@ class _Conversation:
         self.history = History()
         self.position = 0
         self.removals = 0
+        self.weight = 1
+
+    def add(self, items: Sequence[Features], growth: Growth) -> None:
+        """Remembers items which were read of what the conversation has got."""
+        self.history.items += items
+        self.position, self.removals = growth.position, growth.removals
+        self.weight += sum(map(weight, items))
 
 
 class _Conversations:
@@ -207,21 +211,25 @@ class _Conversations:
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
         self._known: OrderedDict[_Key, _Conversation] = OrderedDict()
-        self._sizes: dict[_Key, int] = {}
+        self._weights: dict[_Key, int] = {}
         self._total = 0
 
     def get(self, key: _Key) -> _Conversation:
-        return self._known.get(key) or _Conversation()
+        """What is known of a conversation, which becomes the last that was counted; the same for all who count it."""
+        conversation = self._known.setdefault(key, _Conversation())
+        self.weigh(key, conversation)
+        return conversation
 
-    def remember(self, key: _Key, conversation: _Conversation) -> None:
-        """Makes a conversation the last that was counted, and forgets those for which there is no room."""
-        self.forget(key)
-        self._known[key] = conversation
-        self._sizes[key] = len(conversation.history.items)
-        self._total += self._sizes[key]
-        while self._total > self._max_items:
+    def weigh(self, key: _Key, conversation: _Conversation) -> None:
+        """Notes how much is known of a conversation, and forgets those counted long ago for which there is no room."""
+        if self._known.get(key) is not conversation:
+            return
+        self._known.move_to_end(key)
+        self._total += conversation.weight - self._weights.get(key, 0)
+        self._weights[key] = conversation.weight
+        while self._total > self._max_items and self._known:
             self.forget(next(iter(self._known)))
 
     def forget(self, key: _Key) -> None:
         if self._known.pop(key, None):
-            self._total -= self._sizes.pop(key)
+            self._total -= self._weights.pop(key)

@@ -1,5 +1,7 @@
 """The RPCs of `convgrpc.v1.InputTokensService`. What each of them does is said in the contract."""
 
+import asyncio
+
 from convgrpc import errors
 from convgrpc.service.chain import Context
 from convgrpc.service.counts import Counts
@@ -10,6 +12,7 @@ from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputT
 SERVICE = input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"]
 
 _MAX_REFERENCED_BYTES = 32 << 20
+_REFERENCES_AT_ONCE = 100
 
 
 class InputTokensService:
@@ -30,13 +33,15 @@ class InputTokensService:
 
     async def _dereference(self, request: CountInputTokensRequest, project: str) -> None:
         """Puts what references refer to in their places."""
+        left = _MAX_REFERENCED_BYTES
         references = [item for item in request.input.items.items if item.HasField("item_reference")]
-        if references:
-            found = await self._store.get_referenced(
-                project, [item.id for item in references], max_bytes=_MAX_REFERENCED_BYTES
-            )
-            for item, data in zip(references, found, strict=True):
+        for start in range(0, len(references), _REFERENCES_AT_ONCE):
+            some = references[start : start + _REFERENCES_AT_ONCE]
+            found = await self._store.get_referenced(project, [item.id for item in some], max_bytes=left)
+            for item, data in zip(some, found, strict=True):
                 item.ParseFromString(data)
+                left -= len(data)
+            await asyncio.sleep(0)
 
 
 def _conversation_id(request: CountInputTokensRequest) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias
 
-from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
 from convgrpc.tokens.images import Rule
@@ -56,6 +55,9 @@ _EXPLANATIONS = {
 }
 
 
+_TRIED = 50
+
+
 class History:
     """Items that come before a request's own, in one encoding, and what they come to for each family of models.
 
@@ -76,7 +78,9 @@ class History:
         """The sum of all items, of which only those are added now that are new since the last time."""
         key = _key(model, keeps_reasoning)
         with self._lock:
-            tally, counted = self._tallies.get(key) or (Tally(model, keeps_reasoning), 0)
+            # Whatever fails below leaves nothing behind that was added up in part.
+            known = self._tallies.pop(key) if key in self._tallies else None
+            tally, counted = known or (Tally(model, keeps_reasoning), 0)
             length = len(self.items)
             for item in islice(self.items, counted, length):
                 tally.add(item)
@@ -100,14 +104,14 @@ def given_features(request: CountInputTokensRequest, reader: Reader) -> list[Fea
 
 
 def count(
-    request: CountInputTokensRequest, model: Resolved, encoding: Encoding, history: History, given: Sequence[Features]
+    request: CountInputTokensRequest, model: Resolved, reader: Reader, history: History, given: Sequence[Features]
 ) -> ModelTokenCount:
-    """Counts a request for a model, given the items before its own and its own.
+    """Counts a request for a model, given the items before its own and its own, all in the reader's encoding.
 
     Raises `InvalidArgument` for a schema that grows too large once its references are replaced.
     """
     keeps = keeps_reasoning(request, model)
-    around = list(_around(request, model, encoding))
+    around = list(_around(request, model, reader))
     room = model.context_window - sum(each.tokens for _, each in around)
     tally = history.tally(model, keeps)
     for item in given:
@@ -134,7 +138,7 @@ def keeps_reasoning(request: CountInputTokensRequest, model: Resolved) -> bool:
 
 
 def _around(
-    request: CountInputTokensRequest, model: Resolved, encoding: Encoding
+    request: CountInputTokensRequest, model: Resolved, reader: Reader
 ) -> Iterator[tuple[InputPart.ValueType, Count]]:
     """What a request costs whatever its items are."""
     family, little = model.family, ESTIMATE_REASON_LITTLE_EVIDENCE
@@ -142,13 +146,15 @@ def _around(
     if not model.known:
         yield INPUT_PART_REQUEST, Count(0, ESTIMATE_REASON_UNKNOWN_MODEL, "model")
     if request.instructions:
-        yield INPUT_PART_INSTRUCTIONS, Count(family.message + encoding.count(request.instructions))
-    for each in count_tools(request.tools, family, encoding):
+        yield INPUT_PART_INSTRUCTIONS, Count(family.message + reader.count(request.instructions))
+    for each in count_tools(request.tools, family, reader):
         yield INPUT_PART_TOOLS, each
-    yield INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, encoding))
+    yield INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, reader.encoding))
     if request.tools and request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
         yield INPUT_PART_TOOLS, Count(family.sequential_calls, little, "parallel_tool_calls")
-    yield INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, encoding))
+    yield INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, reader.encoding))
+    if request.HasField("personality"):
+        yield INPUT_PART_INSTRUCTIONS, Count(0, little, "personality")
     if request.reasoning.mode == "pro":
         yield INPUT_PART_REASONING, Count(family.pro_mode, little, "reasoning.mode")
 
@@ -175,7 +181,13 @@ def _dropped(
     def fit(first: int) -> bool:
         return _whole(added_up(items[first:], model, keeps), request, model) <= room
 
-    return bisect_left(range(len(items)), True, key=fit)
+    def fit_alone(first: int) -> bool:
+        return added_up(items[first:], model, keeps).tokens <= room
+
+    # What is beside the items may cost more when some of them go: tools are searched again that were found before.
+    least = bisect_left(range(len(items)), True, key=fit_alone)
+    near = next((first for first in range(least, min(len(items), least + _TRIED)) if fit(first)), None)
+    return bisect_left(range(len(items)), True, least, key=fit) if near is None else near
 
 
 def added_up(items: Iterable[Features], model: Resolved, keeps: bool) -> Tally:

@@ -72,16 +72,22 @@ class Encoding:
         thread = threading.get_ident()
         if self._first_thread is None:
             self._first_thread = thread
-        return self._first if thread == self._first_thread else load(self.name, for_others=True)
+        return self._first if thread == self._first_thread else load_for_others(self.name)
 
 
-def load(name: str, *, for_others: bool = False) -> tiktoken.Encoding:
-    """tiktoken's encoding of a name in `ENCODINGS`, made once, and once more for others than its first user.
+def load_for_others(name: str) -> tiktoken.Encoding:
+    """The encoding for threads other than the first that counts: like `load`."""
+    with _loading:
+        return _load(_SAME_FOR_TEXT.get(name, name), True)
+
+
+def load(name: str) -> tiktoken.Encoding:
+    """tiktoken's encoding of a name in `ENCODINGS`, made once.
 
     This takes a few tenths of a second. Ranks in `TIKTOKEN_CACHE_DIR` are used where they are those that tiktoken expects. Raises `MissingRanks`.
     """
     with _loading:
-        return _load(name, for_others)
+        return _load(name, False)
 
 
 @cache
@@ -121,7 +127,7 @@ def _end(text: str, end: int) -> int:
     while end < len(text):
         if seam := _SEAM.search(text, end, end + _REACH):
             return seam.start()
-        if text[end - _DESERT : end + _DESERT].isspace():
+        if end >= _DESERT and text[end - _DESERT : end + _DESERT].isspace():
             return end
         end += _REACH
     return len(text)

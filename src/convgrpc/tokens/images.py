@@ -91,5 +91,14 @@ class Patches(NamedTuple):
     most: int = 1536
 
     def tokens(self, image: Image) -> int:
-        patches = min(self.most, math.ceil(image.width / 32) * math.ceil(image.height / 32))
-        return int(patches * self.per_patch) + self.extra
+        return int(self._patches(image.width, image.height) * self.per_patch) + self.extra
+
+    def _patches(self, width: int, height: int) -> int:
+        patches = math.ceil(width / 32) * math.ceil(height / 32)
+        if patches <= self.most:
+            return patches
+        # It is made smaller until it fits, and then so that one of its sides is of whole patches.
+        scale = math.sqrt(32 * 32 * self.most / (width * height))
+        across, down = width * scale / 32, height * scale / 32
+        scale *= min(math.floor(across) / across if across >= 1 else 1, math.floor(down) / down if down >= 1 else 1)
+        return min(self.most, math.ceil(width * scale / 32) * math.ceil(height * scale / 32))

@@ -14,7 +14,7 @@ from google.protobuf.message import Message as AnyMessage
 from convgrpc import ids
 from convgrpc.tokens.images import Image, image
 from convgrpc.tokens.reading import File, Reader
-from convgrpc.tokens.tools import functions_of, name_tokens
+from convgrpc.tokens.tools import functions_of, members_of, name_tokens
 from convgrpc.tokens.typescript import TooLarge, namespace
 from convgrpc.v1.content_pb2 import IMAGE_DETAIL_AUTO, ContentPart, ToolOutput
 from convgrpc.v1.input_tokens_service_pb2 import (
@@ -48,7 +48,9 @@ class Turn(IntEnum):
     CALL = 4
     OUTPUT = 5
     REASONING = 6
-    OTHER = 7
+    HOSTED = 7
+    TOOLS = 8
+    OTHER = 9
 
 
 class Features(NamedTuple):
@@ -76,8 +78,14 @@ class Features(NamedTuple):
     reason: EstimateReason.ValueType = ESTIMATE_REASON_UNSPECIFIED
 
 
+def weight(item: Features) -> int:
+    """How much memory an item takes, in those of a message."""
+    return 1 + len(item.images) + len(item.files) + len(item.loaded)
+
+
 def features(item: ConversationItem, reader: Reader, place: str) -> Features:
     """Reads an item, in time that is in proportion to its text."""
+    reader.check_time()
     kind = item.WhichOneof("kind")
     if kind is None:
         tokens = reader.count(item.source_json)
@@ -220,39 +228,36 @@ def _compaction(item: ConversationItem, place: str, reader: Reader) -> Features:
 def _computer_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     shot = image(item.computer_call_output.output.computer_screenshot.image_url, IMAGE_DETAIL_AUTO)
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return Features(Turn.OTHER, 0, place, images=(shot,), reason=reason)
+    return Features(Turn.HOSTED, 0, place, images=(shot,), reason=reason)
 
 
 def _additional_tools(item: ConversationItem, place: str, reader: Reader) -> Features:
-    return _brought(item.additional_tools.tools, "additional_tools", place, reader)
+    return _brought(Turn.TOOLS, item.additional_tools.tools, "additional_tools", place, reader)
 
 
 def _tool_search_call(item: ConversationItem, place: str, reader: Reader) -> Features:
     tokens = reader.count(_compact(item.tool_search_call.arguments.text))
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return Features(Turn.OTHER, tokens, place, around="tool_search_call", reason=reason)
+    return Features(Turn.HOSTED, tokens, place, around="tool_search_call", reason=reason)
 
 
 def _tool_search_output(item: ConversationItem, place: str, reader: Reader) -> Features:
     output = item.tool_search_output
     is_clients = output.execution == TOOL_SEARCH_EXECUTION_CLIENT
     around = "client_tool_search_output" if is_clients else "tool_search_output"
-    return _brought(output.tools, around, place, reader)
+    return _brought(Turn.HOSTED, output.tools, around, place, reader)
 
 
-def _brought(tools: Iterable[Tool], around: str, place: str, reader: Reader) -> Features:
+def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader: Reader) -> Features:
     """Of items that bring tools."""
-    members: Iterator[Any] = chain.from_iterable(
-        tool.namespace.tools if tool.HasField("namespace") else [tool] for tool in tools
-    )
-    functions = functions_of(each.function for each in members if each.HasField("function"))
+    functions = functions_of(each.function for each in members_of(tools) if each.HasField("function"))
     try:
-        text = namespace("functions", functions, "{") if functions else ""
+        text = namespace("functions", functions, "{", reader.allowance()) if functions else ""
     except TooLarge:
-        # They came with a stored item, which can no longer be refused.
+        # An item that is stored can no longer be refused, and one that is sent must count the same.
         text = json.dumps([each.parameters for each in functions])
     return Features(
-        Turn.OTHER,
+        turn,
         reader.count(text),
         place,
         around=around,
@@ -268,7 +273,7 @@ def _nothing(item: ConversationItem, place: str, reader: Reader) -> Features:
 def _hosted(item: ConversationItem, place: str, reader: Reader) -> Features:
     """Of calls that the model's own service makes, and what they returned: all that they say."""
     text = "\n".join(_texts(item))
-    return Features(Turn.OTHER, reader.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
+    return Features(Turn.HOSTED, reader.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
 
 
 _UNREAD = frozenset(

@@ -11,6 +11,7 @@ from convgrpc.tokens.encodings import ENCODINGS
 from convgrpc.tokens.families import FAMILIES, IMAGES, MODELS, Family, Model, Models
 from convgrpc.tokens.images import Patches, Rule, Tiles
 
+_TOO_MUCH = 2**31
 _DEFAULT_IMAGES = "tiles-85"
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "a table", list: "a list"}
 _FAMILY_TYPES = {
@@ -27,7 +28,7 @@ class BadModelsFile(ValueError):
 def read_models(path: str | Path) -> Models:
     """The table of models with what a file adds, which goes first. Raises `BadModelsFile`."""
     try:
-        return _models(tomllib.loads(Path(path).read_text()))
+        return _models(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise BadModelsFile(f"{path}: {error}") from error
 
@@ -52,6 +53,8 @@ def _check(row: Any, where: str, types: Mapping[str, Any], required: tuple[str, 
             raise ValueError(f"{where}: '{key}' is not one of {', '.join(types)}")
         if type(value) is not types[key] and not (types[key] is float and type(value) is int):
             raise ValueError(f"{where}: '{key}' must be {_WORDS[types[key]]}")
+        if types[key] in (int, float) and not abs(value) < _TOO_MUCH:
+            raise ValueError(f"{where}: '{key}' is too large")
     for key in required:
         if key not in row:
             raise ValueError(f"{where}: '{key}' is missing")

@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from convgrpc.errors import deadline_exceeded
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.extraction import Extractor, Unreadable
 from convgrpc.tokens.files import FILE_TOKENS, Kind, document, kind, rendered, tokens_around
+from convgrpc.tokens.typescript import TooLarge
 from convgrpc.v1.content_pb2 import FILE_DETAIL_HIGH, InputFile
 from convgrpc.v1.input_tokens_service_pb2 import (
     ESTIMATE_REASON_FILE,
@@ -20,8 +22,13 @@ _SECONDS_A_FILE = 10.0
 _WELL_KNOWN = (Kind.PDF, Kind.DOCX, Kind.TEXT)
 
 
+_MAX_TEXT = 1 << 20
+"""How many characters the declarations of a request's tools, or of an item's, may come to."""
+_MAX_TEXT_AT_ONCE = 1 << 16
+
+
 class WouldWait(Exception):
-    """There is a file, whose text takes a process and a wait."""
+    """There is a file, whose text takes a process and a wait, or there is more to write than can be done at once."""
 
 
 class File(NamedTuple):
@@ -34,7 +41,7 @@ class File(NamedTuple):
 class Reader:
     """Reads for one request, in one encoding, until a deadline: a reading of `time.monotonic()`.
 
-    One that may not wait raises `WouldWait` at the first file. Raises `DeadlineExceeded` at a file after the deadline.
+    One that may not wait raises `WouldWait` where it would have to. Raises `DeadlineExceeded` after the deadline.
     """
 
     def __init__(self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True) -> None:
@@ -42,6 +49,28 @@ class Reader:
         self.count = encoding.count
         self._deadline = deadline
         self._may_wait = may_wait
+        self._at_once = _MAX_TEXT_AT_ONCE
+
+    def check_time(self) -> None:
+        """Raises `DeadlineExceeded` after the deadline."""
+        if time.monotonic() > self._deadline:
+            raise deadline_exceeded()
+
+    def allowance(self) -> Callable[[int], None]:
+        """What to charge with the characters of declarations that belong together; raises `TooLarge` past a bound."""
+        left = _MAX_TEXT
+
+        def charge(characters: int) -> None:
+            nonlocal left
+            left -= characters
+            if left < 0:
+                raise TooLarge
+            if not self._may_wait:
+                self._at_once -= characters
+                if self._at_once < 0:
+                    raise WouldWait
+
+        return charge
 
     def file(self, part: InputFile) -> File:
         """Counts a file, if it came with the request and its text can be read."""
@@ -60,7 +89,5 @@ class Reader:
     def _extractor(self) -> Extractor:
         if not self._may_wait:
             raise WouldWait
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise deadline_exceeded()
-        return Extractor(timeout=min(_SECONDS_A_FILE, left))
+        self.check_time()
+        return Extractor(timeout=min(_SECONDS_A_FILE, self._deadline - time.monotonic()))

@@ -46,7 +46,7 @@ def count_input_tokens(
     for number, item in enumerate(before):
         message = item if isinstance(item, ConversationItem) else decode(ConversationItem, dict(item))
         history.items.append(features(message, reader, message.id or f"before[{number}]"))
-    counted = count(asked, resolved, encoding, history, given_features(asked, reader))
+    counted = count(asked, resolved, reader, history, given_features(asked, reader))
     counted.model = name
     return counted
 

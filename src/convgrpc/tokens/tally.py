@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import MutableMapping
+from itertools import islice
 from typing import NamedTuple
 
 from convgrpc.tokens.families import Resolved
@@ -16,6 +17,7 @@ from convgrpc.v1.input_tokens_service_pb2 import (
     INPUT_PART_OTHER,
     INPUT_PART_REASONING,
     INPUT_PART_TOOL_CALLS,
+    INPUT_PART_TOOLS,
     EstimateReason,
     InputPart,
 )
@@ -41,6 +43,8 @@ _PARTS = {
     **dict.fromkeys((Turn.SYSTEM, Turn.USER, Turn.ASSISTANT, Turn.COMMENTARY), INPUT_PART_MESSAGES),
     **dict.fromkeys((Turn.CALL, Turn.OUTPUT), INPUT_PART_TOOL_CALLS),
     Turn.REASONING: INPUT_PART_REASONING,
+    Turn.HOSTED: INPUT_PART_TOOL_CALLS,
+    Turn.TOOLS: INPUT_PART_TOOLS,
     Turn.OTHER: INPUT_PART_OTHER,
 }
 
@@ -66,7 +70,7 @@ class Tally:
         self._reasoned = False
 
     def copy(self) -> "Tally":
-        """One that goes on from here on its own, in time that does not depend on how many items there were."""
+        """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools alone."""
         other = Tally(self._model, self._keeps_reasoning)
         other.parts = self.parts.copy()
         other.estimates = self.estimates.copy()
@@ -92,10 +96,10 @@ class Tally:
             elif turn is Turn.REASONING:
                 self._reasoned = True
                 self.parts[INPUT_PART_REASONING] += item.tokens
-            elif turn is Turn.OTHER:
-                self._add_other(item)
-            else:
+            elif turn <= Turn.COMMENTARY:
                 self._add_message(item, turn)
+            else:
+                self._add_other(item)
         if item.reason:
             self._note(_PARTS[turn], item.reason, item.tokens, item.place)
         for image in item.images:
@@ -111,13 +115,10 @@ class Tally:
 
     def finish(self) -> None:
         """Notes what remains open when there are no more items."""
-        for place in self._unanswered.values():
-            self._note(
-                INPUT_PART_TOOL_CALLS,
-                ESTIMATE_REASON_UNANSWERED_CALL,
-                self._family.call,
-                place,
-            )
+        if times := len(self._unanswered):
+            places = tuple(islice(self._unanswered.values(), MAX_PLACES))
+            open_calls = Estimated(times * self._family.call, times, places)
+            self.estimates[INPUT_PART_TOOL_CALLS, ESTIMATE_REASON_UNANSWERED_CALL] = open_calls
 
     def _note(self, part: InputPart.ValueType, reason: EstimateReason.ValueType, tokens: int, place: str) -> None:
         self.estimates[part, reason] = self.estimates.get((part, reason), Estimated()).plus(tokens, place)
@@ -159,7 +160,7 @@ class Tally:
 
     def _add_other(self, item: Features) -> None:
         around = getattr(self._family, item.around) if item.around else 0
-        self.parts[INPUT_PART_OTHER] += item.tokens + around
+        self.parts[_PARTS[item.turn]] += item.tokens + around
         self.loaded.update(item.loaded)
 
     def _add_image(self, image: Image, place: str) -> None:

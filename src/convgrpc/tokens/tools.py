@@ -8,6 +8,7 @@ from typing import NamedTuple
 from convgrpc.errors import schema_too_large
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import Family
+from convgrpc.tokens.reading import Reader
 from convgrpc.tokens.typescript import Function, TooLarge, namespace
 from convgrpc.v1.input_tokens_service_pb2 import (
     ESTIMATE_REASON_HOSTED_TOOL,
@@ -22,6 +23,8 @@ from convgrpc.v1.tool_pb2 import (
     TOOL_SEARCH_EXECUTION_CLIENT,
     CustomTool,
     FunctionTool,
+    NamespaceMember,
+    NamespaceTool,
     Tool,
     ToolSearchTool,
 )
@@ -41,21 +44,31 @@ def functions_of(tools: Iterable[FunctionTool]) -> list[Function]:
     return [Function(tool.name, tool.description, json.loads(tool.parameters.text or "null")) for tool in tools]
 
 
-def count_tools(tools: Sequence[Tool], family: Family, encoding: Encoding) -> Iterator[Count]:
+def members_of(tools: Iterable[Tool]) -> Iterator[Tool | NamespaceMember]:
+    """The tools, with those in namespaces in the places of these."""
+    for tool in tools:
+        if tool.HasField("namespace"):
+            yield from tool.namespace.tools
+        else:
+            yield tool
+
+
+def count_tools(tools: Sequence[Tool], family: Family, reader: Reader) -> Iterator[Count]:
     """What tools cost, but for the search of tools. Raises `InvalidArgument` for a schema that grows too large."""
+    write = _Writer(family, reader)
     functions = [tool.function for tool in tools if tool.HasField("function") and not tool.function.defer_loading]
     if functions:
-        yield Count(family.functions + encoding.count(_declared("functions", functions, family)))
+        yield Count(write.declared("functions", functions))
     for number, tool in enumerate(tools):
         place = f"tools[{number}]"
         kind = tool.WhichOneof("tool")
         if kind == "custom":
-            yield _custom(tool.custom, family, encoding)._replace(place=place)
+            yield _custom(tool.custom, family, reader)._replace(place=place)
         elif kind == "namespace":
-            yield _namespace(tool, family, encoding)._replace(place=place)
+            yield _namespace(tool.namespace, family, reader, write)._replace(place=place)
         elif kind == "tool_search":
             if tool.tool_search.execution == TOOL_SEARCH_EXECUTION_CLIENT:
-                yield _client_search(tool.tool_search, family, encoding)._replace(place=place)
+                yield _client_search(tool.tool_search, write)._replace(place=place)
         elif kind != "function":
             tokens = family.hosted.get(kind or "", family.hosted_default)
             yield Count(tokens, ESTIMATE_REASON_HOSTED_TOOL, place)
@@ -86,42 +99,52 @@ def _short_name_tokens(name: str, encoding: Encoding) -> int:
     return encoding.count(f".{name}")
 
 
-def _declared(name: str, functions: Sequence[FunctionTool], family: Family) -> str:
-    try:
-        return namespace(name, functions_of(functions), family.brace)
-    except TooLarge as error:
-        raise schema_too_large("tools") from error
-
-
 def count_search(tools: Sequence[Tool], family: Family, loaded: Container[str]) -> Count:
     """What the search of tools costs, where functions of the names in `loaded` were found already."""
     for number, tool in enumerate(tools):
         if tool.HasField("tool_search") and tool.tool_search.execution != TOOL_SEARCH_EXECUTION_CLIENT:
-            pending = [each for each in tools if each.function.defer_loading and each.function.name not in loaded]
+            pending = [
+                each for each in members_of(tools) if each.function.defer_loading and each.function.name not in loaded
+            ]
             tokens = family.tool_search + family.deferred_function * len(pending) if pending else 0
             return Count(tokens, ESTIMATE_REASON_HOSTED_TOOL, f"tools[{number}]")
     return Count(0)
 
 
-def _client_search(tool: ToolSearchTool, family: Family, encoding: Encoding) -> Count:
+class _Writer:
+    """Writes the declarations of a request's tools, which are bounded together."""
+
+    def __init__(self, family: Family, reader: Reader) -> None:
+        self._family = family
+        self._reader = reader
+        self._charge = reader.allowance()
+
+    def declared(self, name: str, functions: Sequence[FunctionTool]) -> int:
+        """The tokens of a namespace of functions."""
+        try:
+            text = namespace(name, functions_of(functions), self._family.brace, self._charge)
+        except TooLarge as error:
+            raise schema_too_large("tools", str(error)) from error
+        return self._family.functions + self._reader.count(text)
+
+
+def _client_search(tool: ToolSearchTool, write: _Writer) -> Count:
     search = FunctionTool(name="tool_search", description=tool.description, parameters=tool.parameters)
-    tokens = family.functions + encoding.count(_declared("tool_search", [search], family))
-    return Count(tokens, ESTIMATE_REASON_HOSTED_TOOL)
+    return Count(write.declared("tool_search", [search]), ESTIMATE_REASON_HOSTED_TOOL)
 
 
-def _custom(tool: CustomTool, family: Family, encoding: Encoding) -> Count:
-    tokens = encoding.count(tool.name) + encoding.count(tool.description)
+def _custom(tool: CustomTool, family: Family, reader: Reader) -> Count:
+    tokens = reader.count(tool.name) + reader.count(tool.description)
     if tool.format.HasField("grammar"):
-        tokens += family.custom_grammar + encoding.count(tool.format.grammar.definition)
+        tokens += family.custom_grammar + reader.count(tool.format.grammar.definition)
     else:
         tokens += family.custom_tool
     return Count(tokens, ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
-def _namespace(tool: Tool, family: Family, encoding: Encoding) -> Count:
-    members = tool.namespace
-    functions = [each.function for each in members.tools if each.HasField("function")]
-    tokens = family.functions + encoding.count(_declared(members.name, functions, family))
-    tokens += encoding.count(members.description)
-    tokens += sum(_custom(each.custom, family, encoding).tokens for each in members.tools if each.HasField("custom"))
+def _namespace(tool: NamespaceTool, family: Family, reader: Reader, write: _Writer) -> Count:
+    functions = [each.function for each in tool.tools if each.HasField("function") and not each.function.defer_loading]
+    tokens = write.declared(tool.name, functions) if functions else 0
+    tokens += reader.count(tool.description)
+    tokens += sum(_custom(each.custom, family, reader).tokens for each in tool.tools if each.HasField("custom"))
     return Count(tokens, ESTIMATE_REASON_LITTLE_EVIDENCE)

@@ -5,12 +5,10 @@ The text is such that it has as many tokens as what the model reads; it need not
 
 import json
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-MAX_TEXT = 1 << 22
-"""How many characters the types of one tool may come to, where those within others count once for each."""
 MAX_DEPTH = 100
 """How deeply they may be nested once their references are replaced."""
 
@@ -18,7 +16,11 @@ _SCALARS = {"string": "string", "integer": "number", "number": "number", "boolea
 
 
 class TooLarge(Exception):
-    """A schema comes to more than `MAX_TEXT` or `MAX_DEPTH` once its references are replaced."""
+    """Declarations come to too much text, or to more than `MAX_DEPTH`, once references are replaced: at this function."""
+
+
+Charge: TypeAlias = Callable[[int], None]
+"""Told of how many characters are written, where those of types within others count once for each; may raise."""
 
 
 class Function(NamedTuple):
@@ -29,20 +31,24 @@ class Function(NamedTuple):
     parameters: Any
 
 
-def namespace(name: str, functions: Iterable[Function], brace: str) -> str:
-    """The declarations of functions, in a namespace. Raises `TooLarge`."""
-    declarations = "\n".join(map(_declaration, functions))
+def namespace(name: str, functions: Iterable[Function], brace: str, charge: Charge) -> str:
+    """The declarations of functions, in a namespace. Raises `TooLarge`, and what `charge` does."""
+    declarations = "\n".join(_declaration(function, charge) for function in functions)
     return f"namespace {name}{brace}\n\n{declarations}\n}} // namespace {name}"
 
 
-def _declaration(function: Function) -> str:
-    return f"{_comment(function.description)}type {function.name} = {_signature(function.parameters)} => any;\n"
+def _declaration(function: Function, charge: Charge) -> str:
+    try:
+        signature = _signature(function.parameters, charge)
+    except TooLarge:
+        raise TooLarge(function.name) from None
+    return f"{_comment(function.description)}type {function.name} = {signature} => any;\n"
 
 
-def _signature(parameters: Any) -> str:
+def _signature(parameters: Any, charge: Charge) -> str:
     if not isinstance(parameters, dict) or not _properties(parameters):
         return "()"
-    body = _Types(parameters).object(parameters)
+    body = _Types(parameters, charge).object(parameters)
     heading = _heading(parameters)
     return f"(_: {heading}{body})" if heading or body.startswith("{ ") else f"(_:{body})"
 
@@ -50,10 +56,10 @@ def _signature(parameters: Any) -> str:
 class _Types:
     """Makes types of the schemas in a document, whose references point into it."""
 
-    def __init__(self, document: MutableMapping[str, Any]) -> None:
+    def __init__(self, document: MutableMapping[str, Any], charge: Charge) -> None:
         self._document = document
+        self._charge = charge
         self._open: set[str] = set()
-        self._left = MAX_TEXT
         self._depth = 0
 
     def type(self, schema: Any) -> str:
@@ -76,18 +82,13 @@ class _Types:
         with self._resolved(schema) as resolved:
             remark = _heading(resolved) + _bounds(resolved)
             default = f" // default: {_json(resolved['default'])}" if "default" in resolved else ""
-            self._charge(remark, key, default)
+            self._charge(len(remark) + len(key) + len(default))
             return _Property(remark, key if required else f"{key}?", self._type(resolved), default)
 
     def _type(self, schema: MutableMapping[str, Any]) -> str:
         text = self._written(schema)
-        self._charge(text)
+        self._charge(len(text) + 1)
         return text
-
-    def _charge(self, *texts: str) -> None:
-        self._left -= sum(map(len, texts)) + 1
-        if self._left < 0:
-            raise TooLarge
 
     def _written(self, schema: MutableMapping[str, Any]) -> str:
         if isinstance(values := schema.get("enum"), list):
@@ -99,7 +100,8 @@ class _Types:
                 return " | ".join(map(self.type, choices))
         kind = schema.get("type")
         if isinstance(kind, list):
-            return " | ".join(self._type(ChainMap({"type": each}, schema)) for each in kind)
+            names = (each if isinstance(each, str) else None for each in kind)
+            return " | ".join(self._type(ChainMap({"type": each}, schema)) for each in names)
         if kind == "array":
             return self._array(schema.get("items"))
         if kind == "object":

@@ -37,7 +37,7 @@ class _InputPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputPart.V
     INPUT_PART_MESSAGES: _InputPart.ValueType  # 3
     """INPUT_PART_MESSAGES are messages."""
     INPUT_PART_TOOL_CALLS: _InputPart.ValueType  # 4
-    """INPUT_PART_TOOL_CALLS are calls of tools, and what they returned."""
+    """INPUT_PART_TOOL_CALLS are calls of tools of all kinds, and what they returned."""
     INPUT_PART_REASONING: _InputPart.ValueType  # 5
     """INPUT_PART_REASONING is reasoning."""
     INPUT_PART_IMAGES: _InputPart.ValueType  # 6
@@ -45,7 +45,7 @@ class _InputPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputPart.V
     INPUT_PART_FILES: _InputPart.ValueType  # 7
     """INPUT_PART_FILES are files."""
     INPUT_PART_TOOLS: _InputPart.ValueType  # 8
-    """INPUT_PART_TOOLS are the tools that the model may call, and the choice among them."""
+    """INPUT_PART_TOOLS are the tools that the model may call, those that items bring among them, and the choice."""
     INPUT_PART_RESPONSE_FORMAT: _InputPart.ValueType  # 9
     """INPUT_PART_RESPONSE_FORMAT is the form that the answer must have."""
     INPUT_PART_OTHER: _InputPart.ValueType  # 10
@@ -63,7 +63,7 @@ INPUT_PART_INSTRUCTIONS: InputPart.ValueType  # 2
 INPUT_PART_MESSAGES: InputPart.ValueType  # 3
 """INPUT_PART_MESSAGES are messages."""
 INPUT_PART_TOOL_CALLS: InputPart.ValueType  # 4
-"""INPUT_PART_TOOL_CALLS are calls of tools, and what they returned."""
+"""INPUT_PART_TOOL_CALLS are calls of tools of all kinds, and what they returned."""
 INPUT_PART_REASONING: InputPart.ValueType  # 5
 """INPUT_PART_REASONING is reasoning."""
 INPUT_PART_IMAGES: InputPart.ValueType  # 6
@@ -71,7 +71,7 @@ INPUT_PART_IMAGES: InputPart.ValueType  # 6
 INPUT_PART_FILES: InputPart.ValueType  # 7
 """INPUT_PART_FILES are files."""
 INPUT_PART_TOOLS: InputPart.ValueType  # 8
-"""INPUT_PART_TOOLS are the tools that the model may call, and the choice among them."""
+"""INPUT_PART_TOOLS are the tools that the model may call, those that items bring among them, and the choice."""
 INPUT_PART_RESPONSE_FORMAT: InputPart.ValueType  # 9
 """INPUT_PART_RESPONSE_FORMAT is the form that the answer must have."""
 INPUT_PART_OTHER: InputPart.ValueType  # 10
@@ -327,9 +327,9 @@ class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation
     TRUNCATION_UNSPECIFIED: _Truncation.ValueType  # 0
     """TRUNCATION_UNSPECIFIED means not given."""
     TRUNCATION_AUTO: _Truncation.ValueType  # 1
-    """TRUNCATION_AUTO leaves out the oldest items."""
+    """TRUNCATION_AUTO leaves out the first items, as many as it takes; input that is a text is one item."""
     TRUNCATION_DISABLED: _Truncation.ValueType  # 2
-    """TRUNCATION_DISABLED makes the request fail."""
+    """TRUNCATION_DISABLED leaves out nothing: a model refuses what is too long, and a count counts it."""
 
 class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
     """Truncation is what happens to input that is too long for a model."""
@@ -337,9 +337,9 @@ class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
 TRUNCATION_UNSPECIFIED: Truncation.ValueType  # 0
 """TRUNCATION_UNSPECIFIED means not given."""
 TRUNCATION_AUTO: Truncation.ValueType  # 1
-"""TRUNCATION_AUTO leaves out the oldest items."""
+"""TRUNCATION_AUTO leaves out the first items, as many as it takes; input that is a text is one item."""
 TRUNCATION_DISABLED: Truncation.ValueType  # 2
-"""TRUNCATION_DISABLED makes the request fail."""
+"""TRUNCATION_DISABLED leaves out nothing: a model refuses what is too long, and a count counts it."""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 @_typing.final
@@ -1059,7 +1059,7 @@ class TokenEstimate(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     PLACES_FIELD_NUMBER: _builtins.int
     part: Global___InputPart.ValueType
-    """part is the part of the request that is concerned; unset where that is all of it."""
+    """part is the part of the request that is concerned; `INPUT_PART_REQUEST` where it is the model."""
     reason: Global___EstimateReason.ValueType
     """reason is the reason."""
     explanation: _builtins.str
