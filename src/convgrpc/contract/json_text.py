@@ -10,6 +10,7 @@ import orjson
 from convgrpc.contract import faults
 from convgrpc.contract.faults import ROOT
 
+_TOO_DEEP = "depth limit"
 _LONG_NUMBER = re.compile(rb"\d{19}")
 # Their first letters are literal, which makes the search several times as fast. A quotation mark after a backslash is
 # within a string, unless that backslash is the second of two.
@@ -31,8 +32,9 @@ def parse(text: bytes) -> Any:
         return json.loads(text) if _LONG_NUMBER.search(text) else value
     except RecursionError:
         raise faults.too_deep(ROOT) from None
-    except ValueError:
-        raise faults.invalid_json() from None
+    except ValueError as error:
+        # orjson tells only in its message that it gave up.
+        raise (faults.too_deep(ROOT) if _TOO_DEEP in str(error) else faults.invalid_json()) from None
 
 
 def dump(value: Any) -> str:

@@ -59,7 +59,7 @@ class Counter(Counts):
     def warm_up(self) -> None:
         """Loads what most requests need. This blocks for half a second. Raises `MissingRanks`."""
         encoding = self._models.resolve(DEFAULT).family.encoding
-        self._workers.submit(Encoding(encoding).count, "").result()
+        self._workers.submit(Encoding, encoding).result()
         self._workers.submit(load_for_others, encoding).result()
 
     def close(self) -> None:
