@@ -6,7 +6,7 @@ is counted by what it has got since.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -31,8 +31,9 @@ _LARGE = 1 << 14
 _LONG = 1000
 """How many items are added up on the event loop."""
 
-_PAGE_ITEMS = 100
-_PAGE_BYTES = _LARGE
+_PAGE_ITEMS = 500
+_PAGE_BYTES = 1 << 17
+_TAIL_ITEMS = 50
 
 R = TypeVar("R")
 _Key: TypeAlias = tuple[str, str, str]
@@ -91,9 +92,10 @@ class Counter(Counts):
         has_more, position = True, None
         while has_more and tail.size <= max_bytes and tail.may_fit(tokens):
             growth = await self._store.get_growth(
-                project, conversation_id, position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES, descending=True
+                project, conversation_id, position, limit=_TAIL_ITEMS, max_bytes=_LARGE, descending=True
             )
-            await self._read(partial(tail.add, growth.items), encoding, deadline, is_much=_is_much(growth))
+            for some in _slices(growth.items):
+                await self._read(partial(tail.add, some), encoding, deadline, is_much=_is_much(some))
             has_more, position = growth.has_more, growth.position
         work = partial(tail.fitting, tokens, max_bytes, whole=not has_more)
         first = await self._aside(work) if len(tail.items) > _LONG else work()
@@ -130,8 +132,9 @@ class Counter(Counts):
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            work = partial(_features, growth.items)
-            read = await self._read(work, encoding, deadline, is_much=_is_much(growth))
+            read: list[Features] = []
+            for some in _slices(growth.items):
+                read += await self._read(partial(_features, some), encoding, deadline, is_much=_is_much(some))
             # All at once: whoever gives up leaves behind what is true.
             conversation.add(read, growth)
             has_more = growth.has_more
@@ -142,7 +145,7 @@ class Counter(Counts):
             await asyncio.sleep(0)
             with suppress(WouldWait):
                 return read(Reader(encoding, deadline=deadline, may_wait=False))
-        return await self._aside(partial(read, Reader(encoding, deadline=deadline)))
+        return await self._aside(lambda: read(Reader(encoding, deadline=deadline)))
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
@@ -155,8 +158,19 @@ class Counter(Counts):
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
 
-def _is_much(growth: Growth) -> bool:
-    return sum(map(len, growth.items)) > _LARGE
+def _slices(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Items, so many at a time as are read on the event loop; one that is large comes alone."""
+    first = size = 0
+    for place, item in enumerate(items):
+        if size and size + len(item) > _LARGE:
+            yield items[first:place]
+            first, size = place, 0
+        size += len(item)
+    yield items[first:]
+
+
+def _is_much(items: Sequence[bytes]) -> bool:
+    return sum(map(len, items)) > _LARGE
 
 
 def _additions(request: CountInputTokensRequest, model: Resolved, history: History) -> int:

@@ -4,7 +4,7 @@ import base64
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -55,18 +55,25 @@ class Encoding:
 
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
-        if len(text) <= _CHUNK:
-            return self._count(text)
-        return sum(map(self._count, _chunks(text)))
+        return self.counter()(text)
 
-    def _count(self, text: str) -> int:
-        try:
-            # What tiktoken makes for numpy: while it makes a list, which takes longer, all other threads stand still.
-            tokens = self._encoding()._core_bpe.encode_to_tiktoken_buffer(text, _NO_SPECIAL_TOKENS)
-        except UnicodeEncodeError:
-            # Half a surrogate pair, which tiktoken replaces.
-            return len(self._first.encode_ordinary(text))
-        return memoryview(tokens).nbytes // _TOKEN_BYTES
+    def counter(self) -> Callable[[str], int]:
+        """`count` for a thread that has many texts: the one that asks for it."""
+        encoding = self._encoding()
+        # What tiktoken makes for numpy: while it makes a list, which takes longer, all other threads stand still.
+        encode = encoding._core_bpe.encode_to_tiktoken_buffer
+
+        def count(text: str) -> int:
+            return piece(text) if len(text) <= _CHUNK else sum(map(piece, _chunks(text)))
+
+        def piece(text: str) -> int:
+            try:
+                return memoryview(encode(text, _NO_SPECIAL_TOKENS)).nbytes // _TOKEN_BYTES
+            except UnicodeEncodeError:
+                # Half a surrogate pair, which tiktoken replaces.
+                return len(encoding.encode_ordinary(text))
+
+        return count
 
     def _encoding(self) -> tiktoken.Encoding:
         thread = threading.get_ident()

@@ -39,14 +39,14 @@ class File(NamedTuple):
 
 
 class Reader:
-    """Reads for one request, in one encoding, until a deadline: a reading of `time.monotonic()`.
+    """Reads for one request, in one encoding and in the thread that makes it, until a deadline (`time.monotonic()`).
 
     One that may not wait raises `WouldWait` where it would have to. Raises `DeadlineExceeded` after the deadline.
     """
 
     def __init__(self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True) -> None:
         self.encoding = encoding
-        self.count = encoding.count
+        self.count = encoding.counter()
         self._deadline = deadline
         self._may_wait = may_wait
         self._at_once = _MAX_TEXT_AT_ONCE
