@@ -3,6 +3,8 @@
 ConvgrpcError
 ├── InvalidArgument      the request is at fault: repeating it as it is cannot help
 ├── NotFound             what the request names does not exist
+├── AlreadyExists        what the request would make is there
+├── FailedPrecondition   something else must be done first
 ├── PermissionDenied     the caller may not do this
 ├── Aborted              the state of things is not what the caller expected
 ├── Unimplemented        the contract has it, this server does not
@@ -82,6 +84,14 @@ class NotFound(ConvgrpcError):
     """What the request names does not exist."""
 
 
+class AlreadyExists(ConvgrpcError):
+    """What the request would make is there."""
+
+
+class FailedPrecondition(ConvgrpcError):
+    """Something else must be done first."""
+
+
 class PermissionDenied(ConvgrpcError):
     """The caller may not do this."""
 
@@ -113,6 +123,8 @@ class InternalError(ConvgrpcError):
 CLASSES: Mapping[int, type[ConvgrpcError]] = {
     code_pb2.INVALID_ARGUMENT: InvalidArgument,
     code_pb2.NOT_FOUND: NotFound,
+    code_pb2.ALREADY_EXISTS: AlreadyExists,
+    code_pb2.FAILED_PRECONDITION: FailedPrecondition,
     code_pb2.PERMISSION_DENIED: PermissionDenied,
     code_pb2.ABORTED: Aborted,
     code_pb2.UNIMPLEMENTED: Unimplemented,
@@ -154,6 +166,25 @@ def previous_response_not_found(response_id: str) -> ConvgrpcError:
         f"Previous response with id '{response_id}' not found.",
         param="previous_response_id",
     )
+
+
+def lineage_too_long(limit: int) -> ConvgrpcError:
+    message = f"The response follows more than {limit} others, which are too many to look at."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="previous_response_id")
+
+
+def response_not_found(response_id: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_NOT_FOUND, f"Response with id '{response_id}' not found.")
+
+
+def response_already_exists(response_id: str) -> ConvgrpcError:
+    message = f"Response with id '{response_id}' already exists."
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_ALREADY_EXISTS, message, param="response_id")
+
+
+def response_in_use(response_id: str, follower: str) -> ConvgrpcError:
+    message = f"Response with id '{response_id}' cannot be deleted before '{follower}', which follows it."
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_IN_USE, message, param="response_id")
 
 
 def two_predecessors() -> ConvgrpcError:
@@ -202,6 +233,12 @@ def request_id_reused(request_id: str) -> ConvgrpcError:
 def answer_gone() -> ConvgrpcError:
     return failure(
         ErrorReason.ERROR_REASON_CONVERSATION_NOT_FOUND, "The conversation that this request created was deleted since."
+    )
+
+
+def recorded_response_gone() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_RESPONSE_NOT_FOUND, "The response that this request recorded was deleted since."
     )
 
 

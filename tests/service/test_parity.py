@@ -38,7 +38,7 @@ from convgrpc.v1.content_pb2 import (
     ToolOutputParts,
     UrlCitation,
 )
-from convgrpc.v1.conversation_pb2 import Metadata
+from convgrpc.v1.conversation_pb2 import ConversationReference, Metadata, ResponseConversation
 from convgrpc.v1.conversations_service_pb2 import (
     BatchGetItemsRequest,
     CreateConversationRequest,
@@ -55,11 +55,9 @@ from convgrpc.v1.conversations_service_pb2 import (
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import (
-    ConversationReference,
     CountInputTokensRequest,
     FunctionChoice,
     HostedToolChoice,
-    ResponseConversation,
     ResponseInput,
     ResponseInputItems,
     ResponseReasoning,
