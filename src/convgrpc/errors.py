@@ -215,8 +215,8 @@ def schema_too_large(param: str, name: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
 
 
-def item_already_in_conversation() -> ConvgrpcError:
-    return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param="items")
+def item_already_in_conversation(param: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param=param)
 
 
 def conversation_cursor_not_found(conversation_id: str) -> ConvgrpcError:
@@ -254,7 +254,7 @@ def answer_too_large(limit: int) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="item_ids")
 
 
-def copies_too_large(limit: int, *, param: str = "items") -> ConvgrpcError:
+def copies_too_large(limit: int, *, param: str) -> ConvgrpcError:
     message = f"The items that the request refers to have more than {limit} bytes. Please refer to fewer at once."
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 
