@@ -77,12 +77,13 @@ def test_only_stores_know_sql(file: str) -> None:
         assert imports(file, DATABASES) == set()
 
 
-def test_handlers_know_neither_json_nor_the_database() -> None:
-    names = set(imported("service/conversations.py"))
+@pytest.mark.parametrize("handlers", ["conversations", "input_tokens", "responses"])
+def test_handlers_know_neither_json_nor_the_database(handlers: str) -> None:
+    names = set(imported(f"service/{handlers}.py"))
     assert [name for name in names if name.startswith(("convgrpc.contract.decoder", "convgrpc.contract.encoder"))] == []
     stores = [name for name in names if name.startswith("convgrpc.store")]
     assert [name for name in stores if not name.startswith("convgrpc.store.protocol.")] == []
-    assert imports("service/conversations.py", FRONTS | {"json", "orjson"}) == set()
+    assert imports(f"service/{handlers}.py", FRONTS | {"json", "orjson"}) == set()
 
 
 def test_the_chain_knows_no_transport() -> None:

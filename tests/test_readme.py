@@ -27,7 +27,7 @@ from convgrpc.errors import REPORTS
 from convgrpc.settings import Address, Settings
 from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.tokens.models_file import read_models
-from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
+from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, ListItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
@@ -207,7 +207,7 @@ def test_every_way_in_is_shown() -> None:
 
 def test_rpcs() -> None:
     """The table of RPCs has those of the contract, with their routes, and names methods that the SDK has."""
-    files = (conversations_service_pb2, input_tokens_service_pb2)
+    files = (conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2)
     contract = methods(service for file in files for service in file.DESCRIPTOR.services_by_name.values())
     rows = _table("RPCs")
     assert [row[:2] for row in rows] == [[method.name, f"{method.verb} {method.template}"] for method in contract]

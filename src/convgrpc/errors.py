@@ -3,6 +3,8 @@
 ConvgrpcError
 ├── InvalidArgument      the request is at fault: repeating it as it is cannot help
 ├── NotFound             what the request names does not exist
+├── AlreadyExists        what the request would make is there
+├── FailedPrecondition   something else must be done first
 ├── PermissionDenied     the caller may not do this
 ├── Aborted              the state of things is not what the caller expected
 ├── Unimplemented        the contract has it, this server does not
@@ -82,6 +84,14 @@ class NotFound(ConvgrpcError):
     """What the request names does not exist."""
 
 
+class AlreadyExists(ConvgrpcError):
+    """What the request would make is there."""
+
+
+class FailedPrecondition(ConvgrpcError):
+    """Something else must be done first."""
+
+
 class PermissionDenied(ConvgrpcError):
     """The caller may not do this."""
 
@@ -113,6 +123,8 @@ class InternalError(ConvgrpcError):
 CLASSES: Mapping[int, type[ConvgrpcError]] = {
     code_pb2.INVALID_ARGUMENT: InvalidArgument,
     code_pb2.NOT_FOUND: NotFound,
+    code_pb2.ALREADY_EXISTS: AlreadyExists,
+    code_pb2.FAILED_PRECONDITION: FailedPrecondition,
     code_pb2.PERMISSION_DENIED: PermissionDenied,
     code_pb2.ABORTED: Aborted,
     code_pb2.UNIMPLEMENTED: Unimplemented,
@@ -156,6 +168,25 @@ def previous_response_not_found(response_id: str) -> ConvgrpcError:
     )
 
 
+def lineage_too_long(limit: int) -> ConvgrpcError:
+    message = f"The response follows more than {limit} others, which are too many to look at."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="previous_response_id")
+
+
+def response_not_found(response_id: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_NOT_FOUND, f"Response with id '{response_id}' not found.")
+
+
+def response_already_exists(response_id: str) -> ConvgrpcError:
+    message = f"Response with id '{response_id}' already exists."
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_ALREADY_EXISTS, message, param="response_id")
+
+
+def response_in_use(response_id: str, follower: str) -> ConvgrpcError:
+    message = f"Response with id '{response_id}' cannot be deleted before '{follower}', which follows it."
+    return failure(ErrorReason.ERROR_REASON_RESPONSE_IN_USE, message, param="response_id")
+
+
 def two_predecessors() -> ConvgrpcError:
     # The API's own words, with the gap that they have and the name cut short.
     message = "Mutually exclusive parameters: ''. Ensure you are only providing one of: 'pre..._id' or 'conversation'."
@@ -184,8 +215,8 @@ def schema_too_large(param: str, name: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
 
 
-def item_already_in_conversation() -> ConvgrpcError:
-    return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param="items")
+def item_already_in_conversation(param: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_ITEM_ALREADY_IN_CONVERSATION, "Item already in conversation", param=param)
 
 
 def conversation_cursor_not_found(conversation_id: str) -> ConvgrpcError:
@@ -205,6 +236,12 @@ def answer_gone() -> ConvgrpcError:
     )
 
 
+def recorded_response_gone() -> ConvgrpcError:
+    return failure(
+        ErrorReason.ERROR_REASON_RESPONSE_NOT_FOUND, "The response that this request recorded was deleted since."
+    )
+
+
 def conversation_changed(expected: str, found: str) -> ConvgrpcError:
     message = (
         f"The last item of the conversation is {_named(found)}, not {_named(expected)} as expected. Nothing was stored."
@@ -217,7 +254,7 @@ def answer_too_large(limit: int) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param="item_ids")
 
 
-def copies_too_large(limit: int, *, param: str = "items") -> ConvgrpcError:
+def copies_too_large(limit: int, *, param: str) -> ConvgrpcError:
     message = f"The items that the request refers to have more than {limit} bytes. Please refer to fewer at once."
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 

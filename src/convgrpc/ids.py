@@ -1,8 +1,8 @@
-"""Identifiers of conversations and items.
+"""Identifiers of conversations, responses and items.
 
-An id is a prefix and 48 hexadecimal digits. The last 16 of an item's are those of the conversation it was first added
-to, so that all ids of a conversation lead to the same place; the 8 before them are a checksum of the others, by which an
-id of this service's making is told from those of the hosted API.
+An id is a prefix and 48 hexadecimal digits. The last 16 of an item's are those of the conversation, or of the response
+on none, that it was first added to, so that all ids of a conversation lead to the same place; the 8 before them are a
+checksum of the others, by which an id of this service's making is told from those of the hosted API.
 """
 
 from secrets import token_hex
@@ -17,12 +17,17 @@ def conversation_id() -> str:
     return f"conv_{token_hex(24)}"
 
 
-def item_id(prefix: str, conversation: str, now: float) -> str:
-    """A new item's id, given its kind's prefix, its conversation's id and the Unix time.
+def response_id() -> str:
+    """A new response's id: `resp_…`."""
+    return f"resp_{token_hex(24)}"
+
+
+def item_id(prefix: str, holder: str, now: float) -> str:
+    """A new item's id, given its kind's prefix, the id of its conversation or response, and the Unix time.
 
     Ids begin with the time, so that a database finds those of one moment side by side.
     """
-    head, tail = f"{int(now):08x}{token_hex(8)}", conversation[-16:]
+    head, tail = f"{int(now):08x}{token_hex(8)}", holder[-16:]
     return f"{prefix}_{head}{_checksum(head, tail)}{tail}"
 
 

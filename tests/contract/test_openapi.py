@@ -26,7 +26,7 @@ from convgrpc.contract.methods import Method, methods
 from convgrpc.contract.openapi import document
 from convgrpc.contract.validator import validate
 from convgrpc.errors import REPORTS, ConvgrpcError
-from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
+from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
@@ -40,6 +40,7 @@ METHODS = methods(
     [
         *conversations_service_pb2.DESCRIPTOR.services_by_name.values(),
         *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values(),
+        *responses_service_pb2.DESCRIPTOR.services_by_name.values(),
     ]
 )
 DOCUMENT = document(METHODS, version="1.2.3")

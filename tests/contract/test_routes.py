@@ -9,12 +9,13 @@ from convgrpc.contract.decoder import decode
 from convgrpc.contract.methods import Method, methods
 from convgrpc.contract.routes import Routes, request_value
 from convgrpc.errors import ConvgrpcError, InvalidArgument, NotFound, Unimplemented
-from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
+from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 
 METHODS = methods(
     [
         *conversations_service_pb2.DESCRIPTOR.services_by_name.values(),
         *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values(),
+        *responses_service_pb2.DESCRIPTOR.services_by_name.values(),
     ]
 )
 ROUTES = Routes(METHODS)
@@ -33,10 +34,9 @@ def refusal(verb: str, path: str, query: str = "", body: Any = None) -> Convgrpc
 
 @pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
 def test_every_method_is_found_by_its_own_route(method: Method) -> None:
-    path = method.template.replace("{conversation_id}", "conv_1").replace("{item_id}", "msg_1")
-    match = ROUTES.match(method.verb, path)
+    params = {"conversation_id": "conv_1", "item_id": "msg_1", "response_id": "resp_1"}
+    match = ROUTES.match(method.verb, method.template.format(**params))
     assert match.method is method
-    params = {"conversation_id": "conv_1", "item_id": "msg_1"}
     assert match.params == {name: params[name] for name in params if f"{{{name}}}" in method.template}
 
 

@@ -9,7 +9,7 @@ from convgrpc.contract import options, validator
 from convgrpc.contract.validator import validate
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.content_pb2 import ContentPart, InputImage, InputText, Json, LogProbability, OutputText, ToolOutput
-from convgrpc.v1.conversation_pb2 import Metadata
+from convgrpc.v1.conversation_pb2 import ConversationReference, Metadata, ResponseConversation
 from convgrpc.v1.conversations_service_pb2 import (
     CreateConversationRequest,
     CreateItemsRequest,
@@ -19,7 +19,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     Order,
     UpdateConversationRequest,
 )
-from convgrpc.v1.input_tokens_service_pb2 import ConversationReference, CountInputTokensRequest, ResponseConversation
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.item_pb2 import (
     AdditionalTools,
     ComputerCallOutput,

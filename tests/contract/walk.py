@@ -12,6 +12,7 @@ from convgrpc.v1 import (
     error_reason_pb2,
     input_tokens_service_pb2,
     item_pb2,
+    responses_service_pb2,
     tool_pb2,
 )
 
@@ -24,6 +25,7 @@ FILES: list[FileDescriptor] = [
         error_reason_pb2,
         input_tokens_service_pb2,
         item_pb2,
+        responses_service_pb2,
         tool_pb2,
     )
 ]

@@ -19,7 +19,7 @@ from convgrpc.contract.json_text import parse
 from convgrpc.contract.methods import Method, methods
 from convgrpc.contract.validator import validate
 from convgrpc.settings import Settings
-from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2
+from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.conversations_service_pb2 import (
     BatchGetItemsRequest,
     ConversationItemList,
@@ -30,6 +30,8 @@ from convgrpc.v1.conversations_service_pb2 import (
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Reasoning
+from convgrpc.v1.responses_service_pb2 import RecordResponseRequest
+from convgrpc.v1.responses_service_pb2_grpc import ResponsesServiceStub
 from tests.conftest import FREE_PORT, served
 from tests.contract.strategies import messages
 
@@ -37,11 +39,14 @@ METHODS = methods(
     [
         conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"],
         input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"],
+        responses_service_pb2.DESCRIPTOR.services_by_name["ResponsesService"],
     ]
 )
 FAULTS_OF_THE_CALLER = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -186,16 +191,23 @@ class Target:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
         self._stub = ConversationsServiceStub(channel)
+        self._responses = ResponsesServiceStub(channel)
         self._create()
 
     def _create(self) -> None:
         request = CreateConversationRequest(items=[ConversationItem(reasoning=Reasoning(encrypted_content="x"))] * 3)
         self.conversation = self._stub.CreateConversation(request).id
         self.items = self._item_ids()
+        self.response = self._responses.RecordResponse(RecordResponseRequest()).id
 
     def aim(self, draw: Callable[[st.SearchStrategy[Any]], Any], request: Any) -> None:
         """Gives the request ids that exist, but not always."""
-        known = {"conversation": self.conversation, "first": self.items[0], "last": self.items[-1]}
+        known = {
+            "conversation": self.conversation,
+            "first": self.items[0],
+            "last": self.items[-1],
+            "response": self.response,
+        }
         names = st.sampled_from([*known, "conv_nowhere", "", "a\0b"])
 
         def chosen(usual: str) -> str:
@@ -206,6 +218,10 @@ class Target:
             is_set = not field.has_presence or request.HasField(field.name)
             if field.name == "conversation_id":
                 request.conversation_id = chosen("conversation")
+            elif field.name == "conversation" and is_set:
+                request.conversation.conversation_id = chosen("conversation")
+            elif field.name in ("response_id", "previous_response_id") and is_set:
+                setattr(request, field.name, chosen("response"))
             elif field.name == "item_ids":
                 request.item_ids[:] = [chosen("first"), chosen("last")]
             elif field.name in ("item_id", "after", "expected_last_item_id") and is_set:

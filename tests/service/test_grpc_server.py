@@ -102,7 +102,7 @@ def test_every_answer_has_a_request_id(stub: ConversationsServiceStub) -> None:
 def test_health_is_told_for_the_server_and_for_each_service(channel: grpc.Channel) -> None:
     """An unknown service is NOT_FOUND."""
     health = health_pb2_grpc.HealthStub(channel)
-    for service in ("", "convgrpc.v1.ConversationsService", "convgrpc.v1.InputTokensService"):
+    for service in ("", *(f"convgrpc.v1.{name}Service" for name in ("Conversations", "InputTokens", "Responses"))):
         reply = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as refusal:
@@ -170,6 +170,7 @@ def test_a_tool_learns_the_contract_by_reflection_and_uses_it(server: Running, p
     methods = buf_curl(server, *reflect, "--list-methods", url).split()
     assert "convgrpc.v1.ConversationsService/CreateItems" in methods
     assert "convgrpc.v1.InputTokensService/CountInputTokens" in methods
+    assert "convgrpc.v1.ResponsesService/RecordResponse" in methods
     service = f"{url}/convgrpc.v1.ConversationsService"
     conversation = json.loads(buf_curl(server, *reflect, "-d", "{}", f"{service}/CreateConversation"))
     items = [{"message": {"role": "ROLE_USER", "content": [{"input_text": {"text": "hello"}}]}}]

@@ -23,7 +23,12 @@ from convgrpc.contract.encoder import dump
 from convgrpc.contract.methods import Method, methods
 from convgrpc.options.v1 import reason_pb2
 from convgrpc.settings import Settings
-from convgrpc.v1 import conversations_service_pb2, error_reason_pb2, input_tokens_service_pb2
+from convgrpc.v1 import (
+    conversations_service_pb2,
+    error_reason_pb2,
+    input_tokens_service_pb2,
+    responses_service_pb2,
+)
 from convgrpc.v1.content_pb2 import (
     Annotation,
     ContentPart,
@@ -38,7 +43,7 @@ from convgrpc.v1.content_pb2 import (
     ToolOutputParts,
     UrlCitation,
 )
-from convgrpc.v1.conversation_pb2 import Metadata
+from convgrpc.v1.conversation_pb2 import ConversationReference, Metadata, ResponseConversation
 from convgrpc.v1.conversations_service_pb2 import (
     BatchGetItemsRequest,
     CreateConversationRequest,
@@ -55,11 +60,9 @@ from convgrpc.v1.conversations_service_pb2 import (
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import (
-    ConversationReference,
     CountInputTokensRequest,
     FunctionChoice,
     HostedToolChoice,
-    ResponseConversation,
     ResponseInput,
     ResponseInputItems,
     ResponseReasoning,
@@ -91,6 +94,8 @@ from convgrpc.v1.item_pb2 import (
     ToolSearchCall,
     ToolSearchOutput,
 )
+from convgrpc.v1.responses_service_pb2 import DeleteResponseRequest, GetResponseRequest, RecordResponseRequest
+from convgrpc.v1.responses_service_pb2_grpc import ResponsesServiceStub
 from convgrpc.v1.tool_pb2 import (
     ComparisonFilter,
     ComparisonOperator,
@@ -108,6 +113,7 @@ from tests.conftest import FREE_PORT, served
 SERVICES = [
     conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"],
     input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"],
+    responses_service_pb2.DESCRIPTOR.services_by_name["ResponsesService"],
 ]
 METHODS = {method.name: method for method in methods(SERVICES)}
 BODIES = {
@@ -125,12 +131,14 @@ BAD: Any = 77
 
 
 class World:
-    """What a case finds: a conversation with three items, and one of each that was deleted.
+    """What a case finds: a conversation with three items, a response that another one follows, and one of each that was
+    deleted.
 
     Names that differ from world to world look like ids, and are told apart by them.
     """
 
-    def __init__(self, stub: ConversationsServiceStub) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
+        stub, responses = ConversationsServiceStub(channel), ResponsesServiceStub(channel)
         self.name = f"world_{token_hex(24)}"
         self.key = f"key_{token_hex(24)}"
         metadata = Metadata(pairs={"world": self.name})
@@ -149,6 +157,13 @@ class World:
         stub.DeleteItem(DeleteItemRequest(conversation_id=self.conversation, item_id=self.deleted_item))
         (oldest,) = stub.ListItems(ListItemsRequest(conversation_id=self.conversation, after=added[0])).data
         self.items = [oldest.id, *added]
+        response = RecordResponseRequest(input=[said("read")], output=[answered("made")], request_id=self.key)
+        recorded = responses.RecordResponse(response)
+        self.response, (self.read_item,) = recorded.id, recorded.input_item_ids
+        following = RecordResponseRequest(previous_response_id=self.response)
+        self.following = responses.RecordResponse(following).id
+        self.deleted_response = responses.RecordResponse(following).id
+        responses.DeleteResponse(DeleteResponseRequest(response_id=self.deleted_response))
 
     def normal(self, text: str) -> Any:
         """A JSON value without what differs from world to world and from one second to the next."""
@@ -243,6 +258,8 @@ IMAGE = InputImage(image_url="https://example.com/1.png")
 NOT_FOUND = "CONVERSATION_NOT_FOUND"
 ITEM_NOT_FOUND = "ITEM_NOT_FOUND"
 MISSING = "MISSING_REQUIRED_PARAMETER"
+RESPONSE_NOT_FOUND = "RESPONSE_NOT_FOUND"
+PREVIOUS_NOT_FOUND = "PREVIOUS_RESPONSE_NOT_FOUND"
 EXCLUSIVE = "MUTUALLY_EXCLUSIVE_PARAMETERS"
 
 GOOD_ITEMS = [
@@ -387,6 +404,7 @@ ONE = [said("x")]
 # What names something in a world.
 HERE, OTHER, DELETED = attrgetter("conversation"), attrgetter("other"), attrgetter("deleted_conversation")
 ITEMS, DELETED_ITEM = attrgetter("items"), attrgetter("deleted_item")
+RESPONSE, FOLLOWING, DELETED_RESPONSE = map(attrgetter, ("response", "following", "deleted_response"))
 KEY, NEW_KEY = attrgetter("key"), attrgetter("name")
 FIRST, SECOND, LAST = (lambda world: world.items[0]), (lambda world: world.items[1]), (lambda world: world.items[-1])
 
@@ -415,6 +433,9 @@ getting_item = partial(asked, GetItemRequest, conversation_id=HERE, item_id=FIRS
 getting_items = partial(asked, BatchGetItemsRequest, conversation_id=HERE, item_ids=ITEMS)
 deleting_item = partial(asked, DeleteItemRequest, conversation_id=HERE, item_id=FIRST)
 counting = partial(asked, CountInputTokensRequest)
+recording = partial(asked, RecordResponseRequest)
+getting_response = partial(asked, GetResponseRequest)
+deleting_response = partial(asked, DeleteResponseRequest)
 
 
 # Cases that several RPCs have.
@@ -465,6 +486,12 @@ def of_no_item(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]
         Case("of a deleted item", make(item_id=DELETED_ITEM), ITEM_NOT_FOUND),
         Case("of an item of another conversation", make(conversation_id=OTHER), ITEM_NOT_FOUND),
     ]
+
+
+def of_no_response(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
+    """Of a request that names a response."""
+    cases = [Case(f"of response {each[:12]}", make(response_id=each), RESPONSE_NOT_FOUND) for each in STRANGE_IDS]
+    return [*cases, Case("of a deleted response", make(response_id=DELETED_RESPONSE), RESPONSE_NOT_FOUND)]
 
 
 def limits(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
@@ -629,6 +656,58 @@ CASES: Mapping[str, list[Case]] = {
         Case("with an unset format", counting(text=ResponseText(format=ResponseTextFormat())), MISSING),
         *with_items(lambda items: counting(input=given(items)), "input"),
     ],
+    "RecordResponse": [
+        Case("empty", recording()),
+        Case("of a model", recording(model="gpt-5", input=ONE, output=[answered("y"), called("tide")])),
+        Case("of a model with a long name", recording(model="m" * 257), "STRING_ABOVE_MAX_LENGTH"),
+        Case("with its id", recording(response_id=lambda world: world.name.replace("world", "resp"))),
+        Case("with a short id", recording(response_id="thread_1"), "INVALID_VALUE"),
+        Case("with an id of strange characters", recording(response_id="resp_é/?&#%2F"), "INVALID_VALUE"),
+        Case("with a long id", recording(response_id="resp_" + "1" * 124), "STRING_ABOVE_MAX_LENGTH"),
+        Case("that is there", recording(response_id=RESPONSE), "RESPONSE_ALREADY_EXISTS"),
+        Case("that was deleted", recording(response_id=DELETED_RESPONSE)),
+        Case("after another", recording(previous_response_id=FOLLOWING, input=ONE)),
+        Case("after one that has a follower", recording(previous_response_id=RESPONSE, output=ONE)),
+        Case("after a deleted one", recording(previous_response_id=DELETED_RESPONSE), PREVIOUS_NOT_FOUND),
+        Case("after nothing", recording(previous_response_id=""), PREVIOUS_NOT_FOUND),
+        Case(
+            "on a conversation", recording(conversation=lambda world: by_id(world.conversation), input=ONE, output=ONE)
+        ),
+        Case("on one in an object", recording(conversation=lambda world: by_object(world.other), output=ONE)),
+        Case("on a deleted one", recording(conversation=lambda world: by_id(world.deleted_conversation)), NOT_FOUND),
+        Case("on something else", recording(conversation=by_id("thread_1")), "INVALID_VALUE"),
+        Case("after two", recording(previous_response_id="resp_1", conversation=by_id("conv_1")), EXCLUSIVE),
+        Case(
+            "with an item that is there",
+            recording(
+                conversation=lambda world: by_id(world.conversation),
+                input=ONE,
+                output=lambda world: [reference(world.items[0])],
+            ),
+            "ITEM_ALREADY_IN_CONVERSATION",
+        ),
+        Case("with an item of a conversation", recording(input=lambda world: [reference(world.items[0])])),
+        Case("with an item of a response", recording(output=lambda world: [reference(world.read_item)])),
+        Case("with a deleted item", recording(input=lambda world: [reference(world.deleted_item)]), ITEM_NOT_FOUND),
+        Case("with an output of no kind that there is", recording(output=[part(ContentPart())]), MISSING),
+        Case("with 1000 items", recording(input=ONE * 1000)),
+        Case("with 1001 items", recording(input=ONE * 1001), "ARRAY_ABOVE_MAX_LENGTH"),
+        Case("with 1001 made", recording(output=ONE * 1001), "ARRAY_ABOVE_MAX_LENGTH"),
+        Case("repeated", recording(input=[said("read")], output=[answered("made")], request_id=KEY)),
+        *with_key(partial(recording, model="another")),
+        *with_metadata(recording),
+        *with_items(lambda items: recording(input=items), "input"),
+    ],
+    "GetResponse": [
+        Case("that exists", getting_response(response_id=RESPONSE)),
+        Case("that follows another", getting_response(response_id=FOLLOWING)),
+        *of_no_response(getting_response),
+    ],
+    "DeleteResponse": [
+        Case("that follows another", deleting_response(response_id=FOLLOWING)),
+        Case("that has a follower", deleting_response(response_id=RESPONSE), "RESPONSE_IN_USE"),
+        *of_no_response(deleting_response),
+    ],
 }
 
 UNSPEAKABLE: Sequence[tuple[str, str, Callable[[World], AnyMessage], str, str | None]] = [
@@ -700,7 +779,7 @@ class Server(NamedTuple):
     shared: World
 
     def new_world(self) -> World:
-        return World(ConversationsServiceStub(self.channel))
+        return World(self.channel)
 
     def by_grpc(self, method: Method, request: AnyMessage, world: World, reason: str | None) -> Answer:
         """Sends a request by gRPC; tells what REST must say to it. The reason of a failure must be that given."""
@@ -735,7 +814,8 @@ class Server(NamedTuple):
             self.client.get(f"/v1/conversations/{each['id']}/items", params={"limit": 100}).text
             for each in json.loads(listed)["data"]
         ]
-        return world.normal(f"[{','.join([listed, *pages])}]")
+        responses = [self.client.get(f"/v1/x/responses/{each}").text for each in (world.response, world.following)]
+        return world.normal(f"[{','.join([listed, *pages, *responses])}]")
 
 
 def _failure(refusal: grpc.RpcError, world: World, expected: str | None) -> Answer:
@@ -783,7 +863,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         grpc.insecure_channel(str(server.grpc)) as channel,
         httpx.Client(base_url=f"http://{server.http}", timeout=30) as client,
     ):
-        yield Server(channel, client, World(ConversationsServiceStub(channel)))
+        yield Server(channel, client, World(channel))
 
 
 def test_every_rpc_has_cases() -> None:
@@ -819,12 +899,16 @@ def test_grpc_and_rest_answer_alike(both: Server, name: str, case: Case) -> None
         assert after == before
 
 
-@pytest.mark.parametrize("name", ["CreateConversation", "CreateItems"])
+@pytest.mark.parametrize("name", ["CreateConversation", "CreateItems", "RecordResponse"])
 def test_a_call_by_one_may_be_repeated_by_the_other(both: Server, name: str) -> None:
     """The key is the same, and so is what it was used for."""
     world = both.new_world()
-    fields = {"conversation_id": HERE} if name == "CreateItems" else {"metadata": mine}
-    request = asked(METHODS[name].request, items=GOOD_ITEMS, request_id=NEW_KEY, **fields)(world)
+    fields: dict[str, Any] = {
+        "CreateConversation": {"items": GOOD_ITEMS, "metadata": mine},
+        "CreateItems": {"items": GOOD_ITEMS, "conversation_id": HERE},
+        "RecordResponse": {"output": GOOD_ITEMS, "conversation": lambda world: by_id(world.conversation)},
+    }[name]
+    request = asked(METHODS[name].request, request_id=NEW_KEY, **fields)(world)
     answer = both.by_grpc(METHODS[name], request, world, None)
     stored = both.stored(world)
     assert answer == both.by_rest(METHODS[name], request, world, None)

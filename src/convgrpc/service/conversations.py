@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 
 from convgrpc import errors, ids
 from convgrpc.contract import options
-from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.includes import hide
-from convgrpc.contract.json_text import with_id
 from convgrpc.service.chain import Context
 from convgrpc.service.counts import Counts
+from convgrpc.service.new_items import new_items, request_key
 from convgrpc.settings import IncludePolicy
-from convgrpc.store.protocol import NewConversation, NewItem, Origin, RequestKey, Store
+from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
@@ -58,9 +56,10 @@ class ConversationsService:
         self._clock = clock
 
     async def CreateConversation(self, request: CreateConversationRequest, context: Context) -> Conversation:
-        key = _request_key("CreateConversation", request)
-        conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()), metadata=request.metadata)
-        items = self._new_items(request.items, conversation.id)
+        key = request_key("CreateConversation", request)
+        now = self._clock()
+        conversation = Conversation(id=ids.conversation_id(), created_at=int(now), metadata=request.metadata)
+        items = new_items(request.items, conversation.id, now)
         new = NewConversation(conversation.id, conversation.SerializeToString(), request.metadata.pairs)
         stored = await self._store.create_conversation(context.project, new, items, context.deadline, request=key)
         return Conversation.FromString(stored)
@@ -96,11 +95,11 @@ class ConversationsService:
         return DeletedConversation(id=request.conversation_id, deleted=True)
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
-        key = _request_key("CreateItems", request)
+        key = request_key("CreateItems", request)
         stored = await self._store.append_items(
             context.project,
             request.conversation_id,
-            self._new_items(request.items, request.conversation_id),
+            new_items(request.items, request.conversation_id, self._clock()),
             context.deadline,
             request=key,
             expected_last=request.expected_last_item_id if request.HasField("expected_last_item_id") else None,
@@ -154,10 +153,6 @@ class ConversationsService:
         items = found.items if request.order == Order.ORDER_ASC else found.items[::-1]
         return self._list(items, request.include, has_more=found.has_more)
 
-    def _new_items(self, items: Iterable[ConversationItem], conversation_id: str) -> list[NewItem]:
-        now = self._clock()
-        return [_new_item(item, conversation_id, now) for item in items]
-
     def _list(self, items: list[bytes], include: Iterable[int], *, has_more: bool) -> ConversationItemList:
         result = ConversationItemList(has_more=has_more)
         for data in items:
@@ -171,32 +166,6 @@ class ConversationsService:
 
 
 _INCLUDES = options.words(Include.DESCRIPTOR)
-_UNKNOWN_KIND = options.Kind(id_prefix="item")
-_KINDS = {
-    field.name: options.kind(field) or options.Kind()
-    for field in ConversationItem.DESCRIPTOR.oneofs_by_name["kind"].fields
-}
-
-
-def _request_key(method: str, request: CreateConversationRequest | CreateItemsRequest) -> RequestKey | None:
-    """What makes a request safe to repeat, if its caller gave it an id. The request must be as it was sent."""
-    if not request.HasField("request_id"):
-        return None
-    return RequestKey(method, request.request_id, sha256(request.SerializeToString(deterministic=True)).digest())
-
-
-def _new_item(item: ConversationItem, conversation_id: str, now: float) -> NewItem:
-    """An item as it is to be stored: with an id, and with everything the contract says a stored item has."""
-    kind = _KINDS.get(item.WhichOneof("kind") or "", _UNKNOWN_KIND)
-    if kind.reference:
-        return NewItem(item.id, b"", Origin.REFERENCE)
-    origin = Origin.SENT if item.HasField("id") else Origin.MINTED
-    if origin is Origin.MINTED:
-        item.id = ids.item_id(kind.id_prefix, conversation_id, now)
-        if item.HasField("source_json"):
-            item.source_json = with_id(item.source_json, item.id)
-    fill_in(item)
-    return NewItem(item.id, item.SerializeToString(), origin)
 
 
 def _hide(item: ConversationItem, include: Iterable[int]) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from convgrpc import errors
 from convgrpc.service.chain import Context
 from convgrpc.service.counts import Counts
+from convgrpc.service.predecessors import predecessor
 from convgrpc.store.protocol import Store
 from convgrpc.v1 import input_tokens_service_pb2
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount
@@ -23,12 +24,11 @@ class InputTokensService:
         self._counter = counter
 
     async def CountInputTokens(self, request: CountInputTokensRequest, context: Context) -> InputTokenCount:
-        if request.HasField("conversation") and request.HasField("previous_response_id"):
-            raise errors.two_predecessors()
-        if request.HasField("previous_response_id"):
-            raise errors.previous_response_not_found(request.previous_response_id)
+        conversation_id, previous = predecessor(request)
+        if previous is not None:
+            raise errors.previous_response_not_found(previous)
         await self._dereference(request, context.project)
-        counts = await self._counter.count(request, context.project, _conversation_id(request), context.deadline)
+        counts = await self._counter.count(request, context.project, conversation_id, context.deadline)
         return InputTokenCount(input_tokens=counts[0].input_tokens, counts=counts)
 
     async def _dereference(self, request: CountInputTokensRequest, project: str) -> None:
@@ -42,8 +42,3 @@ class InputTokensService:
                 item.ParseFromString(data)
                 left -= len(data)
             await asyncio.sleep(0)
-
-
-def _conversation_id(request: CountInputTokensRequest) -> str | None:
-    conversation = request.conversation
-    return (conversation.conversation_id or conversation.reference.id) if request.HasField("conversation") else None

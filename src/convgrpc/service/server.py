@@ -11,13 +11,14 @@ from typing import NamedTuple
 import uvicorn
 
 from convgrpc.contract.methods import Method, methods
-from convgrpc.service import conversations, input_tokens
+from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
 from convgrpc.service.input_tokens import InputTokensService
+from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Store
 from convgrpc.store.sqlite import SqliteStore
@@ -78,7 +79,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
 
 @asynccontextmanager
 async def _fronts(store: Store, counter: Counts, settings: Settings, linger: float) -> AsyncIterator[Running]:
-    contract = methods([conversations.SERVICE, input_tokens.SERVICE])
+    contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
     grpc_server = GrpcServer(
         chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
@@ -136,6 +137,7 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
                 conversations.SERVICE, ConversationsService(store, counter, include_policy=settings.include_policy)
             ),
             **handlers(input_tokens.SERVICE, InputTokensService(store, counter)),
+            **handlers(responses.SERVICE, ResponsesService(store)),
         },
         max_timeout=settings.request_timeout,
         keep_unknown=settings.unknown == "keep",

@@ -14,6 +14,7 @@ from convgrpc.errors import (
 from convgrpc.store.lookups import (
     IN_CONVERSATION,
     Content,
+    Holder,
     StoredConversation,
     find_content,
     find_conversation,
@@ -23,6 +24,7 @@ from convgrpc.store.lookups import (
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
 from convgrpc.store.requests import (
     Attempt,
+    StoredRequest,
     Window,
     appended_items,
     created_conversation,
@@ -35,7 +37,7 @@ MAX_COPIED_BYTES = 32 << 20
 """How much one request may copy of items that it names only by their ids."""
 
 SWEPT_AT_ONCE = 500
-"""How many items of a deleted conversation one transaction removes."""
+"""How many items, and how many responses, of a deleted conversation one transaction removes."""
 
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
@@ -43,6 +45,14 @@ _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
 _COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1 WHERE number = ?"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
+"""
+# The items of a response on no conversation are swept like those of a conversation.
+_LEAVE_ITEMS_OF_RESPONSES = """
+    INSERT INTO deleted_conversations (number)
+    SELECT -number FROM responses WHERE origin = ? ORDER BY number LIMIT ?
+"""
+_SWEEP_RESPONSES = """
+    DELETE FROM responses WHERE number IN (SELECT number FROM responses WHERE origin = ? ORDER BY number LIMIT ?)
 """
 
 
@@ -54,8 +64,7 @@ def create_conversation(
     attempt: Attempt | None = None,
 ) -> bytes:
     """Stores a conversation with its first items, and the project if it is new."""
-    connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
-    (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
+    number = project_number(connection, project)
     if earlier := find_request(connection, number, attempt):
         return created_conversation(connection, earlier)
     connection.execute(
@@ -63,9 +72,16 @@ def create_conversation(
     )
     stored = find_conversation(connection, project, conversation.id)
     _insert_metadata(connection, stored, conversation.metadata)
-    appended = _append(connection, stored, items)
-    record_request(connection, stored, attempt, appended.positions)
+    appended = append(connection, stored.holder, {"items": items})
+    record_request(connection, number, attempt, appended.request(stored.number))
     return conversation.data
+
+
+def project_number(connection: sqlite3.Connection, project: str) -> int:
+    """The number of a project, which is stored if it is new."""
+    connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
+    (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
+    return int(number)
 
 
 def update_conversation(
@@ -85,7 +101,7 @@ def update_conversation(
 
 
 def delete_conversation(connection: sqlite3.Connection, project: str, conversation_id: str) -> None:
-    """Deletes a conversation, whose items `sweep` will remove."""
+    """Deletes a conversation, whose items and responses `sweep` will remove."""
     conversation = find_conversation(connection, project, conversation_id)
     connection.execute("DELETE FROM conversations WHERE number = ?", (conversation.number,))
     connection.execute(_DELETE_METADATA, (conversation.number,))
@@ -106,32 +122,39 @@ def append_items(
         return appended_items(connection, earlier)
     if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
         raise conversation_changed(expected_last, last)
-    appended = _append(connection, conversation, items)
-    record_request(connection, conversation, attempt, appended.positions)
+    appended = append(connection, conversation.holder, {"items": items})
+    record_request(connection, conversation.project, attempt, appended.request(conversation.number))
     return appended.items
 
 
-class _Appended(NamedTuple):
+class Appended(NamedTuple):
+    """Items as they were stored, and their positions."""
+
     items: list[bytes]
     positions: range
 
+    def request(self, holder: int) -> StoredRequest:
+        """What a request stored that appended them to a conversation."""
+        return StoredRequest(holder, self.positions.start, self.positions.stop - 1)
 
-def _append(connection: sqlite3.Connection, conversation: StoredConversation, items: Sequence[NewItem]) -> _Appended:
+
+def append(connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]]) -> Appended:
+    """Appends the items of several groups, one group after the other. A refusal names the group."""
     contents: dict[str, Content] = {}
     rows = []
     copied = 0
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
-    for item in items:
-        content = contents[item.id] = _content(connection, conversation, item, contents)
-        rows.append((conversation.project, conversation.number, item.id, content.minted, content.data))
+    for group, item in ((group, item) for group, items in groups.items() for item in items):
+        content = contents[item.id] = _content(connection, holder, group, item, contents)
+        rows.append((holder.project, holder.number, item.id, content.minted, content.data))
         copied += len(content.data) if content.data is not item.data else 0
         if copied > MAX_COPIED_BYTES:
-            raise copies_too_large(MAX_COPIED_BYTES)
+            raise copies_too_large(MAX_COPIED_BYTES, param=group)
     if not rows:
-        return _Appended([], range(0))
+        return Appended([], range(0))
     connection.executemany(_INSERT_ITEM, rows)
     (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-    return _Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
+    return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 
 def _insert_metadata(
@@ -152,32 +175,31 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
 
 def sweep(connection: sqlite3.Connection, window: Window) -> bool:
     """Removes, in a transaction of its own, some of what nobody can see any more; says whether there was any."""
-    return _sweep_items(connection) or forget_requests(connection, window)
+    return _sweep_deleted(connection) or forget_requests(connection, window)
 
 
-def _sweep_items(connection: sqlite3.Connection) -> bool:
+def _sweep_deleted(connection: sqlite3.Connection) -> bool:
     (number,) = connection.execute("SELECT min(number) FROM deleted_conversations").fetchone()
     if number is None:
         return False
     connection.execute("BEGIN IMMEDIATE")
-    if connection.execute(_SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).rowcount < SWEPT_AT_ONCE:
+    connection.execute(_LEAVE_ITEMS_OF_RESPONSES, (number, SWEPT_AT_ONCE))
+    swept = [connection.execute(sweep, (number, SWEPT_AT_ONCE)).rowcount for sweep in (_SWEEP_RESPONSES, _SWEEP_ITEMS)]
+    if max(swept) < SWEPT_AT_ONCE:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
     return True
 
 
 def _content(
-    connection: sqlite3.Connection,
-    conversation: StoredConversation,
-    item: NewItem,
-    earlier: Mapping[str, Content],
+    connection: sqlite3.Connection, holder: Holder, group: str, item: NewItem, earlier: Mapping[str, Content]
 ) -> Content:
     """Settles what is stored for a new item; `earlier` has the items before it in the same request."""
     if item.origin is Origin.MINTED:
         return Content(True, item.data)
-    if find_item(connection, conversation, item.id) is not None:
-        raise item_already_in_conversation()
-    known = earlier.get(item.id) or find_content(connection, conversation.project, item.id)
+    if find_item(connection, holder, item.id) is not None:
+        raise item_already_in_conversation(group)
+    known = earlier.get(item.id) or find_content(connection, holder.project, item.id)
     if item.origin is Origin.SENT:
         return known if known and known.minted else Content(False, item.data)
     if known is None:

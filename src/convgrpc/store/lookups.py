@@ -43,10 +43,19 @@ _SELECT_NUMBERS_BY_PAIR = """
 _HAS_PAIR = "EXISTS (SELECT 1 FROM metadata WHERE conversation = found.conversation AND key = ? AND value = ?)"
 _SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position DESC LIMIT 1"
 _SELECT_ITEM = f"SELECT data FROM items WHERE {IN_CONVERSATION} LIMIT 1"
-# The order is that of the index. Among items whose ids clients made up, those of the conversation created last win.
-_SELECT_CONTENT = """
+RESPONSE_IS_THERE = """
+    (origin IS NULL OR EXISTS (SELECT 1 FROM conversations WHERE conversations.number = responses.origin))
+"""
+"""The condition that keeps out responses which begin on a conversation that was deleted: they wait to be swept."""
+
+# The order is that of the index. Among items whose ids clients made up, those of the conversation created last win, and
+# those of any conversation over those of responses.
+_SELECT_CONTENT = f"""
     SELECT minted, data FROM items
-    WHERE project = ? AND id = ? AND EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
+    WHERE project = ? AND id = ? AND (
+        EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
+        OR EXISTS (SELECT 1 FROM responses WHERE number = -items.conversation AND {RESPONSE_IS_THERE})
+    )
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
 _SELECT_PROJECT = "SELECT number FROM projects WHERE name = ?"
@@ -62,12 +71,23 @@ _SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position 
 _SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
 
 
+class Holder(NamedTuple):
+    """What items are in: a conversation, by its number, or a response that is on none, by minus its number."""
+
+    project: int
+    number: int
+
+
 class StoredConversation(NamedTuple):
     """A conversation as it is stored: by which numbers it is known, and its serialized message."""
 
     project: int
     number: int
     data: bytes
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.project, self.number)
 
 
 def find_conversation(connection: sqlite3.Connection, project: str, conversation_id: str) -> StoredConversation:
@@ -78,11 +98,9 @@ def find_conversation(connection: sqlite3.Connection, project: str, conversation
     return StoredConversation(*row)
 
 
-def find_item(connection: sqlite3.Connection, conversation: StoredConversation, item_id: str) -> bytes | None:
-    """Finds an item of a conversation."""
-    row: tuple[bytes] | None = connection.execute(
-        _SELECT_ITEM, (conversation.project, item_id, conversation.number)
-    ).fetchone()
+def find_item(connection: sqlite3.Connection, holder: Holder, item_id: str) -> bytes | None:
+    """Finds an item of a conversation, or of a response on none."""
+    row: tuple[bytes] | None = connection.execute(_SELECT_ITEM, (holder.project, item_id, holder.number)).fetchone()
     return row and row[0]
 
 
@@ -94,7 +112,7 @@ class Content(NamedTuple):
 
 
 def find_content(connection: sqlite3.Connection, project: int, item_id: str) -> Content | None:
-    """Finds what an id stands for in a project, in whichever conversation."""
+    """Finds what an id stands for in a project, in whichever conversation or response."""
     row = connection.execute(_SELECT_CONTENT, (project, item_id)).fetchone()
     return row and Content(*row)
 
@@ -124,7 +142,7 @@ def find_items(
     items: list[bytes] = []
     size = 0
     for item_id in item_ids:
-        data = find_item(connection, conversation, item_id)
+        data = find_item(connection, conversation.holder, item_id)
         if data is None:
             raise item_not_found(item_id)
         size += len(data)
@@ -220,16 +238,21 @@ def find_growth(
     number, removals = row
     if position is None:
         position = _AFTER_LAST if descending else _BEFORE_FIRST
-    items: list[bytes] = []
-    size = 0
     select = _SELECT_TAIL if descending else _SELECT_GROWTH
     with closing(connection.execute(select, (number, position, limit + 1))) as rows:
-        for data, at in rows:
-            size += len(data)
-            if items and (len(items) == limit or size > max_bytes):
-                return Growth(items, position, True, removals)
-            items.append(data)
-            position = at
+        return growth(rows, position, removals, limit, max_bytes)
+
+
+def growth(rows: Iterable[tuple[bytes, int]], position: int, removals: int, limit: int, max_bytes: int) -> Growth:
+    """Makes a page of items and their positions, of which there may be one beyond the page. They follow `position`."""
+    items: list[bytes] = []
+    size = 0
+    for data, at in rows:
+        size += len(data)
+        if items and (len(items) == limit or size > max_bytes):
+            return Growth(items, position, True, removals)
+        items.append(data)
+        position = at
     return Growth(items, position, False, removals)
 
 

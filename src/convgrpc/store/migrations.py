@@ -96,6 +96,32 @@ def count_removals(database: Database) -> None:
     database.execute("ALTER TABLE conversations ADD COLUMN removals INTEGER NOT NULL DEFAULT 0")
 
 
+@MIGRATIONS()
+def create_responses(database: Database) -> None:
+    statements = (
+        # `holder` has the items: a conversation, or the response itself, which is then minus its number, here and in the
+        # other tables. `previous` is the response that it follows, and `origin` the conversation on which the first of
+        # them is, if any is. The model read what the holder has up to `last_position`, or made it.
+        """
+        CREATE TABLE responses (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            project INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            previous INTEGER,
+            origin INTEGER,
+            holder INTEGER NOT NULL,
+            last_position INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            UNIQUE (project, id)
+        ) STRICT
+        """,
+        "CREATE INDEX responses_by_previous ON responses (previous)",
+        "CREATE INDEX responses_by_origin ON responses (origin)",
+    )
+    for statement in statements:
+        database.execute(statement)
+
+
 def unknown_migrations(database: Database) -> list[str]:
     """The migrations applied to a database of which this version knows nothing."""
     with closing(sqlite3.connect(":memory:")) as empty:

@@ -41,6 +41,19 @@ class NewConversation(NamedTuple):
     metadata: Mapping[str, str]
 
 
+class NewResponse(NamedTuple):
+    """A response to store: its id, its serialized message, the ids of the response that it follows or of the conversation
+    that it is on, and what the model read and made.
+    """
+
+    id: str
+    data: bytes
+    previous: str | None
+    conversation: str | None
+    input: Sequence[NewItem]
+    output: Sequence[NewItem]
+
+
 class RequestKey(NamedTuple):
     """What makes a write safe to repeat: its caller's id for it, its method, and a digest of the whole request.
 
@@ -73,6 +86,20 @@ class Growth(NamedTuple):
     removals: int
 
 
+class Segment(NamedTuple):
+    """The items that one response adds to those of the responses it follows.
+
+    `number` is that of the response, which no other one ever has. `holder` is that of the conversation that it is on, all
+    of which up to `last_position` is then the segment; it is negative for a response with items of its own, which never
+    change.
+    """
+
+    response_id: str
+    number: int
+    holder: int
+    last_position: int
+
+
 class ConversationPage(NamedTuple):
     """Serialized conversations, newest first, whether more follow, and the id after which those begin.
 
@@ -85,7 +112,7 @@ class ConversationPage(NamedTuple):
 
 
 class Store(Protocol):
-    """Keeps conversations and items, apart for each project."""
+    """Keeps conversations, items and responses, apart for each project."""
 
     async def create_conversation(
         self,
@@ -120,7 +147,10 @@ class Store(Protocol):
         """
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
-        """Deletes a conversation with its items. Their space is reclaimed later, bit by bit."""
+        """Deletes a conversation with its items and responses, and with the responses that follow those.
+
+        Their space is reclaimed later, bit by bit.
+        """
 
     async def append_items(
         self,
@@ -175,13 +205,42 @@ class Store(Protocol):
         """
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
-        """Returns the serialized items that ids stand for, whichever conversation they are in, in the order of the ids.
+        """Returns the serialized items that ids stand for, wherever in the project they are, in the order of the ids.
 
         Raises `ResourceExhausted` when they are more than `max_bytes` together.
         """
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         """Removes an item from all places where it stands in the conversation; returns the serialized conversation."""
+
+    async def record_response(
+        self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
+    ) -> bytes:
+        """Stores a response, all or nothing; returns it.
+
+        Its items, the input first, are appended to the conversation that it is on, by the rules of `append_items`; of a
+        response on none, they are its own. Raises `AlreadyExists` when there is a response with its id.
+        """
+
+    async def get_response(self, project: str, response_id: str) -> bytes:
+        """Returns the serialized response."""
+
+    async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
+        """Deletes a response with the items of its own; raises `FailedPrecondition` when another one follows it."""
+
+    async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
+        """Returns what a response that is to be followed brings along: its segment, last, and those of all that it
+        follows.
+
+        Raises `ResourceExhausted` when there are too many.
+        """
+
+    async def get_segment(self, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
+        """Returns items of a segment after a position, in the way of `get_growth`.
+
+        `removals` is that of the conversation that the segment is on. Raises `NotFound` when the response or the
+        conversation was deleted since.
+        """
 
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database."""

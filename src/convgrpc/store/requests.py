@@ -8,7 +8,6 @@ import sqlite3
 from typing import NamedTuple
 
 from convgrpc.errors import answer_gone, request_id_reused
-from convgrpc.store.lookups import StoredConversation
 from convgrpc.store.protocol import RequestKey
 
 FORGOTTEN_AT_ONCE = 500
@@ -44,11 +43,11 @@ class Attempt(NamedTuple):
 
 
 class StoredRequest(NamedTuple):
-    """What an earlier write stored."""
+    """What a write stored: the number of a conversation, or minus that of a response, and the positions of items."""
 
-    conversation: int
-    first_position: int
-    last_position: int
+    holder: int
+    first_position: int = 0
+    last_position: int = 0
 
 
 def find_request(connection: sqlite3.Connection, project: int, attempt: Attempt | None) -> StoredRequest | None:
@@ -66,21 +65,17 @@ def find_request(connection: sqlite3.Connection, project: int, attempt: Attempt 
 
 
 def record_request(
-    connection: sqlite3.Connection,
-    conversation: StoredConversation,
-    attempt: Attempt | None,
-    positions: range,
+    connection: sqlite3.Connection, project: int, attempt: Attempt | None, stored: StoredRequest
 ) -> None:
     """Remembers what was stored by a write that is safe to repeat."""
     if attempt:
-        stored = (conversation.number, positions.start, positions.stop - 1)
-        connection.execute(_INSERT, (conversation.project, *attempt.key, attempt.window.now, *stored))
+        connection.execute(_INSERT, (project, *attempt.key, attempt.window.now, *stored))
 
 
 def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:
     """The conversation that an earlier write created."""
     row: tuple[bytes] | None = connection.execute(
-        "SELECT data FROM conversations WHERE number = ?", (earlier.conversation,)
+        "SELECT data FROM conversations WHERE number = ?", (earlier.holder,)
     ).fetchone()
     if row is None:
         raise answer_gone()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes
+from convgrpc.store import changes, responses
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
 from convgrpc.store.lookups import (
@@ -22,7 +22,17 @@ from convgrpc.store.lookups import (
     list_conversations,
     list_items,
 )
-from convgrpc.store.protocol import ConversationPage, Growth, NewConversation, NewItem, Page, RequestKey, Store
+from convgrpc.store.protocol import (
+    ConversationPage,
+    Growth,
+    NewConversation,
+    NewItem,
+    NewResponse,
+    Page,
+    RequestKey,
+    Segment,
+    Store,
+)
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
 
@@ -187,6 +197,31 @@ class SqliteStore(Store):
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
         return await self._writer.write(work, deadline=deadline)
+
+    async def record_response(
+        self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
+    ) -> bytes:
+        def work(connection: sqlite3.Connection) -> bytes:
+            return responses.record_response(connection, project, response, self._attempt(request))
+
+        size = len(response.data) + _size(response.input) + _size(response.output)
+        return await self._writer.write(work, size=size, deadline=deadline)
+
+    async def get_response(self, project: str, response_id: str) -> bytes:
+        with self._snapshot() as connection:
+            return responses.find_response(connection, project, response_id).data
+
+    async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
+        work = partial(responses.delete_response, project=project, response_id=response_id)
+        await self._writer.write(work, deadline=deadline)
+
+    async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
+        with self._snapshot() as connection:
+            return responses.find_lineage(connection, project, response_id)
+
+    async def get_segment(self, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
+        with self._snapshot() as connection:
+            return responses.find_segment(connection, segment, position, limit, max_bytes)
 
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database. Doing it again does nothing."""

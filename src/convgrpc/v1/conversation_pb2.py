@@ -26,7 +26,7 @@ from convgrpc.options.v1 import json_pb2 as convgrpc_dot_options_dot_v1_dot_json
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onvgrpc/v1/conversation.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x1fgoogle/api/field_behavior.proto\"w\n\x0c\x43onversation\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ncreated_at\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\'\n\x08metadata\x18\x03 \x01(\x0b\x32\x15.convgrpc.v1.Metadata:\x12\xa2\x9f\x19\x0e\x12\x0c\x63onversation\"\x8f\x01\n\x08Metadata\x12<\n\x05pairs\x18\x01 \x03(\x0b\x32 .convgrpc.v1.Metadata.PairsEntryB\x0b\xa2\x9f\x19\x07X\x80\x04`@x\x10\x1a,\n\nPairsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\x17\xa2\x9f\x19\x13\x08\x01\"\x0fmetadata object\"N\n\x13\x44\x65letedConversation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08:\x1a\xa2\x9f\x19\x16\x12\x14\x63onversation.deletedB;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onvgrpc/v1/conversation.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x1fgoogle/api/field_behavior.proto\"w\n\x0c\x43onversation\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ncreated_at\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\'\n\x08metadata\x18\x03 \x01(\x0b\x32\x15.convgrpc.v1.Metadata:\x12\xa2\x9f\x19\x0e\x12\x0c\x63onversation\"\x8f\x01\n\x08Metadata\x12<\n\x05pairs\x18\x01 \x03(\x0b\x32 .convgrpc.v1.Metadata.PairsEntryB\x0b\xa2\x9f\x19\x07X\x80\x04`@x\x10\x1a,\n\nPairsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\x17\xa2\x9f\x19\x13\x08\x01\"\x0fmetadata object\"N\n\x13\x44\x65letedConversation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08:\x1a\xa2\x9f\x19\x16\x12\x14\x63onversation.deleted\"\x95\x01\n\x14ResponseConversation\x12&\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x0b\xa2\x9f\x19\x07\x9a\x01\x04\x63onvH\x00\x12\x37\n\treference\x18\x02 \x01(\x0b\x32\".convgrpc.v1.ConversationReferenceH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\x14\n\x0c\x63onversation\x12\x04\xa2\x9f\x19\x00\"4\n\x15\x43onversationReference\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xa2\x9f\x19\x07\x9a\x01\x04\x63onvB;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA']._serialized_options = b'\242\237\031\023\010\001\"\017metadata object'
   _globals['_DELETEDCONVERSATION']._loaded_options = None
   _globals['_DELETEDCONVERSATION']._serialized_options = b'\242\237\031\026\022\024conversation.deleted'
+  _globals['_RESPONSECONVERSATION'].oneofs_by_name['conversation']._loaded_options = None
+  _globals['_RESPONSECONVERSATION'].oneofs_by_name['conversation']._serialized_options = b'\242\237\031\000'
+  _globals['_RESPONSECONVERSATION'].fields_by_name['conversation_id']._loaded_options = None
+  _globals['_RESPONSECONVERSATION'].fields_by_name['conversation_id']._serialized_options = b'\242\237\031\007\232\001\004conv'
+  _globals['_RESPONSECONVERSATION']._loaded_options = None
+  _globals['_RESPONSECONVERSATION']._serialized_options = b'\242\237\031\002\010\001'
+  _globals['_CONVERSATIONREFERENCE'].fields_by_name['id']._loaded_options = None
+  _globals['_CONVERSATIONREFERENCE'].fields_by_name['id']._serialized_options = b'\342A\001\002\242\237\031\007\232\001\004conv'
   _globals['_CONVERSATION']._serialized_start=112
   _globals['_CONVERSATION']._serialized_end=231
   _globals['_METADATA']._serialized_start=234
@@ -56,4 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA_PAIRSENTRY']._serialized_end=352
   _globals['_DELETEDCONVERSATION']._serialized_start=379
   _globals['_DELETEDCONVERSATION']._serialized_end=457
+  _globals['_RESPONSECONVERSATION']._serialized_start=460
+  _globals['_RESPONSECONVERSATION']._serialized_end=609
+  _globals['_CONVERSATIONREFERENCE']._serialized_start=611
+  _globals['_CONVERSATIONREFERENCE']._serialized_end=663
 # @@protoc_insertion_point(module_scope)

@@ -115,8 +115,8 @@ class ConversationsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConversation(self, request, context):
-        """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
-        Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
+        """DeleteConversation deletes a conversation with its items, the responses on it, and all that follow these. Copies of the
+        items that other conversations and responses hold stay. Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

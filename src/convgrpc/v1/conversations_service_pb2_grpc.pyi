@@ -42,8 +42,8 @@ class ConversationsServiceStub:
     UpdateConversation: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.UpdateConversationRequest, _conversation_pb2.Conversation]
     """UpdateConversation replaces the metadata of a conversation. Returns `NOT_FOUND` if it does not exist."""
     DeleteConversation: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.DeleteConversationRequest, _conversation_pb2.DeletedConversation]
-    """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
-    Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
+    """DeleteConversation deletes a conversation with its items, the responses on it, and all that follow these. Copies of the
+    items that other conversations and responses hold stay. Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
     """
     ListConversations: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.ListConversationsRequest, _conversations_service_pb2.ConversationList]
     """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
@@ -80,8 +80,8 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     UpdateConversation: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.UpdateConversationRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """UpdateConversation replaces the metadata of a conversation. Returns `NOT_FOUND` if it does not exist."""
     DeleteConversation: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.DeleteConversationRequest, _conversation_pb2.DeletedConversation]  # type: ignore[assignment]
-    """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
-    Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
+    """DeleteConversation deletes a conversation with its items, the responses on it, and all that follow these. Copies of the
+    items that other conversations and responses hold stay. Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
     """
     ListConversations: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.ListConversationsRequest, _conversations_service_pb2.ConversationList]  # type: ignore[assignment]
     """ListConversations returns one page of the project's conversations, newest first. Returns `NOT_FOUND` if the cursor
@@ -139,8 +139,8 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversations_service_pb2.DeleteConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.DeletedConversation, _abc.Awaitable[_conversation_pb2.DeletedConversation]]:
-        """DeleteConversation deletes a conversation with its items. Copies of the items that other conversations hold stay.
-        Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
+        """DeleteConversation deletes a conversation with its items, the responses on it, and all that follow these. Copies of the
+        items that other conversations and responses hold stay. Returns `NOT_FOUND` if it does not exist, also when it was deleted before.
         """
 
     @_abc_1.abstractmethod

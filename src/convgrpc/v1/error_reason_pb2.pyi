@@ -164,6 +164,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_SHUTTING_DOWN says that the server is about to stop; nothing was stored, and another one may be asked.
     Example: a call that comes after SIGTERM.
     """
+    ERROR_REASON_RESPONSE_NOT_FOUND: _ErrorReason.ValueType  # 36
+    """ERROR_REASON_RESPONSE_NOT_FOUND says that the response does not exist.
+    Example: a response on a conversation that was deleted.
+    """
+    ERROR_REASON_RESPONSE_ALREADY_EXISTS: _ErrorReason.ValueType  # 37
+    """ERROR_REASON_RESPONSE_ALREADY_EXISTS says that a response with the id is stored already; nothing was stored again.
+    Example: a job that is run a second time.
+    """
+    ERROR_REASON_RESPONSE_IN_USE: _ErrorReason.ValueType  # 38
+    """ERROR_REASON_RESPONSE_IN_USE says that a response cannot be deleted, as another one follows it.
+    Example: the first response of several.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -312,5 +324,17 @@ Example: a `previous_response_id` of another service.
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 35
 """ERROR_REASON_SHUTTING_DOWN says that the server is about to stop; nothing was stored, and another one may be asked.
 Example: a call that comes after SIGTERM.
+"""
+ERROR_REASON_RESPONSE_NOT_FOUND: ErrorReason.ValueType  # 36
+"""ERROR_REASON_RESPONSE_NOT_FOUND says that the response does not exist.
+Example: a response on a conversation that was deleted.
+"""
+ERROR_REASON_RESPONSE_ALREADY_EXISTS: ErrorReason.ValueType  # 37
+"""ERROR_REASON_RESPONSE_ALREADY_EXISTS says that a response with the id is stored already; nothing was stored again.
+Example: a job that is run a second time.
+"""
+ERROR_REASON_RESPONSE_IN_USE: ErrorReason.ValueType  # 38
+"""ERROR_REASON_RESPONSE_IN_USE says that a response cannot be deleted, as another one follows it.
+Example: the first response of several.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from convgrpc.options.v1 import json_pb2 as convgrpc_dot_options_dot_v1_dot_json__pb2
 from convgrpc.v1 import content_pb2 as convgrpc_dot_v1_dot_content__pb2
+from convgrpc.v1 import conversation_pb2 as convgrpc_dot_v1_dot_conversation__pb2
 from convgrpc.v1 import item_pb2 as convgrpc_dot_v1_dot_item__pb2
 from convgrpc.v1 import tool_pb2 as convgrpc_dot_v1_dot_tool__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&convgrpc/v1/input_tokens_service.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x19\x63onvgrpc/v1/content.proto\x1a\x16\x63onvgrpc/v1/item.proto\x1a\x16\x63onvgrpc/v1/tool.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xb7\x05\n\x17\x43ountInputTokensRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xa2\x9f\x19\x03X\x80\x02H\x00\x88\x01\x01\x12/\n\x05input\x18\x02 \x01(\x0b\x32\x1a.convgrpc.v1.ResponseInputB\x04\xe2\x41\x01\x01\x12\x1f\n\x0cinstructions\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12,\n\x05tools\x18\x04 \x03(\x0b\x32\x11.convgrpc.v1.ToolB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\x12\x32\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x17.convgrpc.v1.ToolChoiceB\x04\xe2\x41\x01\x01\x12=\n\x0c\x63onversation\x18\x06 \x01(\x0b\x32!.convgrpc.v1.ResponseConversationB\x04\xe2\x41\x01\x01\x12\'\n\x14previous_response_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12&\n\x13parallel_tool_calls\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x37\n\treasoning\x18\t \x01(\x0b\x32\x1e.convgrpc.v1.ResponseReasoningB\x04\xe2\x41\x01\x01\x12-\n\x04text\x18\n \x01(\x0b\x32\x19.convgrpc.v1.ResponseTextB\x04\xe2\x41\x01\x01\x12\x31\n\ntruncation\x18\x0b \x01(\x0e\x32\x17.convgrpc.v1.TruncationB\x04\xe2\x41\x01\x01\x12\x1e\n\x0bpersonality\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12 \n\x06models\x18\r \x03(\tB\x10\xe2\x41\x01\x01\xa2\x9f\x19\x08X\x80\x02x\x10\xa8\x01\x01\x42\x08\n\x06_modelB\x0f\n\r_instructionsB\x17\n\x15_previous_response_idB\x16\n\x14_parallel_tool_callsB\x0e\n\x0c_personality\"s\n\rResponseInput\x12\x19\n\x04text\x18\x01 \x01(\tB\t\xa2\x9f\x19\x05X\x80\x80\x80\x05H\x00\x12\x30\n\x05items\x18\x02 \x01(\x0b\x32\x1f.convgrpc.v1.ResponseInputItemsH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\r\n\x05input\x12\x04\xa2\x9f\x19\x00\"J\n\x12ResponseInputItems\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItem:\x06\xa2\x9f\x19\x02\x08\x01\"\x95\x01\n\x14ResponseConversation\x12&\n\x0f\x63onversation_id\x18\x01 \x01(\tB\x0b\xa2\x9f\x19\x07\x9a\x01\x04\x63onvH\x00\x12\x37\n\treference\x18\x02 \x01(\x0b\x32\".convgrpc.v1.ConversationReferenceH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\x14\n\x0c\x63onversation\x12\x04\xa2\x9f\x19\x00\"4\n\x15\x43onversationReference\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xa2\x9f\x19\x07\x9a\x01\x04\x63onv\"\xfe\x03\n\nToolChoice\x12+\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.convgrpc.v1.ToolChoiceModeH\x00\x12\x38\n\rallowed_tools\x18\x02 \x01(\x0b\x32\x1f.convgrpc.v1.AllowedToolsChoiceH\x00\x12\x34\n\x0bhosted_tool\x18\x03 \x01(\x0b\x32\x1d.convgrpc.v1.HostedToolChoiceH\x00\x12/\n\x08\x66unction\x18\x04 \x01(\x0b\x32\x1b.convgrpc.v1.FunctionChoiceH\x00\x12%\n\x03mcp\x18\x05 \x01(\x0b\x32\x16.convgrpc.v1.McpChoiceH\x00\x12+\n\x06\x63ustom\x18\x06 \x01(\x0b\x32\x19.convgrpc.v1.CustomChoiceH\x00\x12\x34\n\x0b\x61pply_patch\x18\x07 \x01(\x0b\x32\x1d.convgrpc.v1.ApplyPatchChoiceH\x00\x12)\n\x05shell\x18\x08 \x01(\x0b\x32\x18.convgrpc.v1.ShellChoiceH\x00\x12O\n\x19programmatic_tool_calling\x18\t \x01(\x0b\x32*.convgrpc.v1.ProgrammaticToolCallingChoiceH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\x14\n\x06\x63hoice\x12\n\xa2\x9f\x19\x06\n\x04type\"o\n\x12\x41llowedToolsChoice\x12\x31\n\x04mode\x18\x01 \x01(\x0e\x32\x1d.convgrpc.v1.AllowedToolsModeB\x04\xe2\x41\x01\x02\x12&\n\x05tools\x18\x02 \x03(\x0b\x32\x11.convgrpc.v1.JsonB\x04\xe2\x41\x01\x02\"I\n\x10HostedToolChoice\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32\x1b.convgrpc.v1.HostedToolTypeB\n\xe2\x41\x01\x02\xa2\x9f\x19\x02 \x01\"$\n\x0e\x46unctionChoice\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"I\n\tMcpChoice\x12\x1a\n\x0cserver_label\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_name\"\"\n\x0c\x43ustomChoice\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x12\n\x10\x41pplyPatchChoice\"\r\n\x0bShellChoice\"\x1f\n\x1dProgrammaticToolCallingChoice\"\x94\x02\n\x11ResponseReasoning\x12\x32\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1c.convgrpc.v1.ReasoningEffortB\x04\xe2\x41\x01\x01\x12\x34\n\x07summary\x18\x02 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningSummaryB\x04\xe2\x41\x01\x01\x12=\n\x10generate_summary\x18\x03 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningSummaryB\x04\xe2\x41\x01\x01\x12\x34\n\x07\x63ontext\x18\x04 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningContextB\x04\xe2\x41\x01\x01\x12\x17\n\x04mode\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_mode\"v\n\x0cResponseText\x12\x35\n\x06\x66ormat\x18\x01 \x01(\x0b\x32\x1f.convgrpc.v1.ResponseTextFormatB\x04\xe2\x41\x01\x01\x12/\n\tverbosity\x18\x02 \x01(\x0e\x32\x16.convgrpc.v1.VerbosityB\x04\xe2\x41\x01\x01\"\xc4\x01\n\x12ResponseTextFormat\x12\x34\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x1d.convgrpc.v1.JsonObjectFormatH\x00\x12,\n\x04text\x18\x02 \x01(\x0b\x32\x1c.convgrpc.v1.PlainTextFormatH\x00\x12\x34\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x1d.convgrpc.v1.JsonSchemaFormatH\x00\x42\x14\n\x06\x66ormat\x12\n\xa2\x9f\x19\x06\n\x04type\"\x12\n\x10JsonObjectFormat\"{\n\x0fInputTokenCount\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x35\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x1c.convgrpc.v1.ModelTokenCountB\x07\xa2\x9f\x19\x03\xa8\x01\x01:\x1b\xa2\x9f\x19\x17\x12\x15response.input_tokens\"\xcb\x02\n\x0fModelTokenCount\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12*\n\x05parts\x18\x05 \x03(\x0b\x32\x1b.convgrpc.v1.TokenCountPart\x12\x16\n\x0e\x63ontext_window\x18\x06 \x01(\x03\x12\x14\n\x0c\x63ontext_left\x18\x07 \x01(\x03\x12\x1c\n\x0f\x66irst_kept_item\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x12\x66irst_kept_item_id\x18\t \x01(\tH\x01\x88\x01\x01\x12-\n\testimates\x18\n \x03(\x0b\x32\x1a.convgrpc.v1.TokenEstimateB\x12\n\x10_first_kept_itemB\x15\n\x13_first_kept_item_id\"L\n\x0eTokenCountPart\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.convgrpc.v1.InputPart\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\"\xac\x01\n\rTokenEstimate\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.convgrpc.v1.InputPart\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.convgrpc.v1.EstimateReason\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x0e\n\x06places\x18\x06 \x03(\t*\xa3\x02\n\tInputPart\x12\x1a\n\x16INPUT_PART_UNSPECIFIED\x10\x00\x12\x16\n\x12INPUT_PART_REQUEST\x10\x01\x12\x1b\n\x17INPUT_PART_INSTRUCTIONS\x10\x02\x12\x17\n\x13INPUT_PART_MESSAGES\x10\x03\x12\x19\n\x15INPUT_PART_TOOL_CALLS\x10\x04\x12\x18\n\x14INPUT_PART_REASONING\x10\x05\x12\x15\n\x11INPUT_PART_IMAGES\x10\x06\x12\x14\n\x10INPUT_PART_FILES\x10\x07\x12\x14\n\x10INPUT_PART_TOOLS\x10\x08\x12\x1e\n\x1aINPUT_PART_RESPONSE_FORMAT\x10\t\x12\x14\n\x10INPUT_PART_OTHER\x10\n*\x8e\x03\n\x0e\x45stimateReason\x12\x1f\n\x1b\x45STIMATE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45STIMATE_REASON_UNKNOWN_MODEL\x10\x01\x12 \n\x1c\x45STIMATE_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x45STIMATE_REASON_ENCRYPTED\x10\x03\x12\x1f\n\x1b\x45STIMATE_REASON_HOSTED_TOOL\x10\x04\x12$\n ESTIMATE_REASON_HOSTED_TOOL_CALL\x10\x05\x12&\n\"ESTIMATE_REASON_IMAGE_OUT_OF_REACH\x10\x06\x12$\n ESTIMATE_REASON_IMAGE_UNREADABLE\x10\x07\x12\x18\n\x14\x45STIMATE_REASON_FILE\x10\x08\x12#\n\x1f\x45STIMATE_REASON_UNANSWERED_CALL\x10\t\x12#\n\x1f\x45STIMATE_REASON_LITTLE_EVIDENCE\x10\n*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*t\n\x10\x41llowedToolsMode\x12\"\n\x1e\x41LLOWED_TOOLS_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41LLOWED_TOOLS_MODE_AUTO\x10\x01\x12\x1f\n\x1b\x41LLOWED_TOOLS_MODE_REQUIRED\x10\x02*\xec\x02\n\x0eHostedToolType\x12 \n\x1cHOSTED_TOOL_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1cHOSTED_TOOL_TYPE_FILE_SEARCH\x10\x01\x12\'\n#HOSTED_TOOL_TYPE_WEB_SEARCH_PREVIEW\x10\x02\x12\x1d\n\x19HOSTED_TOOL_TYPE_COMPUTER\x10\x03\x12)\n%HOSTED_TOOL_TYPE_COMPUTER_USE_PREVIEW\x10\x04\x12!\n\x1dHOSTED_TOOL_TYPE_COMPUTER_USE\x10\x05\x12\x32\n.HOSTED_TOOL_TYPE_WEB_SEARCH_PREVIEW_2025_03_11\x10\x06\x12%\n!HOSTED_TOOL_TYPE_IMAGE_GENERATION\x10\x07\x12%\n!HOSTED_TOOL_TYPE_CODE_INTERPRETER\x10\x08*\x90\x01\n\x10ReasoningSummary\x12!\n\x1dREASONING_SUMMARY_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASONING_SUMMARY_AUTO\x10\x01\x12\x1d\n\x19REASONING_SUMMARY_CONCISE\x10\x02\x12\x1e\n\x1aREASONING_SUMMARY_DETAILED\x10\x03*\x96\x01\n\x10ReasoningContext\x12!\n\x1dREASONING_CONTEXT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASONING_CONTEXT_AUTO\x10\x01\x12\"\n\x1eREASONING_CONTEXT_CURRENT_TURN\x10\x02\x12\x1f\n\x1bREASONING_CONTEXT_ALL_TURNS\x10\x03*c\n\tVerbosity\x12\x19\n\x15VERBOSITY_UNSPECIFIED\x10\x00\x12\x11\n\rVERBOSITY_LOW\x10\x01\x12\x14\n\x10VERBOSITY_MEDIUM\x10\x02\x12\x12\n\x0eVERBOSITY_HIGH\x10\x03*V\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRUNCATION_AUTO\x10\x01\x12\x17\n\x13TRUNCATION_DISABLED\x10\x02\x32\x93\x01\n\x12InputTokensService\x12}\n\x10\x43ountInputTokens\x12$.convgrpc.v1.CountInputTokensRequest\x1a\x1c.convgrpc.v1.InputTokenCount\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/responses/input_tokens:\x01*B;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&convgrpc/v1/input_tokens_service.proto\x12\x0b\x63onvgrpc.v1\x1a\x1e\x63onvgrpc/options/v1/json.proto\x1a\x19\x63onvgrpc/v1/content.proto\x1a\x1e\x63onvgrpc/v1/conversation.proto\x1a\x16\x63onvgrpc/v1/item.proto\x1a\x16\x63onvgrpc/v1/tool.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xb7\x05\n\x17\x43ountInputTokensRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xa2\x9f\x19\x03X\x80\x02H\x00\x88\x01\x01\x12/\n\x05input\x18\x02 \x01(\x0b\x32\x1a.convgrpc.v1.ResponseInputB\x04\xe2\x41\x01\x01\x12\x1f\n\x0cinstructions\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12,\n\x05tools\x18\x04 \x03(\x0b\x32\x11.convgrpc.v1.ToolB\n\xe2\x41\x01\x01\xa2\x9f\x19\x02\x10\x01\x12\x32\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x17.convgrpc.v1.ToolChoiceB\x04\xe2\x41\x01\x01\x12=\n\x0c\x63onversation\x18\x06 \x01(\x0b\x32!.convgrpc.v1.ResponseConversationB\x04\xe2\x41\x01\x01\x12\'\n\x14previous_response_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12&\n\x13parallel_tool_calls\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x37\n\treasoning\x18\t \x01(\x0b\x32\x1e.convgrpc.v1.ResponseReasoningB\x04\xe2\x41\x01\x01\x12-\n\x04text\x18\n \x01(\x0b\x32\x19.convgrpc.v1.ResponseTextB\x04\xe2\x41\x01\x01\x12\x31\n\ntruncation\x18\x0b \x01(\x0e\x32\x17.convgrpc.v1.TruncationB\x04\xe2\x41\x01\x01\x12\x1e\n\x0bpersonality\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12 \n\x06models\x18\r \x03(\tB\x10\xe2\x41\x01\x01\xa2\x9f\x19\x08X\x80\x02x\x10\xa8\x01\x01\x42\x08\n\x06_modelB\x0f\n\r_instructionsB\x17\n\x15_previous_response_idB\x16\n\x14_parallel_tool_callsB\x0e\n\x0c_personality\"s\n\rResponseInput\x12\x19\n\x04text\x18\x01 \x01(\tB\t\xa2\x9f\x19\x05X\x80\x80\x80\x05H\x00\x12\x30\n\x05items\x18\x02 \x01(\x0b\x32\x1f.convgrpc.v1.ResponseInputItemsH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\r\n\x05input\x12\x04\xa2\x9f\x19\x00\"J\n\x12ResponseInputItems\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.convgrpc.v1.ConversationItem:\x06\xa2\x9f\x19\x02\x08\x01\"\xfe\x03\n\nToolChoice\x12+\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.convgrpc.v1.ToolChoiceModeH\x00\x12\x38\n\rallowed_tools\x18\x02 \x01(\x0b\x32\x1f.convgrpc.v1.AllowedToolsChoiceH\x00\x12\x34\n\x0bhosted_tool\x18\x03 \x01(\x0b\x32\x1d.convgrpc.v1.HostedToolChoiceH\x00\x12/\n\x08\x66unction\x18\x04 \x01(\x0b\x32\x1b.convgrpc.v1.FunctionChoiceH\x00\x12%\n\x03mcp\x18\x05 \x01(\x0b\x32\x16.convgrpc.v1.McpChoiceH\x00\x12+\n\x06\x63ustom\x18\x06 \x01(\x0b\x32\x19.convgrpc.v1.CustomChoiceH\x00\x12\x34\n\x0b\x61pply_patch\x18\x07 \x01(\x0b\x32\x1d.convgrpc.v1.ApplyPatchChoiceH\x00\x12)\n\x05shell\x18\x08 \x01(\x0b\x32\x18.convgrpc.v1.ShellChoiceH\x00\x12O\n\x19programmatic_tool_calling\x18\t \x01(\x0b\x32*.convgrpc.v1.ProgrammaticToolCallingChoiceH\x00:\x06\xa2\x9f\x19\x02\x08\x01\x42\x14\n\x06\x63hoice\x12\n\xa2\x9f\x19\x06\n\x04type\"o\n\x12\x41llowedToolsChoice\x12\x31\n\x04mode\x18\x01 \x01(\x0e\x32\x1d.convgrpc.v1.AllowedToolsModeB\x04\xe2\x41\x01\x02\x12&\n\x05tools\x18\x02 \x03(\x0b\x32\x11.convgrpc.v1.JsonB\x04\xe2\x41\x01\x02\"I\n\x10HostedToolChoice\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32\x1b.convgrpc.v1.HostedToolTypeB\n\xe2\x41\x01\x02\xa2\x9f\x19\x02 \x01\"$\n\x0e\x46unctionChoice\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"I\n\tMcpChoice\x12\x1a\n\x0cserver_label\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_name\"\"\n\x0c\x43ustomChoice\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x12\n\x10\x41pplyPatchChoice\"\r\n\x0bShellChoice\"\x1f\n\x1dProgrammaticToolCallingChoice\"\x94\x02\n\x11ResponseReasoning\x12\x32\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1c.convgrpc.v1.ReasoningEffortB\x04\xe2\x41\x01\x01\x12\x34\n\x07summary\x18\x02 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningSummaryB\x04\xe2\x41\x01\x01\x12=\n\x10generate_summary\x18\x03 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningSummaryB\x04\xe2\x41\x01\x01\x12\x34\n\x07\x63ontext\x18\x04 \x01(\x0e\x32\x1d.convgrpc.v1.ReasoningContextB\x04\xe2\x41\x01\x01\x12\x17\n\x04mode\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_mode\"v\n\x0cResponseText\x12\x35\n\x06\x66ormat\x18\x01 \x01(\x0b\x32\x1f.convgrpc.v1.ResponseTextFormatB\x04\xe2\x41\x01\x01\x12/\n\tverbosity\x18\x02 \x01(\x0e\x32\x16.convgrpc.v1.VerbosityB\x04\xe2\x41\x01\x01\"\xc4\x01\n\x12ResponseTextFormat\x12\x34\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x1d.convgrpc.v1.JsonObjectFormatH\x00\x12,\n\x04text\x18\x02 \x01(\x0b\x32\x1c.convgrpc.v1.PlainTextFormatH\x00\x12\x34\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x1d.convgrpc.v1.JsonSchemaFormatH\x00\x42\x14\n\x06\x66ormat\x12\n\xa2\x9f\x19\x06\n\x04type\"\x12\n\x10JsonObjectFormat\"{\n\x0fInputTokenCount\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x35\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x1c.convgrpc.v1.ModelTokenCountB\x07\xa2\x9f\x19\x03\xa8\x01\x01:\x1b\xa2\x9f\x19\x17\x12\x15response.input_tokens\"\xcb\x02\n\x0fModelTokenCount\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12*\n\x05parts\x18\x05 \x03(\x0b\x32\x1b.convgrpc.v1.TokenCountPart\x12\x16\n\x0e\x63ontext_window\x18\x06 \x01(\x03\x12\x14\n\x0c\x63ontext_left\x18\x07 \x01(\x03\x12\x1c\n\x0f\x66irst_kept_item\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x1f\n\x12\x66irst_kept_item_id\x18\t \x01(\tH\x01\x88\x01\x01\x12-\n\testimates\x18\n \x03(\x0b\x32\x1a.convgrpc.v1.TokenEstimateB\x12\n\x10_first_kept_itemB\x15\n\x13_first_kept_item_id\"L\n\x0eTokenCountPart\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.convgrpc.v1.InputPart\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\"\xac\x01\n\rTokenEstimate\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.convgrpc.v1.InputPart\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.convgrpc.v1.EstimateReason\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x0e\n\x06places\x18\x06 \x03(\t*\xa3\x02\n\tInputPart\x12\x1a\n\x16INPUT_PART_UNSPECIFIED\x10\x00\x12\x16\n\x12INPUT_PART_REQUEST\x10\x01\x12\x1b\n\x17INPUT_PART_INSTRUCTIONS\x10\x02\x12\x17\n\x13INPUT_PART_MESSAGES\x10\x03\x12\x19\n\x15INPUT_PART_TOOL_CALLS\x10\x04\x12\x18\n\x14INPUT_PART_REASONING\x10\x05\x12\x15\n\x11INPUT_PART_IMAGES\x10\x06\x12\x14\n\x10INPUT_PART_FILES\x10\x07\x12\x14\n\x10INPUT_PART_TOOLS\x10\x08\x12\x1e\n\x1aINPUT_PART_RESPONSE_FORMAT\x10\t\x12\x14\n\x10INPUT_PART_OTHER\x10\n*\x8e\x03\n\x0e\x45stimateReason\x12\x1f\n\x1b\x45STIMATE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45STIMATE_REASON_UNKNOWN_MODEL\x10\x01\x12 \n\x1c\x45STIMATE_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x45STIMATE_REASON_ENCRYPTED\x10\x03\x12\x1f\n\x1b\x45STIMATE_REASON_HOSTED_TOOL\x10\x04\x12$\n ESTIMATE_REASON_HOSTED_TOOL_CALL\x10\x05\x12&\n\"ESTIMATE_REASON_IMAGE_OUT_OF_REACH\x10\x06\x12$\n ESTIMATE_REASON_IMAGE_UNREADABLE\x10\x07\x12\x18\n\x14\x45STIMATE_REASON_FILE\x10\x08\x12#\n\x1f\x45STIMATE_REASON_UNANSWERED_CALL\x10\t\x12#\n\x1f\x45STIMATE_REASON_LITTLE_EVIDENCE\x10\n*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*t\n\x10\x41llowedToolsMode\x12\"\n\x1e\x41LLOWED_TOOLS_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41LLOWED_TOOLS_MODE_AUTO\x10\x01\x12\x1f\n\x1b\x41LLOWED_TOOLS_MODE_REQUIRED\x10\x02*\xec\x02\n\x0eHostedToolType\x12 \n\x1cHOSTED_TOOL_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1cHOSTED_TOOL_TYPE_FILE_SEARCH\x10\x01\x12\'\n#HOSTED_TOOL_TYPE_WEB_SEARCH_PREVIEW\x10\x02\x12\x1d\n\x19HOSTED_TOOL_TYPE_COMPUTER\x10\x03\x12)\n%HOSTED_TOOL_TYPE_COMPUTER_USE_PREVIEW\x10\x04\x12!\n\x1dHOSTED_TOOL_TYPE_COMPUTER_USE\x10\x05\x12\x32\n.HOSTED_TOOL_TYPE_WEB_SEARCH_PREVIEW_2025_03_11\x10\x06\x12%\n!HOSTED_TOOL_TYPE_IMAGE_GENERATION\x10\x07\x12%\n!HOSTED_TOOL_TYPE_CODE_INTERPRETER\x10\x08*\x90\x01\n\x10ReasoningSummary\x12!\n\x1dREASONING_SUMMARY_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASONING_SUMMARY_AUTO\x10\x01\x12\x1d\n\x19REASONING_SUMMARY_CONCISE\x10\x02\x12\x1e\n\x1aREASONING_SUMMARY_DETAILED\x10\x03*\x96\x01\n\x10ReasoningContext\x12!\n\x1dREASONING_CONTEXT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASONING_CONTEXT_AUTO\x10\x01\x12\"\n\x1eREASONING_CONTEXT_CURRENT_TURN\x10\x02\x12\x1f\n\x1bREASONING_CONTEXT_ALL_TURNS\x10\x03*c\n\tVerbosity\x12\x19\n\x15VERBOSITY_UNSPECIFIED\x10\x00\x12\x11\n\rVERBOSITY_LOW\x10\x01\x12\x14\n\x10VERBOSITY_MEDIUM\x10\x02\x12\x12\n\x0eVERBOSITY_HIGH\x10\x03*V\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRUNCATION_AUTO\x10\x01\x12\x17\n\x13TRUNCATION_DISABLED\x10\x02\x32\x93\x01\n\x12InputTokensService\x12}\n\x10\x43ountInputTokens\x12$.convgrpc.v1.CountInputTokensRequest\x1a\x1c.convgrpc.v1.InputTokenCount\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/responses/input_tokens:\x01*B;\n\x0f\x64\x65v.convgrpc.v1P\x01Z&convgrpc/gen/go/convgrpc/v1;convgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,14 +73,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSEINPUT']._serialized_options = b'\242\237\031\002\010\001'
   _globals['_RESPONSEINPUTITEMS']._loaded_options = None
   _globals['_RESPONSEINPUTITEMS']._serialized_options = b'\242\237\031\002\010\001'
-  _globals['_RESPONSECONVERSATION'].oneofs_by_name['conversation']._loaded_options = None
-  _globals['_RESPONSECONVERSATION'].oneofs_by_name['conversation']._serialized_options = b'\242\237\031\000'
-  _globals['_RESPONSECONVERSATION'].fields_by_name['conversation_id']._loaded_options = None
-  _globals['_RESPONSECONVERSATION'].fields_by_name['conversation_id']._serialized_options = b'\242\237\031\007\232\001\004conv'
-  _globals['_RESPONSECONVERSATION']._loaded_options = None
-  _globals['_RESPONSECONVERSATION']._serialized_options = b'\242\237\031\002\010\001'
-  _globals['_CONVERSATIONREFERENCE'].fields_by_name['id']._loaded_options = None
-  _globals['_CONVERSATIONREFERENCE'].fields_by_name['id']._serialized_options = b'\342A\001\002\242\237\031\007\232\001\004conv'
   _globals['_TOOLCHOICE'].oneofs_by_name['choice']._loaded_options = None
   _globals['_TOOLCHOICE'].oneofs_by_name['choice']._serialized_options = b'\242\237\031\006\n\004type'
   _globals['_TOOLCHOICE']._loaded_options = None
@@ -120,68 +113,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INPUTTOKENCOUNT']._serialized_options = b'\242\237\031\027\022\025response.input_tokens'
   _globals['_INPUTTOKENSSERVICE'].methods_by_name['CountInputTokens']._loaded_options = None
   _globals['_INPUTTOKENSSERVICE'].methods_by_name['CountInputTokens']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/responses/input_tokens:\001*'
-  _globals['_INPUTPART']._serialized_start=3571
-  _globals['_INPUTPART']._serialized_end=3862
-  _globals['_ESTIMATEREASON']._serialized_start=3865
-  _globals['_ESTIMATEREASON']._serialized_end=4263
-  _globals['_TOOLCHOICEMODE']._serialized_start=4266
-  _globals['_TOOLCHOICEMODE']._serialized_end=4401
-  _globals['_ALLOWEDTOOLSMODE']._serialized_start=4403
-  _globals['_ALLOWEDTOOLSMODE']._serialized_end=4519
-  _globals['_HOSTEDTOOLTYPE']._serialized_start=4522
-  _globals['_HOSTEDTOOLTYPE']._serialized_end=4886
-  _globals['_REASONINGSUMMARY']._serialized_start=4889
-  _globals['_REASONINGSUMMARY']._serialized_end=5033
-  _globals['_REASONINGCONTEXT']._serialized_start=5036
-  _globals['_REASONINGCONTEXT']._serialized_end=5186
-  _globals['_VERBOSITY']._serialized_start=5188
-  _globals['_VERBOSITY']._serialized_end=5287
-  _globals['_TRUNCATION']._serialized_start=5289
-  _globals['_TRUNCATION']._serialized_end=5375
-  _globals['_COUNTINPUTTOKENSREQUEST']._serialized_start=226
-  _globals['_COUNTINPUTTOKENSREQUEST']._serialized_end=921
-  _globals['_RESPONSEINPUT']._serialized_start=923
-  _globals['_RESPONSEINPUT']._serialized_end=1038
-  _globals['_RESPONSEINPUTITEMS']._serialized_start=1040
-  _globals['_RESPONSEINPUTITEMS']._serialized_end=1114
-  _globals['_RESPONSECONVERSATION']._serialized_start=1117
-  _globals['_RESPONSECONVERSATION']._serialized_end=1266
-  _globals['_CONVERSATIONREFERENCE']._serialized_start=1268
-  _globals['_CONVERSATIONREFERENCE']._serialized_end=1320
-  _globals['_TOOLCHOICE']._serialized_start=1323
-  _globals['_TOOLCHOICE']._serialized_end=1833
-  _globals['_ALLOWEDTOOLSCHOICE']._serialized_start=1835
-  _globals['_ALLOWEDTOOLSCHOICE']._serialized_end=1946
-  _globals['_HOSTEDTOOLCHOICE']._serialized_start=1948
-  _globals['_HOSTEDTOOLCHOICE']._serialized_end=2021
-  _globals['_FUNCTIONCHOICE']._serialized_start=2023
-  _globals['_FUNCTIONCHOICE']._serialized_end=2059
-  _globals['_MCPCHOICE']._serialized_start=2061
-  _globals['_MCPCHOICE']._serialized_end=2134
-  _globals['_CUSTOMCHOICE']._serialized_start=2136
-  _globals['_CUSTOMCHOICE']._serialized_end=2170
-  _globals['_APPLYPATCHCHOICE']._serialized_start=2172
-  _globals['_APPLYPATCHCHOICE']._serialized_end=2190
-  _globals['_SHELLCHOICE']._serialized_start=2192
-  _globals['_SHELLCHOICE']._serialized_end=2205
-  _globals['_PROGRAMMATICTOOLCALLINGCHOICE']._serialized_start=2207
-  _globals['_PROGRAMMATICTOOLCALLINGCHOICE']._serialized_end=2238
-  _globals['_RESPONSEREASONING']._serialized_start=2241
-  _globals['_RESPONSEREASONING']._serialized_end=2517
-  _globals['_RESPONSETEXT']._serialized_start=2519
-  _globals['_RESPONSETEXT']._serialized_end=2637
-  _globals['_RESPONSETEXTFORMAT']._serialized_start=2640
-  _globals['_RESPONSETEXTFORMAT']._serialized_end=2836
-  _globals['_JSONOBJECTFORMAT']._serialized_start=2838
-  _globals['_JSONOBJECTFORMAT']._serialized_end=2856
-  _globals['_INPUTTOKENCOUNT']._serialized_start=2858
-  _globals['_INPUTTOKENCOUNT']._serialized_end=2981
-  _globals['_MODELTOKENCOUNT']._serialized_start=2984
-  _globals['_MODELTOKENCOUNT']._serialized_end=3315
-  _globals['_TOKENCOUNTPART']._serialized_start=3317
-  _globals['_TOKENCOUNTPART']._serialized_end=3393
-  _globals['_TOKENESTIMATE']._serialized_start=3396
-  _globals['_TOKENESTIMATE']._serialized_end=3568
-  _globals['_INPUTTOKENSSERVICE']._serialized_start=5378
-  _globals['_INPUTTOKENSSERVICE']._serialized_end=5525
+  _globals['_INPUTPART']._serialized_start=3397
+  _globals['_INPUTPART']._serialized_end=3688
+  _globals['_ESTIMATEREASON']._serialized_start=3691
+  _globals['_ESTIMATEREASON']._serialized_end=4089
+  _globals['_TOOLCHOICEMODE']._serialized_start=4092
+  _globals['_TOOLCHOICEMODE']._serialized_end=4227
+  _globals['_ALLOWEDTOOLSMODE']._serialized_start=4229
+  _globals['_ALLOWEDTOOLSMODE']._serialized_end=4345
+  _globals['_HOSTEDTOOLTYPE']._serialized_start=4348
+  _globals['_HOSTEDTOOLTYPE']._serialized_end=4712
+  _globals['_REASONINGSUMMARY']._serialized_start=4715
+  _globals['_REASONINGSUMMARY']._serialized_end=4859
+  _globals['_REASONINGCONTEXT']._serialized_start=4862
+  _globals['_REASONINGCONTEXT']._serialized_end=5012
+  _globals['_VERBOSITY']._serialized_start=5014
+  _globals['_VERBOSITY']._serialized_end=5113
+  _globals['_TRUNCATION']._serialized_start=5115
+  _globals['_TRUNCATION']._serialized_end=5201
+  _globals['_COUNTINPUTTOKENSREQUEST']._serialized_start=258
+  _globals['_COUNTINPUTTOKENSREQUEST']._serialized_end=953
+  _globals['_RESPONSEINPUT']._serialized_start=955
+  _globals['_RESPONSEINPUT']._serialized_end=1070
+  _globals['_RESPONSEINPUTITEMS']._serialized_start=1072
+  _globals['_RESPONSEINPUTITEMS']._serialized_end=1146
+  _globals['_TOOLCHOICE']._serialized_start=1149
+  _globals['_TOOLCHOICE']._serialized_end=1659
+  _globals['_ALLOWEDTOOLSCHOICE']._serialized_start=1661
+  _globals['_ALLOWEDTOOLSCHOICE']._serialized_end=1772
+  _globals['_HOSTEDTOOLCHOICE']._serialized_start=1774
+  _globals['_HOSTEDTOOLCHOICE']._serialized_end=1847
+  _globals['_FUNCTIONCHOICE']._serialized_start=1849
+  _globals['_FUNCTIONCHOICE']._serialized_end=1885
+  _globals['_MCPCHOICE']._serialized_start=1887
+  _globals['_MCPCHOICE']._serialized_end=1960
+  _globals['_CUSTOMCHOICE']._serialized_start=1962
+  _globals['_CUSTOMCHOICE']._serialized_end=1996
+  _globals['_APPLYPATCHCHOICE']._serialized_start=1998
+  _globals['_APPLYPATCHCHOICE']._serialized_end=2016
+  _globals['_SHELLCHOICE']._serialized_start=2018
+  _globals['_SHELLCHOICE']._serialized_end=2031
+  _globals['_PROGRAMMATICTOOLCALLINGCHOICE']._serialized_start=2033
+  _globals['_PROGRAMMATICTOOLCALLINGCHOICE']._serialized_end=2064
+  _globals['_RESPONSEREASONING']._serialized_start=2067
+  _globals['_RESPONSEREASONING']._serialized_end=2343
+  _globals['_RESPONSETEXT']._serialized_start=2345
+  _globals['_RESPONSETEXT']._serialized_end=2463
+  _globals['_RESPONSETEXTFORMAT']._serialized_start=2466
+  _globals['_RESPONSETEXTFORMAT']._serialized_end=2662
+  _globals['_JSONOBJECTFORMAT']._serialized_start=2664
+  _globals['_JSONOBJECTFORMAT']._serialized_end=2682
+  _globals['_INPUTTOKENCOUNT']._serialized_start=2684
+  _globals['_INPUTTOKENCOUNT']._serialized_end=2807
+  _globals['_MODELTOKENCOUNT']._serialized_start=2810
+  _globals['_MODELTOKENCOUNT']._serialized_end=3141
+  _globals['_TOKENCOUNTPART']._serialized_start=3143
+  _globals['_TOKENCOUNTPART']._serialized_end=3219
+  _globals['_TOKENESTIMATE']._serialized_start=3222
+  _globals['_TOKENESTIMATE']._serialized_end=3394
+  _globals['_INPUTTOKENSSERVICE']._serialized_start=5204
+  _globals['_INPUTTOKENSSERVICE']._serialized_end=5351
 # @@protoc_insertion_point(module_scope)

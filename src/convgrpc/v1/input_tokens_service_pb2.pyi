@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from convgrpc.v1 import content_pb2 as _content_pb2
+from convgrpc.v1 import conversation_pb2 as _conversation_pb2
 from convgrpc.v1 import item_pb2 as _item_pb2
 from convgrpc.v1 import tool_pb2 as _tool_pb2
 from google.protobuf import descriptor as _descriptor
@@ -388,7 +389,7 @@ class CountInputTokensRequest(_message.Message):
         """tool_choice says which tools the model may or must call."""
 
     @_builtins.property
-    def conversation(self) -> Global___ResponseConversation:
+    def conversation(self) -> _conversation_pb2.ResponseConversation:
         """conversation is the conversation whose items come before the input. It excludes `previous_response_id`."""
 
     @_builtins.property
@@ -411,7 +412,7 @@ class CountInputTokensRequest(_message.Message):
         instructions: _builtins.str | None = ...,
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
         tool_choice: Global___ToolChoice | None = ...,
-        conversation: Global___ResponseConversation | None = ...,
+        conversation: _conversation_pb2.ResponseConversation | None = ...,
         previous_response_id: _builtins.str | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
         reasoning: Global___ResponseReasoning | None = ...,
@@ -500,58 +501,6 @@ class ResponseInputItems(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResponseInputItems: _TypeAlias = ResponseInputItems  # noqa: Y015
-
-@_typing.final
-class ResponseConversation(_message.Message):
-    """ResponseConversation is the conversation that a response belongs to."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
-    REFERENCE_FIELD_NUMBER: _builtins.int
-    conversation_id: _builtins.str
-    """conversation_id is the identifier alone."""
-    @_builtins.property
-    def reference(self) -> Global___ConversationReference:
-        """reference is the identifier in an object."""
-
-    def __init__(
-        self,
-        *,
-        conversation_id: _builtins.str = ...,
-        reference: Global___ConversationReference | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "conversation_id", b"conversation_id", "reference", b"reference"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "conversation_id", b"conversation_id", "reference", b"reference"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_conversation: _TypeAlias = _typing.Literal["conversation_id", "reference"]  # noqa: Y015
-    _WhichOneofArgType_conversation: _TypeAlias = _typing.Literal["conversation", b"conversation"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...
-
-Global___ResponseConversation: _TypeAlias = ResponseConversation  # noqa: Y015
-
-@_typing.final
-class ConversationReference(_message.Message):
-    """ConversationReference names a conversation."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """id is the conversation's identifier."""
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ConversationReference: _TypeAlias = ConversationReference  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
