@@ -11,6 +11,7 @@ import pytest
 
 from convgrpc import ids
 from convgrpc.service.counting import Counter
+from convgrpc.service.predecessors import Predecessor
 from convgrpc.store import lookups
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
 from convgrpc.store.sqlite import SqliteStore
@@ -43,7 +44,7 @@ class Counted:
 
     async def count(self, conversation: str | None, request: CountInputTokensRequest | None = None) -> int:
         asked = request or CountInputTokensRequest()
-        (counted,) = await self.counter.count(asked, PROJECT, conversation, time.monotonic() + 60)
+        (counted,) = await self.counter.count(asked, PROJECT, Predecessor(conversation, None), time.monotonic() + 60)
         return counted.input_tokens
 
 

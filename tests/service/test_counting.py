@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -365,6 +365,24 @@ def test_counts_while_items_are_appended_are_of_whole_appends(remembering: Clien
     assert remembering.counted(conversation=conversation, model="gpt-5").input_tokens == 2 + 80 * 5
 
 
+def hold(monkeypatch: pytest.MonkeyPatch, text: str, reading: threading.Event, go_on: threading.Event) -> None:
+    """Makes whoever counts a text say so, and wait."""
+    counter = Encoding.counter
+
+    def held(self: Encoding) -> Callable[[str], int]:
+        count = counter(self)
+
+        def waiting(given: str) -> int:
+            if given == text:
+                reading.set()
+                assert go_on.wait(20)
+            return count(given)
+
+        return waiting
+
+    monkeypatch.setattr(Encoding, "counter", held)
+
+
 @pytest.mark.parametrize("place", ["input", "instructions", "conversation"])
 def test_a_long_text_does_not_hold_up_others(place: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a megabyte is read, other calls are answered, also counts."""
@@ -374,15 +392,7 @@ def test_a_long_text_does_not_hold_up_others(place: str, client: Client, monkeyp
         request = {"conversation": client.conversation(user(text)), "model": "gpt-5"}
     expected = client.counted(input=text, model="gpt-5").input_tokens
     reading, go_on = threading.Event(), threading.Event()
-    count = Encoding.count
-
-    def held(self: Encoding, given: str) -> int:
-        if given == text:
-            reading.set()
-            assert go_on.wait(20)
-        return count(self, given)
-
-    monkeypatch.setattr(Encoding, "count", held)
+    hold(monkeypatch, text, reading, go_on)
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(client.counted, **request)
         assert reading.wait(10)
@@ -401,16 +411,8 @@ def test_the_caller_who_gives_up_does_not_spoil_later_counts(client: Client, mon
     client.counted(conversation=conversation, model="gpt-5")
     client.append(conversation, *(user("b") for _ in range(10)))
     reading, go_on = threading.Event(), threading.Event()
-    count = Encoding.count
     text = "fern " * 10_000
-
-    def held(self: Encoding, given: str) -> int:
-        if given == text:
-            reading.set()
-            assert go_on.wait(20)
-        return count(self, given)
-
-    monkeypatch.setattr(Encoding, "count", held)
+    hold(monkeypatch, text, reading, go_on)
     stub_request = decode(
         CountInputTokensRequest, {"conversation": conversation, "instructions": text, "model": "gpt-5"}
     )

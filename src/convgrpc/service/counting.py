@@ -6,7 +6,7 @@ is counted by what it has got since.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from convgrpc.errors import NotFound
 from convgrpc.service.counts import Counts, Fitting
+from convgrpc.service.predecessors import Predecessor
 from convgrpc.store.protocol import Growth, Store
 from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding, load_for_others
@@ -36,7 +37,9 @@ _PAGE_BYTES = 1 << 17
 _TAIL_ITEMS = 50
 
 R = TypeVar("R")
-_Key: TypeAlias = tuple[str, str, str]
+_Key: TypeAlias = tuple[str, str | int, str]
+"""A project, the id of a conversation or the number of a response, and an encoding."""
+_Fetch: TypeAlias = Callable[..., Awaitable[Growth]]
 
 
 def load_models(path: str) -> Models:
@@ -68,14 +71,14 @@ class Counter(Counts):
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None, deadline: float
+        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
     ) -> list[ModelTokenCount]:
         given: dict[str, Sequence[Features]] = {}
         counts = []
         for name in [request.model or DEFAULT, *request.models]:
             model = self._models.resolve(name)
             encoding = await self._encoding(model.family.encoding)
-            async with self._history(project, conversation_id, encoding, deadline) as history:
+            async with self._history(project, before, encoding, deadline) as history:
                 is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
                 work = partial(_count, request, model, history, given)
                 counted = await self._read(work, encoding, deadline, is_much=is_much)
@@ -103,17 +106,33 @@ class Counter(Counts):
 
     @asynccontextmanager
     async def _history(
-        self, project: str, conversation_id: str | None, encoding: Encoding, deadline: float
+        self, project: str, before: Predecessor, encoding: Encoding, deadline: float
     ) -> AsyncIterator[History]:
-        """All items of a conversation, for as long as nobody else adds to them."""
-        if conversation_id is None:
-            yield History()
+        """All items that come before a request, for as long as nobody else adds to them."""
+        if before.conversation_id is not None:
+            fetch = partial(self._store.get_growth, project, before.conversation_id)
+            async with self._caught_up(
+                (project, before.conversation_id, encoding.name), fetch, encoding, deadline
+            ) as known:
+                yield known
             return
-        key = project, conversation_id, encoding.name
+        history = History()
+        if before.response_id is not None:
+            for segment in await self._store.get_lineage(project, before.response_id):
+                fetch = partial(self._store.get_segment, segment)
+                async with self._caught_up(
+                    (project, segment.number, encoding.name), fetch, encoding, deadline
+                ) as known:
+                    history.items += known.items
+        yield history
+
+    @asynccontextmanager
+    async def _caught_up(self, key: _Key, fetch: _Fetch, encoding: Encoding, deadline: float) -> AsyncIterator[History]:
+        """What is remembered of a conversation or a response, with what it has got since."""
         conversation = self._conversations.get(key)
         async with conversation.lock:
             try:
-                await self._catch_up(conversation, project, conversation_id, encoding, deadline)
+                await self._catch_up(conversation, fetch, encoding, deadline)
             except NotFound:
                 self._conversations.forget(key)
                 raise
@@ -122,13 +141,11 @@ class Counter(Counts):
             yield conversation.history
 
     async def _catch_up(
-        self, conversation: "_Conversation", project: str, conversation_id: str, encoding: Encoding, deadline: float
+        self, conversation: "_Conversation", fetch: _Fetch, encoding: Encoding, deadline: float
     ) -> None:
         has_more = True
         while has_more:
-            growth = await self._store.get_growth(
-                project, conversation_id, conversation.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
-            )
+            growth = await fetch(conversation.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue

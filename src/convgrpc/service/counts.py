@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from convgrpc import errors
+from convgrpc.service.predecessors import Predecessor
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
 
 
@@ -18,9 +19,9 @@ class Counts(Protocol):
     """What counts: `convgrpc.service.counting.Counter`, where its packages are installed."""
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None, deadline: float
+        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
     ) -> Sequence[ModelTokenCount]:
-        """Counts a request for each of its models, after the items of the conversation if there is one."""
+        """Counts a request, of which no item is a reference, for each of its models, after what comes before it."""
 
     async def fit(
         self, project: str, conversation_id: str, model: str, tokens: int, deadline: float, *, max_bytes: int
@@ -35,7 +36,7 @@ class Uncounted(Counts):
         self._why = why
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, conversation_id: str | None, deadline: float
+        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
     ) -> Sequence[ModelTokenCount]:
         raise errors.unimplemented(self._why)
 

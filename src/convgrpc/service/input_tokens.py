@@ -2,7 +2,6 @@
 
 import asyncio
 
-from convgrpc import errors
 from convgrpc.service.chain import Context
 from convgrpc.service.counts import Counts
 from convgrpc.service.predecessors import predecessor
@@ -24,11 +23,9 @@ class InputTokensService:
         self._counter = counter
 
     async def CountInputTokens(self, request: CountInputTokensRequest, context: Context) -> InputTokenCount:
-        conversation_id, previous = predecessor(request)
-        if previous is not None:
-            raise errors.previous_response_not_found(previous)
+        before = predecessor(request)
         await self._dereference(request, context.project)
-        counts = await self._counter.count(request, context.project, conversation_id, context.deadline)
+        counts = await self._counter.count(request, context.project, before, context.deadline)
         return InputTokenCount(input_tokens=counts[0].input_tokens, counts=counts)
 
     async def _dereference(self, request: CountInputTokensRequest, project: str) -> None:

@@ -369,7 +369,9 @@ class CountInputTokensRequest(_message.Message):
     instructions: _builtins.str
     """instructions come before everything else, as a message of the system."""
     previous_response_id: _builtins.str
-    """previous_response_id is the identifier of the response that the input follows. It excludes `conversation`."""
+    """previous_response_id is the identifier of the response that the input follows, and which was recorded: its input and
+    output come before, after those of all that it follows, but no instructions. It excludes `conversation`.
+    """
     parallel_tool_calls: _builtins.bool
     """parallel_tool_calls lets the model call several tools at once."""
     truncation: Global___Truncation.ValueType
