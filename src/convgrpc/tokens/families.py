@@ -81,6 +81,8 @@ class Family:
     """Of reasoning in the mode `pro`."""
     compact_arguments: bool = False
     """Whether the arguments of a call are read without the spaces between them."""
+    sees_pdf_pages: bool = False
+    """Whether it is said that the pages of a PDF are read as images too; of that no counts are known."""
     all_reasoning: bool = False
     """Whether reasoning from before the user's last message is read, unless the request says otherwise."""
 
@@ -165,6 +167,7 @@ FAMILIES: Mapping[str, Family] = {
         replace(
             _GPT_5_4,
             name="gpt-5.6",
+            sees_pdf_pages=True,
             all_reasoning=True,
             namespace_times=0,
             namespaced_call=0,

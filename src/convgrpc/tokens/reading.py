@@ -32,10 +32,11 @@ class WouldWait(Exception):
 
 
 class File(NamedTuple):
-    """A file in a request: its tokens, and the reason why they are an estimate, if they are."""
+    """A file in a request: its tokens, the reason why they are an estimate if they are, and whether it is a PDF."""
 
     tokens: int
     reason: EstimateReason.ValueType
+    is_pdf: bool = False
 
 
 class Reader:
@@ -84,7 +85,8 @@ class Reader:
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
         tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
         is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH
-        return File(tokens, ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE)
+        reason = ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE
+        return File(tokens, reason, known is Kind.PDF)
 
     def _extractor(self) -> Extractor:
         if not self._may_wait:

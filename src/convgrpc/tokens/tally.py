@@ -8,9 +8,12 @@ from typing import NamedTuple
 from convgrpc.tokens.families import Resolved
 from convgrpc.tokens.images import Image
 from convgrpc.tokens.items import Features, Turn
+from convgrpc.tokens.reading import File
 from convgrpc.tokens.tools import Count
 from convgrpc.v1.input_tokens_service_pb2 import (
+    ESTIMATE_REASON_LITTLE_EVIDENCE,
     ESTIMATE_REASON_UNANSWERED_CALL,
+    ESTIMATE_REASON_UNSPECIFIED,
     INPUT_PART_FILES,
     INPUT_PART_IMAGES,
     INPUT_PART_MESSAGES,
@@ -105,7 +108,7 @@ class Tally:
         for image in item.images:
             self._add_image(image, item.place)
         for file in item.files:
-            self.add_count(INPUT_PART_FILES, Count(file.tokens, file.reason, item.place))
+            self._add_file(file, item.place)
 
     def add_count(self, part: InputPart.ValueType, count: Count) -> None:
         """Adds to a part what was counted elsewhere."""
@@ -166,6 +169,11 @@ class Tally:
     def _add_image(self, image: Image, place: str) -> None:
         tokens = self._model.images.tokens(image)
         self.add_count(INPUT_PART_IMAGES, Count(tokens, image.reason, place))
+
+    def _add_file(self, file: File, place: str) -> None:
+        is_unsure = file.is_pdf and self._family.sees_pdf_pages
+        reason = file.reason or (ESTIMATE_REASON_LITTLE_EVIDENCE if is_unsure else ESTIMATE_REASON_UNSPECIFIED)
+        self.add_count(INPUT_PART_FILES, Count(file.tokens, reason, place))
 
     def _forget_reasoning(self) -> None:
         self._reasoned = False
