@@ -94,7 +94,7 @@ def refusal(value: Any, message_class: type[Message] = CreateItemsRequest) -> In
         b'[1234567890123456789012, "\\ud800"]',
         b"[1234567890123456789012, NaN]",
         b"[1234567890123456789012, 1e400]",
-        b"[" * 100_000,
+        b"[" * 1_000,
     ],
 )
 def test_text_that_is_not_json_is_refused(text: bytes) -> None:

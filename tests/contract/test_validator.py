@@ -494,7 +494,7 @@ def test_json_text_is_json(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "{", "[1,]", "NaN", "Infinity", "{'a': 1}", '"\\ud800"', "1 2", "1e400", '"\t"', "undefined", "[" * 5000],
+    ["", " ", "{", "[1,]", "NaN", "Infinity", "{'a': 1}", '"\\ud800"', "1 2", "1e400", '"\t"', "undefined", "[" * 1000],
 )
 def test_json_text_that_is_not_json_is_refused(text: str) -> None:
     """It would end up in an answer as it is, and break that."""
