@@ -44,7 +44,7 @@ def test_several_requests_have_a_line_each_and_a_sum() -> None:
     """Empty lines are none, and keep their numbers."""
     ended = run("-", given=f"{json.dumps(JOKE)}\n\n{json.dumps(SEARCH)}\n")
     assert [line.split()[0] for line in ended.stdout.splitlines()] == ["1", "3", "total"]
-    assert ended.stdout.splitlines()[-1].split() == ["total", "317"]
+    assert ended.stdout.splitlines()[-1].split() == ["total", "about", "317"]
 
 
 def test_several_models_have_a_line_each() -> None:
@@ -75,8 +75,10 @@ def test_whatever_else_a_response_takes_does_not_count() -> None:
     [
         ('{"modle": "gpt-5"}', "line 1: Unknown parameter: 'modle'. Did you mean 'model'?"),
         ("[1]", "line 1: it is not a JSON object"),
-        ("", "line 1: Expecting value"),
-        ('{"input": ', "line 1: Expecting value"),
+        ("", "line 1: it is not JSON: Expecting value"),
+        ('{"input": ', "line 1: it is not JSON: Expecting value"),
+        ('{"input": ' + "[" * 3000 + "]" * 3000 + "}", "line 1: it is nested too deeply"),
+        ('{"input": [{"role": "bot", "content": ""}]}', "line 1: Invalid value: 'bot'."),
         (b"\xff\xfe{", "line 1: "),
         ('{"conversation": "conv_1"}', "line 1: Invalid 'conversation'"),
     ],

@@ -110,7 +110,7 @@ def _requests(file: IO[bytes], advance: Callable[[int], None]) -> Iterator[tuple
 def _is_json(text: bytes) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -128,8 +128,13 @@ def _counted(line: int, text: bytes, count: Counter) -> Counted:
         if type(request) is not dict:
             return Counted(line, [], "it is not a JSON object")
         return Counted(line, count({key: each for key, each in request.items() if key not in _UNCOUNTED}), None)
-    except (ConvgrpcError, ValueError, RecursionError) as error:
-        return Counted(line, [], str(error))
+    except ConvgrpcError as error:
+        place = f" ({error.param})" if error.param and error.param not in error.message else ""
+        return Counted(line, [], f"{error.message}{place}")
+    except ValueError as error:
+        return Counted(line, [], f"it is not JSON: {error}")
+    except RecursionError:
+        return Counted(line, [], "it is nested too deeply")
 
 
 def _write_json(found: Iterable[Counted]) -> int:
@@ -143,25 +148,31 @@ def _write_json(found: Iterable[Counted]) -> int:
 
 
 def _write_table(found: Iterable[Counted]) -> int:
-    """One line for each count, and below the first what it is made of if it is the only one."""
+    """One line for each count; below it what it is made of if there is one request, or else a sum if there is one model."""
     faults = total = 0
+    sure = one_model = True
     several = list(islice(found, 2))
     for each in chain(several, found):
         faults += _tell(each)
+        one_model = one_model and len(each.counts) <= 1
         for count in each.counts:
             total += count.input_tokens
+            sure = sure and not count.estimates
             click.echo(_row(each.line, count))
             if len(several) == 1:
                 click.echo(_details(count), nl=False)
-    if len(several) > 1:
-        click.echo(f"{'total':>6}  {total:>12,}")
+    if len(several) > 1 and one_model:
+        click.echo(f"{'total':>6}  {_number(total, sure=sure):>12}")
     return faults
 
 
 def _row(line: int, count: ModelTokenCount) -> str:
-    sure = "about " if count.estimates else ""
     left = f"{count.context_left:,} of {count.context_window:,} left"
-    return f"{line:>6}  {sure + format(count.input_tokens, ','):>12}  {count.model}, {left}"
+    return f"{line:>6}  {_number(count.input_tokens, sure=not count.estimates):>12}  {count.model}, {left}"
+
+
+def _number(tokens: int, *, sure: bool) -> str:
+    return f"{tokens:,}" if sure else f"about {tokens:,}"
 
 
 def _details(count: ModelTokenCount) -> str:

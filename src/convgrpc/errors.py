@@ -193,6 +193,10 @@ def two_predecessors() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, message)
 
 
+def not_json(why: str) -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_INVALID_JSON, f"Invalid request: it cannot be written as JSON: {why}.")
+
+
 def not_here(param: str) -> ConvgrpcError:
     message = f"Invalid '{param}': what it names is known to a server alone, and this is counted without one."
     return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)

@@ -490,3 +490,9 @@ def test_a_server_that_cannot_count_does_all_else(missing: str, tmp_path: Path) 
     assert (status, code, message) == ("501", "UNIMPLEMENTED", details)
     assert missing in message
     assert "convgrpc[tokens]" in message
+
+
+def test_models_alone_are_counted_alone(client: Client) -> None:
+    """The one that stands for none is not among them."""
+    (counted,) = client._stub.CountInputTokens(CountInputTokensRequest(models=["gpt-4o"])).counts
+    assert (counted.model, counted.input_tokens) == ("gpt-4o", 3)

@@ -75,7 +75,8 @@ class Counter(Counts):
     ) -> list[ModelTokenCount]:
         given: dict[str, Sequence[Features]] = {}
         counts = []
-        for name in [request.model or DEFAULT, *request.models]:
+        own = [request.model or DEFAULT] if request.HasField("model") or not request.models else []
+        for name in [*own, *request.models]:
             model = self._models.resolve(name)
             encoding = await self._encoding(model.family.encoding)
             async with self._history(project, before, encoding, deadline) as history:

@@ -49,7 +49,7 @@ _EXPLANATIONS = {
     ESTIMATE_REASON_HOSTED_TOOL_CALL: "The model's service shows the model more of this than it tells.",
     ESTIMATE_REASON_IMAGE_OUT_OF_REACH: "The image is elsewhere: counted as one of a usual size.",
     ESTIMATE_REASON_IMAGE_UNREADABLE: "This is no image of a known kind: counted as one of a usual size.",
-    ESTIMATE_REASON_FILE: "The text of the file is not known.",
+    ESTIMATE_REASON_FILE: "The text of the file is not known: it counts as an empty one.",
     ESTIMATE_REASON_UNANSWERED_CALL: "What a call costs is known together with its output alone.",
     ESTIMATE_REASON_LITTLE_EVIDENCE: "Few or no counts of the API's own are known with something like this.",
 }

@@ -12,6 +12,7 @@ from convgrpc.tokens.families import FAMILIES, IMAGES, MODELS, Family, Model, Mo
 from convgrpc.tokens.images import Patches, Rule, Tiles
 
 _TOO_MUCH = 2**31
+_MAY_BE_NEGATIVE = "namespaced_call"
 _DEFAULT_IMAGES = "tiles-85"
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "a table", list: "a list"}
 _FAMILY_TYPES = {
@@ -53,8 +54,8 @@ def _check(row: Any, where: str, types: Mapping[str, Any], required: tuple[str, 
             raise ValueError(f"{where}: '{key}' is not one of {', '.join(types)}")
         if type(value) is not types[key] and not (types[key] is float and type(value) is int):
             raise ValueError(f"{where}: '{key}' must be {_WORDS[types[key]]}")
-        if types[key] in (int, float) and not abs(value) < _TOO_MUCH:
-            raise ValueError(f"{where}: '{key}' is too large")
+        if types[key] in (int, float) and not (0 <= value < _TOO_MUCH or (key == _MAY_BE_NEGATIVE and -10 < value < 0)):
+            raise ValueError(f"{where}: '{key}' must be from 0 to {_TOO_MUCH - 1}")
     for key in required:
         if key not in row:
             raise ValueError(f"{where}: '{key}' is missing")
@@ -63,8 +64,6 @@ def _check(row: Any, where: str, types: Mapping[str, Any], required: tuple[str, 
 def _rule(row: Any, where: str) -> Rule:
     kind: type[Tiles | Patches] = Tiles if isinstance(row, dict) and "tile" in row else Patches
     _check(row, where, get_type_hints(kind), tuple(name for name in kind._fields if name not in kind._field_defaults))
-    if any(value < 0 for value in row.values()):
-        raise ValueError(f"{where}: no number may be negative")
     return kind(**row)
 
 

@@ -404,7 +404,7 @@ class CountInputTokensRequest(_message.Message):
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """models are more models to count for, after `model`."""
+        """models are more models to count for, after `model` if that is set."""
 
     def __init__(
         self,
@@ -881,10 +881,10 @@ class InputTokenCount(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
-    """input_tokens is the number of tokens for `model`."""
+    """input_tokens is the number of tokens, for the first of the models."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelTokenCount]:
-        """counts say more: the first for `model`, then one for each of `models`."""
+        """counts say more: one for `model`, if it is set or there are no others, then one for each of `models`."""
 
     def __init__(
         self,
