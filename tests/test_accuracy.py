@@ -188,3 +188,20 @@ def test_the_formula_of_the_cookbook_adds_its_constants(accuracy: Any) -> None:
     assert accuracy.cookbook_messages(messages, lambda text: 1) == 3 + 3 + 1 + 1 + 1 + 1
     tools = [{"type": "function", "function": tool}]
     assert accuracy.cookbook_tools(tools, lambda text: 1) == (7 + 1) + 3 + (3 + 1) + (-3 + 2 * (3 + 1)) + 12
+
+
+def test_what_an_earlier_version_counted_stands_beside(
+    accuracy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By class, from what it saved."""
+    monkeypatch.setattr(accuracy, "OTHERS", {})
+    lines = [line(8, {"input": "Hello"}, why=["greeting"]), line(9, {"input": "Hello"}, why=["greeting"])]
+    now = tmp_path / "now.json"
+    list(accuracy.report(lines, False, save=now))
+    assert json.loads(now.read_text()) == {"1": 8, "2": 8}
+    before = tmp_path / "before.json"
+    before.write_text('{"1": 16, "2": 18}')
+    told = [each.split() for each in accuracy.report(lines, False, before=before)]
+    (ours,) = (each for each in told if each[:2] == ["greeting", "convgrpc"])
+    (earlier,) = (each for each in told if each[:2] == ["greeting", "before"])
+    assert [ours[2], ours[3], earlier[3], earlier[-1]] == ["2", "50.0", "0.0", "100.00"]
