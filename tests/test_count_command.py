@@ -41,10 +41,10 @@ def test_a_request_may_stand_on_one_line_or_on_several(tmp_path: Path, text: str
 
 
 def test_several_requests_have_a_line_each_and_a_sum() -> None:
-    """Empty lines are none, and keep their numbers."""
-    ended = run("-", given=f"{json.dumps(JOKE)}\n\n{json.dumps(SEARCH)}\n")
+    """Of one model. Empty lines are none, and keep their numbers."""
+    ended = run("-", given=f"{json.dumps({**JOKE, 'model': 'gpt-4o'})}\n\n{json.dumps(SEARCH)}\n")
     assert [line.split()[0] for line in ended.stdout.splitlines()] == ["1", "3", "total"]
-    assert ended.stdout.splitlines()[-1].split() == ["total", "about", "317"]
+    assert ended.stdout.splitlines()[-1].split() == ["total", "about", "318"]
 
 
 def test_several_models_have_a_line_each() -> None:
@@ -52,8 +52,8 @@ def test_several_models_have_a_line_each() -> None:
     ended = run("-", "--json", "--model", "gpt-4o", "--model", "gpt-5.4", given=json.dumps(JOKE))
     told = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [(each["line"], each["model"], each["input_tokens"]) for each in told] == [
-        (1, "gpt-4o", "12"),
-        (1, "gpt-5.4", "11"),
+        (1, "gpt-4o", 12),
+        (1, "gpt-5.4", 11),
     ]
 
 
@@ -62,7 +62,7 @@ def test_json_tells_all_that_the_rpc_does() -> None:
     (told,) = map(json.loads, ended.stdout.splitlines())
     counted = count_input_tokens(SEARCH)
     assert told["estimates"][0]["reason"] == "ESTIMATE_REASON_HOSTED_TOOL"
-    assert int(told["context_left"]) == counted.context_left
+    assert (told["context_left"], told["parts"][0]["input_tokens"]) == (counted.context_left, 3)
 
 
 def test_whatever_else_a_response_takes_does_not_count() -> None:

@@ -46,6 +46,8 @@ _UNCOUNTED = frozenset(
 )
 
 
+_INTEGERS = ("input_tokens", "context_window", "context_left", "first_kept_item", "count")
+
 Counter: TypeAlias = Callable[[dict[str, Any]], list[ModelTokenCount]]
 
 
@@ -141,27 +143,35 @@ def _write_json(found: Iterable[Counted]) -> int:
     faults = 0
     for each in found:
         for count in each.counts:
-            told = MessageToDict(count, preserving_proto_field_name=True)
-            click.echo(json.dumps({"line": each.line, **told}))
+            told = MessageToDict(count, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+            click.echo(json.dumps({"line": each.line, **_with_numbers(told)}))
         faults += _tell(each)
     return faults
+
+
+def _with_numbers(value: Any) -> Any:
+    """JSON of protobuf, whose long integers are strings, with numbers in their places."""
+    if isinstance(value, dict):
+        return {key: int(each) if key in _INTEGERS else _with_numbers(each) for key, each in value.items()}
+    return [_with_numbers(each) for each in value] if isinstance(value, list) else value
 
 
 def _write_table(found: Iterable[Counted]) -> int:
     """One line for each count; below it what it is made of if there is one request, or else a sum if there is one model."""
     faults = total = 0
-    sure = one_model = True
+    sure = True
+    models: set[str] = set()
     several = list(islice(found, 2))
     for each in chain(several, found):
         faults += _tell(each)
-        one_model = one_model and len(each.counts) <= 1
         for count in each.counts:
+            models.add(count.model)
             total += count.input_tokens
             sure = sure and not count.estimates
             click.echo(_row(each.line, count))
             if len(several) == 1:
                 click.echo(_details(count), nl=False)
-    if len(several) > 1 and one_model:
+    if len(several) > 1 and len(models) == 1:
         click.echo(f"{'total':>6}  {_number(total, sure=sure):>12}")
     return faults
 

@@ -141,6 +141,16 @@ def test_a_long_conversation_is_read_only_as_far_as_it_fits(client: Client, monk
     assert len(read) <= 100
 
 
+def test_what_a_command_printed_stays_beside_the_command(client: Client) -> None:
+    """Its id tells which."""
+    action = {"type": "exec", "command": ["ls"], "env": {}}
+    call = {"type": "local_shell_call", "id": "lsh_1", "call_id": "lsh_x", "status": "completed", "action": action}
+    output = {"type": "local_shell_call_output", "id": "lsh_x", "output": "fern " * 50}
+    conversation = client.conversation(said("user", 200), call, output)
+    assert len(client.fitting(conversation, tokens([output])).data) == 0
+    assert len(client.fitting(conversation, tokens([call, output])).data) == 2
+
+
 def test_an_answer_that_nothing_asked_for_is_listed(client: Client) -> None:
     """Where its call is known not to be there."""
     conversation = client.conversation(answered("call_none", 1), said("user", 1))

@@ -94,7 +94,7 @@ class Counter(Counts):
         encoding = await self._encoding(resolved.family.encoding)
         tail = Tail(resolved)
         has_more, position = True, None
-        while has_more and tail.size <= max_bytes and tail.may_fit(tokens):
+        while has_more and tail.size <= max_bytes and await self._may_fit(tail, tokens):
             growth = await self._store.get_growth(
                 project, conversation_id, position, limit=_TAIL_ITEMS, max_bytes=_LARGE, descending=True
             )
@@ -104,6 +104,10 @@ class Counter(Counts):
         work = partial(tail.fitting, tokens, max_bytes, whole=not has_more)
         first = await self._aside(work) if len(tail.items) > _LONG else work()
         return Fitting(tail.items[first:], has_more=has_more or first > 0)
+
+    async def _may_fit(self, tail: Tail, tokens: int) -> bool:
+        work = partial(tail.may_fit, tokens)
+        return await self._aside(work) if len(tail.items) > _LONG else work()
 
     @asynccontextmanager
     async def _history(

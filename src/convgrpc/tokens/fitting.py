@@ -25,6 +25,8 @@ def link(item: ConversationItem) -> Link | None:
         return Link(item.id, answers=False)
     if kind == "mcp_approval_response":
         return Link(item.mcp_approval_response.approval_request_id, answers=True)
+    if kind == "local_shell_call_output":
+        return Link(item.id, answers=True)
     call_id = getattr(getattr(item, kind), "call_id", "") if kind else ""
     return Link(call_id, answers=str(kind).endswith("_output")) if call_id else None
 

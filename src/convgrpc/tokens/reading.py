@@ -19,6 +19,7 @@ from convgrpc.v1.input_tokens_service_pb2 import (
 )
 
 _SECONDS_A_FILE = 10.0
+_SECONDS_ALL_FILES = 15.0
 _WELL_KNOWN = (Kind.PDF, Kind.DOCX, Kind.TEXT)
 
 
@@ -51,6 +52,7 @@ class Reader:
         self._deadline = deadline
         self._may_wait = may_wait
         self._at_once = _MAX_TEXT_AT_ONCE
+        self._file_seconds = _SECONDS_ALL_FILES
 
     def check_time(self) -> None:
         """Raises `DeadlineExceeded` after the deadline."""
@@ -79,10 +81,15 @@ class Reader:
         known = found and kind(found)
         if not found or not known:
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
+        extractor, start = self._extractor(), time.monotonic()
         try:
-            pages = self._extractor().pages(found)
+            pages = extractor.pages(found)
         except Unreadable:
+            # Of a file that was given up for the deadline's sake, nothing may be remembered.
+            self.check_time()
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
+        finally:
+            self._file_seconds -= time.monotonic() - start
         tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
         is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH
         reason = ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE
@@ -92,4 +99,5 @@ class Reader:
         if not self._may_wait:
             raise WouldWait
         self.check_time()
-        return Extractor(timeout=min(_SECONDS_A_FILE, self._deadline - time.monotonic()))
+        left = min(_SECONDS_A_FILE, max(0.1, self._file_seconds), self._deadline - time.monotonic())
+        return Extractor(timeout=left)
