@@ -152,9 +152,15 @@ def test_what_a_command_printed_stays_beside_the_command(client: Client) -> None
 
 
 def test_an_answer_that_nothing_asked_for_is_listed(client: Client) -> None:
-    """Where its call is known not to be there."""
+    """However much there is before it, of which some may be what it answers."""
     conversation = client.conversation(answered("call_none", 1), said("user", 1))
     assert len(client.fitting(conversation, 1_000).data) == 2
+    long = [said("user", 40) for _ in range(200)]
+    newest = [answered("call_late", 1), said("user", 1)]
+    conversation = client.conversation(*long, *newest)
+    assert len(client.fitting(conversation, tokens([*long[:1], *newest])).data) == 3
+    conversation = client.conversation(called("call_late", 1), *long, *newest)
+    assert len(client.fitting(conversation, tokens([*long[:1], *newest])).data) == 1
 
 
 def test_a_large_answer_ends_where_a_page_would(client: Client) -> None:

@@ -94,16 +94,23 @@ class Counter(Counts):
         encoding = await self._encoding(resolved.family.encoding)
         tail = Tail(resolved)
         has_more, position = True, None
+        fetch = partial(self._store.get_growth, project, conversation_id, descending=True)
         while has_more and tail.size <= max_bytes and await self._may_fit(tail, tokens):
-            growth = await self._store.get_growth(
-                project, conversation_id, position, limit=_TAIL_ITEMS, max_bytes=_LARGE, descending=True
-            )
+            growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
             for some in _slices(growth.items):
                 await self._read(partial(tail.add, some), encoding, deadline, is_much=_is_much(some))
             has_more, position = growth.has_more, growth.position
-        work = partial(tail.fitting, tokens, max_bytes, whole=not has_more)
+        is_longer = has_more
+        # Where an answer has no call among what was read, it decides whether there is one at all.
+        unasked = tail.unasked()
+        while has_more and unasked:
+            growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
+            unasked -= tail.look(growth.items)
+            has_more, position = growth.has_more, growth.position
+            await asyncio.sleep(0)
+        work = partial(tail.fitting, tokens, max_bytes)
         first = await self._aside(work) if len(tail.items) > _LONG else work()
-        return Fitting(tail.items[first:], has_more=has_more or first > 0)
+        return Fitting(tail.items[first:], has_more=is_longer or first > 0)
 
     async def _may_fit(self, tail: Tail, tokens: int) -> bool:
         work = partial(tail.may_fit, tokens)

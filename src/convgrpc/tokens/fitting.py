@@ -1,7 +1,7 @@
 """Which of a conversation's newest items fit into a number of tokens, calls and their outputs kept together."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from convgrpc.tokens.count import added_up
@@ -40,6 +40,7 @@ class Tail:
         self.size = 0
         self._features: list[Features] = []
         self._links: list[Link | None] = []
+        self._older_calls: set[str] = set()
         self._next_look = 1
 
     def add(self, older: Sequence[bytes], reader: Reader) -> None:
@@ -57,32 +58,47 @@ class Tail:
         self._next_look = len(self._features) * 5 // 4 + 1
         return count_of(self._features, self._model) <= tokens
 
-    def fitting(self, tokens: int, max_bytes: int, *, whole: bool) -> int:
+    def unasked(self) -> set[str]:
+        """The ids of calls that are answered here but not made here."""
+        answered = {each.call_id for each in self._links if each and each.answers}
+        return answered - _calls(self._links)
+
+    def look(self, older: Iterable[bytes]) -> set[str]:
+        """Notes which calls are made in items before these, and returns their ids."""
+        calls = _calls(link(ConversationItem.FromString(data)) for data in older)
+        self._older_calls |= calls
+        return calls
+
+    def fitting(self, tokens: int, max_bytes: int) -> int:
         """The place of the first item from which on all fit, be it the last alone that has more than `max_bytes`."""
         first, size = len(self.items), 0
         while first and (not size or size + len(self.items[first - 1]) <= max_bytes):
             first -= 1
             size += len(self.items[first])
-        fits = first_that_fits(
-            self._features[first:], self._links[first:], self._model, tokens, whole=whole and not first
+        older_calls = self._older_calls | _calls(self._links[:first])
+        return first + first_that_fits(
+            self._features[first:], self._links[first:], self._model, tokens, older_calls=older_calls
         )
-        return first + fits
 
 
 def first_that_fits(
-    items: Sequence[Features], links: Sequence[Link | None], model: Resolved, tokens: int, *, whole: bool
+    items: Sequence[Features],
+    links: Sequence[Link | None],
+    model: Resolved,
+    tokens: int,
+    *,
+    older_calls: Container[str],
 ) -> int:
     """The place of the first item, of those from which on all fit into `tokens` as the input of a request.
 
-    `whole` tells that there are no items before these; without it, an answer whose call is not there is taken for one
-    whose call comes before.
+    `older_calls` are those that are made before these items.
     """
 
     def fit(first: int) -> bool:
         return count_of(items[first:], model) <= tokens
 
     first = bisect_left(range(len(items)), True, key=fit)
-    return _unbroken(first, links, whole=whole)
+    return _unbroken(first, links, older_calls)
 
 
 def count_of(items: Sequence[Features], model: Resolved) -> int:
@@ -90,12 +106,16 @@ def count_of(items: Sequence[Features], model: Resolved) -> int:
     return model.family.request + added_up(items, model, model.family.all_reasoning).tokens
 
 
-def _unbroken(first: int, links: Sequence[Link | None], *, whole: bool) -> int:
+def _calls(links: Iterable[Link | None]) -> set[str]:
+    return {each.call_id for each in links if each and not each.answers}
+
+
+def _unbroken(first: int, links: Sequence[Link | None], older_calls: Container[str]) -> int:
     """The first place from `first` on that parts no answer from its call."""
     asked: dict[str, int] = {}
     for place, each in enumerate(links):
         if each and not each.answers:
             asked[each.call_id] = place
-        elif each and place >= first and asked.get(each.call_id, first if whole else -1) < first:
+        elif each and place >= first and asked.get(each.call_id, -1 if each.call_id in older_calls else first) < first:
             first = place + 1
     return first
