@@ -54,8 +54,8 @@ _EXPLANATIONS = {
     ESTIMATE_REASON_LITTLE_EVIDENCE: "Few or no counts of the API's own are known with something like this.",
 }
 
-
 _TRIED = 50
+"""How many places truncation tries one by one where leaving out items may cost more."""
 
 
 class History:

@@ -91,7 +91,8 @@ def load_for_others(name: str) -> tiktoken.Encoding:
 def load(name: str) -> tiktoken.Encoding:
     """tiktoken's encoding of a name in `ENCODINGS`, made once.
 
-    This takes a few tenths of a second. Ranks in `TIKTOKEN_CACHE_DIR` are used where they are those that tiktoken expects. Raises `MissingRanks`.
+    This takes a few tenths of a second. Ranks in `TIKTOKEN_CACHE_DIR` are used where they are those that tiktoken
+    expects. Raises `MissingRanks`.
     """
     with _loading:
         return _load(name, False)
