@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 from typing import TypeAlias, TypeVar
 
 from convgrpc.errors import NotFound
@@ -17,7 +18,7 @@ from convgrpc.service.counts import Counts, Fitting
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store.protocol import Growth, Store
 from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
-from convgrpc.tokens.encodings import Encoding, load_for_others
+from convgrpc.tokens.encodings import Encoding, load_copies
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
 from convgrpc.tokens.items import Features, features, weight
@@ -33,7 +34,9 @@ _LONG = 1000
 """How many items are added up on the event loop."""
 
 _PAGE_ITEMS = 500
-_PAGE_BYTES = 1 << 17
+_PAGE_BYTES = 1 << 18
+_SHARE = 1 << 16
+"""How many bytes of stored items a thread reads at once."""
 _TAIL_ITEMS = 50
 
 R = TypeVar("R")
@@ -62,9 +65,7 @@ class Counter(Counts):
 
     def warm_up(self) -> None:
         """Loads what most requests need. This blocks for half a second. Raises `MissingRanks`."""
-        encoding = self._models.resolve(DEFAULT).family.encoding
-        self._workers.submit(Encoding, encoding).result()
-        self._workers.submit(load_for_others, encoding).result()
+        self._workers.submit(load_copies, self._models.resolve(DEFAULT).family.encoding).result()
 
     def close(self) -> None:
         """Lets the threads end, once they are done with what they are at."""
@@ -97,7 +98,7 @@ class Counter(Counts):
         fetch = partial(self._store.get_growth, project, conversation_id, descending=True)
         while has_more and tail.size <= max_bytes and await self._may_fit(tail, tokens):
             growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
-            for some in _slices(growth.items):
+            for some in _slices(growth.items, _LARGE):
                 await self._read(partial(tail.add, some), encoding, deadline, is_much=_is_much(some))
             has_more, position = growth.has_more, growth.position
         is_longer = has_more
@@ -161,12 +162,18 @@ class Counter(Counts):
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            read: list[Features] = []
-            for some in _slices(growth.items):
-                read += await self._read(partial(_features, some), encoding, deadline, is_much=_is_much(some))
+            read = await self._features(growth.items, encoding, deadline)
             # All at once: whoever gives up leaves behind what is true.
             conversation.add(read, growth)
             has_more = growth.has_more
+
+    async def _features(self, items: Sequence[bytes], encoding: Encoding, deadline: float) -> list[Features]:
+        """Reads stored items; many of them in several threads, as tiktoken takes most of the time, and lets others run."""
+        reads = [
+            self._read(partial(_features, share), encoding, deadline, is_much=_is_much(share))
+            for share in _slices(items, _SHARE)
+        ]
+        return list(chain.from_iterable(await asyncio.gather(*reads)))
 
     async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
         """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with others."""
@@ -178,24 +185,23 @@ class Counter(Counts):
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
-            encoding = self._encodings[name] = await self._aside(partial(Encoding, name))
-            # The event loop is to be the first thread that counts.
-            encoding.count("")
+            self._encodings[name] = await self._aside(partial(Encoding, name))
         return self._encodings[name]
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
 
-def _slices(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Items, so many at a time as are read on the event loop; one that is large comes alone."""
+def _slices(items: Sequence[bytes], max_bytes: int) -> Iterator[Sequence[bytes]]:
+    """Items, so many at a time as have no more than `max_bytes`; one that is larger comes alone."""
     first = size = 0
     for place, item in enumerate(items):
-        if size and size + len(item) > _LARGE:
+        if size and size + len(item) > max_bytes:
             yield items[first:place]
             first, size = place, 0
         size += len(item)
-    yield items[first:]
+    if items:
+        yield items[first:]
 
 
 def _is_much(items: Sequence[bytes]) -> bool:

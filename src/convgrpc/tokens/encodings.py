@@ -1,6 +1,7 @@
 """Encodings: how many tokens a text is. The ranks come with the package, so that nothing is ever downloaded."""
 
 import base64
+import copy
 import os
 import re
 import threading
@@ -32,6 +33,7 @@ _REACH = 1 << 12
 # characters: it is cut all the same, which may make a token more.
 _DESERT = 1 << 10
 
+_COPIES = 3
 _loading = threading.Lock()
 
 
@@ -44,14 +46,14 @@ class Encoding:
 
     `name` is the same for encodings that make the same of all texts.
 
-    tiktoken is faster by a fifth in the first thread that uses an encoding than in all others: the first that counts has
-    one of its own, which takes some 40 MB as soon as there are others.
+    tiktoken is faster by a fifth in the first thread that uses an encoding than in all others: the first three that count
+    have copies of their own, of some 40 MB each.
     """
 
     def __init__(self, name: str) -> None:
         self.name = _SAME_FOR_TEXT.get(name, name)
-        self._first = load(self.name)
-        self._first_thread: int | None = None
+        load(self.name)
+        self._copies: dict[int, int] = {}
 
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
@@ -76,16 +78,18 @@ class Encoding:
         return count
 
     def _encoding(self) -> tiktoken.Encoding:
-        thread = threading.get_ident()
-        if self._first_thread is None:
-            self._first_thread = thread
-        return self._first if thread == self._first_thread else load_for_others(self.name)
+        with _loading:
+            thread = threading.get_ident()
+            if len(self._copies) < _COPIES:
+                self._copies.setdefault(thread, len(self._copies))
+            return _copy(self.name, self._copies.get(thread, 0))
 
 
-def load_for_others(name: str) -> tiktoken.Encoding:
-    """The encoding for threads other than the first that counts: like `load`."""
+def load_copies(name: str) -> None:
+    """Makes what threads need that count in an encoding. This takes half a second. Raises `MissingRanks`."""
     with _loading:
-        return _load(_SAME_FOR_TEXT.get(name, name), True)
+        for number in range(_COPIES):
+            _copy(_SAME_FOR_TEXT.get(name, name), number)
 
 
 def load(name: str) -> tiktoken.Encoding:
@@ -95,11 +99,16 @@ def load(name: str) -> tiktoken.Encoding:
     expects. Raises `MissingRanks`.
     """
     with _loading:
-        return _load(name, False)
+        return _load(name)
 
 
 @cache
-def _load(name: str, for_others: bool) -> tiktoken.Encoding:
+def _copy(name: str, number: int) -> tiktoken.Encoding:
+    return copy.copy(_load(name)) if number else _load(name)
+
+
+@cache
+def _load(name: str) -> tiktoken.Encoding:
     return tiktoken.Encoding(**_definitions()[name]())
 
 
