@@ -34,7 +34,9 @@ def write(folder: Path) -> None:
 
 def files() -> dict[str, Path]:
     """The files that `write` writes, by their import paths."""
-    contract = {path.relative_to(CONTRACT).as_posix(): path for path in sorted((CONTRACT / "convgrpc").rglob("*.proto"))}
+    contract = {
+        path.relative_to(CONTRACT).as_posix(): path for path in sorted((CONTRACT / "convgrpc").rglob("*.proto"))
+    }
     pending = [*_ERRORS, *(name for path in contract.values() for name in _imports(path))]
     found = dict(contract)
     while pending:
