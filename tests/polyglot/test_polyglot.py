@@ -126,12 +126,14 @@ def test_golden_has_every_kind_of_item() -> None:
 
 
 def test_python(server: Running) -> None:
+    """The committed stubs see what golden.json has, whichever other languages are installed."""
     with grpc.insecure_channel(str(server.grpc)) as channel:
         check("python", Life(channel).live(items()))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_program(language: str, server: Running, tmp_path: Path) -> None:
+    """Stubs made afresh see the same; where the language is installed, that they cannot be made is a failure too."""
     for tool in LANGUAGES[language].tools:
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
