@@ -13,7 +13,7 @@ GENERATED = {"v1", "options"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"__init__", "count_command", "errors", "service", "settings", "store"},
+    "cli": {"__init__", "count_command", "errors", "protos", "service", "settings", "store"},
     "count_command": {"errors", "tokens", "v1"},
     "service": {"contract", "errors", "ids", "settings", "store", "tokens", "v1"},
     "contract": {"errors", "options", "v1"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "tokens": {"contract", "errors", "ids", "v1"},
     "errors": {"options", "v1"},
     "ids": set(),
+    "protos": set(),
     "settings": set(),
 }
 FRONTS = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "httptools", "starlette", "uvicorn", "uvloop"}

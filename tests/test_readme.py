@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google.api.annotations_pb2
 import grpc
 import httpx
 import openai
@@ -69,6 +67,8 @@ def _blocks() -> Iterator[Block]:
 
 BLOCKS = list(_blocks())
 STARTER = "scripts/serve\n"
+# What a script cannot do without.
+NEEDS = {"scripts/stubs": "go"}
 MODELS_FILE = "toml"
 RUN = [
     block
@@ -102,18 +102,22 @@ class Served(NamedTuple):
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of commands: the tools of the tests are found, proxies and the caller's settings are not."""
     home = tmp_path_factory.mktemp("home")
-    generator = ROOT / ".venv" / "generate" / "bin" / "python"
-    if generator.exists():
-        protoc = home / "protoc"
-        protoc.write_text(f'#!/bin/sh\nexec {shlex.quote(str(generator))} -m grpc_tools.protoc "$@"\n')
-        protoc.chmod(0o755)
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith(("CONVGRPC_", "OPENAI_"))
     }
-    path = [str(home), str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
-    return {**kept, "HOME": str(home), "PATH": os.pathsep.join(path)}
+    path = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
+    return {**_settings_of_go(), **kept, "HOME": str(home), "PATH": os.pathsep.join(path)}
+
+
+def _settings_of_go() -> dict[str, str]:
+    """Where Go keeps its settings, and what it has fetched and compiled: in the caller's home, not in that of the tests."""
+    if not shutil.which("go"):
+        return {}
+    command = ["go", "env", "-json", "GOENV", "GOPATH", "GOCACHE"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
+    return dict(json.loads(printed))
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +165,14 @@ def test_start(served: Served) -> None:
 
 @pytest.mark.parametrize("block", RUN, ids=_name)
 def test_command(block: Block, served: Served, environment: dict[str, str], tmp_path: Path) -> None:
-    """A command succeeds, in a folder that has the protos, and prints what the README shows."""
+    """A command succeeds, in a folder that has the scripts, and prints what the README shows."""
     runners = {"python": [sys.executable, "-W", "error", "-c"], "sh": ["/bin/sh", "-eu", "-c"]}
     if block.language == "sh":
         tool = block.text.split(maxsplit=1)[0]
+        tool = NEEDS.get(tool, tool)
         if not shutil.which(tool, path=environment["PATH"]):
             pytest.skip(f"{tool} is not installed")
-    (tmp_path / "protos").symlink_to(ROOT / "protos")
-    (tmp_path / "googleapis").symlink_to(Path(google.api.annotations_pb2.__file__).parents[2])
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     done = subprocess.run(
         [*runners[block.language], served.local(block.text)],
         check=False,
@@ -191,7 +195,7 @@ def test_command(block: Block, served: Served, environment: dict[str, str], tmp_
 
 
 def test_every_way_in_is_shown() -> None:
-    """The README starts with the SDK, curl, grpcurl, buf curl, stubs, and how to generate others."""
+    """The README starts with the SDK, curl, grpcurl, buf curl, stubs, and how to make others."""
     first = [(block.section, block.text.split(maxsplit=1)[0]) for block in BLOCKS]
     assert first[:8] == [
         ("Start", "scripts/serve"),
@@ -201,8 +205,18 @@ def test_every_way_in_is_shown() -> None:
         ("grpcurl and buf curl", "grpcurl"),
         ("grpcurl and buf curl", "buf"),
         ("Stubs", "import"),
-        ("Stubs", "protoc"),
+        ("Other languages", "convgrpc"),
     ]
+
+
+def test_other_languages() -> None:
+    """The table of programs has those that are tested, and how each of them reads the details of an error."""
+    text = README.split("\n### Other languages\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| \[.+\]\((.+)\) \| (.+) \|$", text, re.MULTILINE)
+    folders = {path.parent.name for path in (ROOT / "tests" / "polyglot").glob("*/[Ll]ife.*")}
+    assert {language.lower() for language, _, _ in rows} == folders
+    for _, program, calls in rows:
+        assert [call for call in re.findall(r"`(.+?)`", calls) if call not in (ROOT / program).read_text()] == []
 
 
 def test_rpcs() -> None:

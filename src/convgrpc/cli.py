@@ -1,10 +1,11 @@
-"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc health`, `convgrpc version`."""
+"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc health`, `convgrpc protos`, `convgrpc version`."""
 
 import logging
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from math import isfinite
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 try:
@@ -19,7 +20,7 @@ try:
 except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
 
-from convgrpc import __version__
+from convgrpc import __version__, protos
 from convgrpc.settings import Address, IncludePolicy, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
@@ -125,6 +126,16 @@ def _health(**values: Any) -> None:
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
         _fail(f"{address}: {status}")
     click.echo(status)
+
+
+@main.command("protos")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made if need be.")
+def _protos(out: Path) -> None:
+    """Writes the contract's .proto files, and those that they import, for generators of code."""
+    try:
+        protos.write(out)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
 
 
 @main.command("version")

@@ -26,14 +26,14 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n convgrpc/options/v1/reason.proto\x12\x13\x63onvgrpc.options.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"R\n\x06Reason\x12\x1e\n\x04grpc\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x0c\n\x04http\x18\x02 \x01(\x05\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t:S\n\x06reason\x12!.google.protobuf.EnumValueOptions\x18\xf6\x93\x03 \x01(\x0b\x32\x1b.convgrpc.options.v1.Reason\x88\x01\x01\x42J\n\x17\x64\x65v.convgrpc.options.v1P\x01Z-convgrpc/gen/go/convgrpc/options/v1;optionsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n convgrpc/options/v1/reason.proto\x12\x13\x63onvgrpc.options.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"R\n\x06Reason\x12\x1e\n\x04grpc\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x0c\n\x04http\x18\x02 \x01(\x05\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t:S\n\x06reason\x12!.google.protobuf.EnumValueOptions\x18\xf6\x93\x03 \x01(\x0b\x32\x1b.convgrpc.options.v1.Reason\x88\x01\x01\x42[\n\x17\x64\x65v.convgrpc.options.v1B\x0bReasonProtoP\x01Z1convgrpc.dev/gen/go/convgrpc/options/v1;optionsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convgrpc.options.v1.reason_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\027dev.convgrpc.options.v1P\001Z-convgrpc/gen/go/convgrpc/options/v1;optionsv1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027dev.convgrpc.options.v1B\013ReasonProtoP\001Z1convgrpc.dev/gen/go/convgrpc/options/v1;optionsv1'
   _globals['_REASON']._serialized_start=114
   _globals['_REASON']._serialized_end=196
 # @@protoc_insertion_point(module_scope)
