@@ -1,6 +1,8 @@
 """The contract's own rules: those that protoc and buf do not know."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -64,9 +66,74 @@ def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> No
     assert [name for name in fresh if fresh[name] != committed[name]] == [], "run scripts/generate"
 
 
-def test_the_contract_is_in_form() -> None:
-    command = [str(ROOT / "scripts" / "lint-contract"), sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _linted(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(root / "scripts" / "lint-contract"), sys.executable]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_contract_is_in_form_and_breaks_nothing_that_was_released() -> None:
+    done = _linted(ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the contract, with what checks it."""
+    for folder in ("protos", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    return tmp_path
+
+
+def _edit(root: Path, file: str, old: str, new: str) -> None:
+    path = root / "protos" / "convgrpc" / "v1" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+LAST_WORD = "  // ORDER_DESC is newest first.\n"
+BREAKS = {
+    "a field has another number": ("conversation.proto", "string id = 1", "string id = 101"),
+    "a field has another type": ("conversations_service.proto", "bool has_more = 4", "string has_more = 4"),
+    "a value of an enum is gone": ("conversations_service.proto", f"{LAST_WORD}  ORDER_DESC = 2;\n", ""),
+    "a method returns something else": (
+        "conversations_service.proto",
+        "returns (ConversationItem)",
+        "returns (Message)",
+    ),
+}
+ADDITION = """\
+
+// Novelty is new.
+message Novelty {
+  // id is its identifier.
+  string id = 1;
+}
+"""
+
+
+@pytest.mark.parametrize(("file", "old", "new"), BREAKS.values(), ids=BREAKS)
+def test_what_breaks_the_released_contract_is_refused_until_that_is_released(
+    file: str, old: str, new: str, copy: Path
+) -> None:
+    _edit(copy, file, old, new)
+    done = _linted(copy)
+    assert done.returncode != 0
+    assert done.stdout.startswith("protos/convgrpc/v1/"), done.stdout + done.stderr
+    release = [str(copy / "scripts" / "release-contract")]
+    subprocess.run(release, check=True, env=os.environ | {"PYTHON": sys.executable})
+    done = _linted(copy)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_is_added_to_the_released_contract_is_not_refused(copy: Path) -> None:
+    """A message, and a field of a message that was released."""
+    path = copy / "protos" / "convgrpc" / "v1" / "conversation.proto"
+    path.write_text(path.read_text() + ADDITION)
+    field = "  // novelty is new.\n  string novelty = 102;\n"
+    _edit(copy, "conversations_service.proto", "  bool has_more = 4;\n", f"  bool has_more = 4;\n{field}")
+    done = _linted(copy)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
