@@ -478,6 +478,24 @@ def test_unknown_fields_are_kept(served: Served) -> None:
     assert unknown in page.data[0].SerializeToString()
 
 
+def _headings(document: Path) -> list[str]:
+    """What links to the headings of a Markdown document end in."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "protos/README.md"])
+def test_links(name: str) -> None:
+    """Links within the repository lead to files that exist, and to headings in them of which there is one."""
+    document = ROOT / name
+    links = set(re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()))
+    for path, heading in links:
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        assert not heading or _headings(target).count(heading) == 1, (path, heading)
+
+
 def test_default_addresses_are_shown() -> None:
     """The addresses in the commands are the default ones, so that they work as they stand."""
     shown = {Address.parse(address) for block in RUN for address in re.findall(r"127\.0\.0\.1:\d+", block.text)}

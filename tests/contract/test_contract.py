@@ -60,10 +60,27 @@ def _generated(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> None:
-    subprocess.run([ROOT / "scripts" / "generate", tmp_path], check=True)
+    reference = tmp_path / "README.md"
+    subprocess.run([ROOT / "scripts" / "generate", tmp_path, reference], check=True)
     fresh, committed = _generated(tmp_path), _generated(SOURCE)
     assert fresh.keys() == committed.keys(), "run scripts/generate, and delete what it no longer makes"
     assert [name for name in fresh if fresh[name] != committed[name]] == [], "run scripts/generate"
+    assert reference.read_text() == (ROOT / "protos" / "README.md").read_text(), "run scripts/generate"
+
+
+def test_the_reference_has_everything_that_has_a_name() -> None:
+    """Messages and enums have sections, or requests that of their method; fields, members, words and reasons have rows."""
+    text = (ROOT / "protos" / "README.md").read_text()
+    requests = [method.input_type.name for method in METHODS]
+    named = [each.name for each in MESSAGES] + [each.name for each in ENUMS] + [each.name for each in METHODS]
+    sections = {line.lstrip("# ") for line in text.splitlines() if line.startswith("###")}
+    assert sections >= {name for name in named if name not in requests}
+    rows = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert rows >= {field.name for field in FIELDS}
+    assert rows >= {name for name, _ in REASONS}
+    assert rows >= {
+        word for enum in ENUMS if enum is not ErrorReason.DESCRIPTOR for word in options.words(enum).values()
+    }
 
 
 def _linted(root: Path) -> subprocess.CompletedProcess[str]:
