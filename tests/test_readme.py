@@ -296,7 +296,7 @@ def test_grpcurl_calls_are_found() -> None:
 
 
 def test_every_way_in_is_shown() -> None:
-    """The README starts with the SDK, curl, grpcurl, buf curl, stubs, and how to generate others."""
+    """The README starts with the SDK, curl, stubs, how to generate others, grpcurl, and buf curl."""
     first = [(block.section, block.text.split(maxsplit=1)[0]) for block in BLOCKS]
     assert first[:7] == [
         ("Start", "scripts/serve"),
