@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import fields
 from operator import attrgetter
@@ -17,7 +19,10 @@ import grpc
 import httpx
 import openai
 import pytest
+from google.protobuf import descriptor_pool, json_format
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
 
 from convgrpc.contract import options, validator
 from convgrpc.contract.methods import methods
@@ -37,6 +42,13 @@ README = (ROOT / "README.md").read_text()
 # These need a Docker engine, or would run the tests within the tests.
 NOT_RUN = {"Docker", "Development"}
 TIMEOUT = 60
+
+RUNNERS = {"python": [sys.executable, "-W", "error", "-c"], "sh": ["/bin/sh", "-eu", "-c"]}
+# How a tool's own words about a call that fails begin.
+FAILED = "ERROR:"
+# What buf curl calls the flags of grpcurl.
+PLAIN = ["--protocol", "grpc", "--http2-prior-knowledge"]
+BUF_FLAGS = {"-rpc-header": "--header"}
 
 
 class Block(NamedTuple):
@@ -75,6 +87,11 @@ RUN = [
     for block in BLOCKS
     if block.section not in NOT_RUN and block.text != STARTER and block.language != MODELS_FILE
 ]
+CALLS = [block for block in RUN if re.fullmatch(r"grpcurl -plaintext .*\w/\w+\n", block.text, re.DOTALL)]
+
+
+def _fails(block: Block) -> bool:
+    return block.output is not None and block.output[1].startswith(FAILED)
 
 
 def _table(section: str) -> list[list[str]]:
@@ -155,6 +172,57 @@ def _name(block: Block) -> str:
     return f"{block.section} {block.text.split(maxsplit=1)[0]}"
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that has the scripts."""
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    return tmp_path
+
+
+def _filled(text: str, printed: str) -> str:
+    """A command with the ids that it leaves out: for each prefix, the last that was printed."""
+    return re.sub(r"\b([a-z]+_)…", lambda gap: re.findall(rf"\b{gap[1]}[0-9a-f]{{48}}", printed)[-1], text)
+
+
+class Reader(NamedTuple):
+    """One who follows the README, in a folder and an environment, with a server."""
+
+    served: Served
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            check=False,
+            cwd=self.folder,
+            env=self.environment | {"CONVGRPC_GRPC": self.served.grpc},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+
+    def text(self, block: Block) -> str:
+        """The text of a block for this server, with the ids that the blocks before it in its section print.
+
+        Without the tool that the block begins with, the test is skipped.
+        """
+        tool, printed = block.text.split(maxsplit=1)[0], ""
+        tool = NEEDS.get(tool, tool)
+        if block.language == "sh" and not shutil.which(tool, path=self.environment["PATH"]):
+            pytest.skip(f"{tool} is not installed")
+        if "…" in block.text:
+            for each in RUN[: RUN.index(block)]:
+                if each.section == block.section:
+                    printed += self.run(*RUNNERS["sh"], self.served.local(_filled(each.text, printed))).stdout
+        return self.served.local(_filled(block.text, printed))
+
+
+@pytest.fixture
+def reader(served: Served, folder: Path, environment: dict[str, str]) -> Reader:
+    return Reader(served, folder, environment)
+
+
 def test_start(served: Served) -> None:
     """A server that was started prints one line: its version, its addresses and its database."""
     (block,) = (block for block in BLOCKS if block.text == STARTER)
@@ -163,30 +231,20 @@ def test_start(served: Served) -> None:
     assert served.local(block.output[1]) == served.line
 
 
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
 @pytest.mark.parametrize("block", RUN, ids=_name)
-def test_command(block: Block, served: Served, environment: dict[str, str], tmp_path: Path) -> None:
-    """A command succeeds, in a folder that has the scripts, and prints what the README shows."""
-    runners = {"python": [sys.executable, "-W", "error", "-c"], "sh": ["/bin/sh", "-eu", "-c"]}
-    if block.language == "sh":
-        tool = block.text.split(maxsplit=1)[0]
-        tool = NEEDS.get(tool, tool)
-        if not shutil.which(tool, path=environment["PATH"]):
-            pytest.skip(f"{tool} is not installed")
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    done = subprocess.run(
-        [*runners[block.language], served.local(block.text)],
-        check=False,
-        cwd=tmp_path,
-        env=environment | {"CONVGRPC_GRPC": served.grpc},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.returncode == 0, done.stderr
-    if block.output is None:
-        assert not done.stdout
+def test_command(block: Block, reader: Reader) -> None:
+    """A command succeeds, in a folder that has the scripts, and prints what the README shows; or fails as it shows."""
+    done = reader.run(*RUNNERS[block.language], reader.text(block))
+    language, shown = block.output or ("text", "")
+    if _fails(block):
+        assert done.returncode != 0
+        assert _words(done.stderr) == _words(shown)
         return
-    language, shown = block.output
+    assert done.returncode == 0, done.stderr
     printed, expected = _settled(done.stdout), _settled(shown)
     if language == "json":
         assert json.loads(printed) == json.loads(expected)
@@ -194,19 +252,68 @@ def test_command(block: Block, served: Served, environment: dict[str, str], tmp_
         assert printed == expected
 
 
+def _in_buf(text: str) -> list[str]:
+    """The `buf curl` command for that of a grpcurl call."""
+    *flags, address, method = shlex.split(text.replace("\\\n", ""))[2:]
+    return ["buf", "curl", *PLAIN, *(BUF_FLAGS.get(flag, flag) for flag in flags), f"http://{address}/{method}"]
+
+
+@pytest.mark.parametrize("block", [block for block in CALLS if not _fails(block)], ids=_name)
+def test_grpcurl_and_buf_curl_are_answered_the_same(block: Block, reader: Reader) -> None:
+    """Each call that the README makes with grpcurl, made with buf curl, gives the same message."""
+    with_grpcurl = reader.run(*RUNNERS["sh"], reader.text(block))
+    with_buf = reader.run(*_in_buf(reader.text(block)))
+    assert with_buf.returncode == 0, with_buf.stderr
+    method = block.text.split()[-1].replace("/", ".")
+    answer = GetMessageClass(descriptor_pool.Default().FindMethodByName(method).output_type)
+    one, other = (json_format.Parse(_settled(done.stdout), answer()) for done in (with_grpcurl, with_buf))
+    assert one == other
+    assert one.ByteSize()
+
+
+@pytest.mark.parametrize("block", [block for block in CALLS if _fails(block)], ids=_name)
+def test_grpcurl_and_buf_curl_are_refused_the_same(block: Block, reader: Reader) -> None:
+    """A call that the README shows to fail fails with the same status and details with buf curl."""
+    text = reader.text(block)
+    with_grpcurl = reader.run(*RUNNERS["sh"], text.replace("grpcurl", "grpcurl -format-error", 1))
+    with_buf = json.loads(reader.run(*_in_buf(text)).stderr)
+    details = [
+        {"type_url": f"type.googleapis.com/{detail['type']}", "value": b64decode(f"{detail['value']}==")}
+        for detail in with_buf["details"]
+    ]
+    status = Status(code=Code.Value(with_buf["code"].upper()), message=with_buf["message"], details=details)
+    assert json_format.Parse(with_grpcurl.stderr, Status()) == status
+    assert (with_grpcurl.returncode, len(details)) == (64 + status.code, 3)
+
+
+def test_grpcurl_and_buf_curl_list_the_same_services(reader: Reader) -> None:
+    (block,) = (block for block in RUN if block.text.endswith(" list\n"))
+    listed = reader.run("buf", "curl", *PLAIN, "--list-services", f"http://{reader.served.grpc}")
+    assert block.output
+    assert listed.stdout == block.output[1]
+
+
+def test_grpcurl_calls_are_found() -> None:
+    """So that the tests above fail when the README spells them in another way."""
+    tools = [block for block in RUN if "grpcurl -plaintext" in block.text]
+    assert len(CALLS) == len(tools) - 2, "all but list and describe"
+    assert [_fails(block) for block in CALLS].count(True) == 1
+
+
 def test_every_way_in_is_shown() -> None:
-    """The README starts with the SDK, curl, grpcurl, buf curl, stubs, and how to make others."""
+    """The README starts with the SDK, curl, stubs, how to make others, grpcurl, and buf curl."""
     first = [(block.section, block.text.split(maxsplit=1)[0]) for block in BLOCKS]
     assert first[:8] == [
         ("Start", "scripts/serve"),
         ("Start", "curl"),
         ("The openai SDK", "from"),
         ("curl", "curl"),
-        ("grpcurl and buf curl", "grpcurl"),
-        ("grpcurl and buf curl", "buf"),
         ("Stubs", "import"),
         ("Other languages", "convgrpc"),
+        ("Other languages", "scripts/stubs"),
+        ("grpcurl and buf curl", "grpcurl"),
     ]
+    assert ("grpcurl and buf curl", "buf") in first
 
 
 def test_other_languages() -> None:
@@ -385,6 +492,24 @@ def test_unknown_fields_are_kept(served: Served) -> None:
         conversation = stub.CreateConversation(CreateConversationRequest(items=[item]))
         page = stub.ListItems(ListItemsRequest(conversation_id=conversation.id))
     assert unknown in page.data[0].SerializeToString()
+
+
+def _headings(document: Path) -> list[str]:
+    """What links to the headings of a Markdown document end in."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "protos/README.md"])
+def test_links(name: str) -> None:
+    """Links within the repository lead to files that exist, and to headings in them of which there is one."""
+    document = ROOT / name
+    links = set(re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()))
+    for path, heading in links:
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        assert not heading or _headings(target).count(heading) == 1, (path, heading)
 
 
 def test_default_addresses_are_shown() -> None:

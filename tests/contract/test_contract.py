@@ -1,6 +1,8 @@
 """The contract's own rules: those that protoc and buf do not know."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -58,15 +60,97 @@ def _generated(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> None:
-    subprocess.run([ROOT / "scripts" / "generate", tmp_path], check=True)
+    reference = tmp_path / "README.md"
+    subprocess.run([ROOT / "scripts" / "generate", tmp_path, reference], check=True)
     fresh, committed = _generated(tmp_path), _generated(SOURCE)
     assert fresh.keys() == committed.keys(), "run scripts/generate, and delete what it no longer makes"
     assert [name for name in fresh if fresh[name] != committed[name]] == [], "run scripts/generate"
+    assert reference.read_text() == (ROOT / "protos" / "README.md").read_text(), "run scripts/generate"
 
 
-def test_the_contract_is_in_form() -> None:
-    command = [str(ROOT / "scripts" / "lint-contract"), sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_reference_has_everything_that_has_a_name() -> None:
+    """Messages and enums have sections, or requests that of their method; fields, members, words and reasons have rows."""
+    text = (ROOT / "protos" / "README.md").read_text()
+    requests = [method.input_type.name for method in METHODS]
+    named = [each.name for each in MESSAGES] + [each.name for each in ENUMS] + [each.name for each in METHODS]
+    sections = {line.lstrip("# ") for line in text.splitlines() if line.startswith("###")}
+    assert sections >= {name for name in named if name not in requests}
+    rows = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert rows >= {field.name for field in FIELDS}
+    assert rows >= {name for name, _ in REASONS}
+    assert rows >= {
+        word for enum in ENUMS if enum is not ErrorReason.DESCRIPTOR for word in options.words(enum).values()
+    }
+
+
+def _linted(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(root / "scripts" / "lint-contract"), sys.executable]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_contract_is_in_form_and_breaks_nothing_that_was_released() -> None:
+    done = _linted(ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the contract, with what checks it."""
+    for folder in ("protos", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    return tmp_path
+
+
+def _edit(root: Path, file: str, old: str, new: str) -> None:
+    path = root / "protos" / "convgrpc" / "v1" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+SERVICE = "conversations_service.proto"
+LAST_WORD = "  // ORDER_DESC is newest first.\n  ORDER_DESC = 2;\n"
+# An edit of a file, and what is said of it.
+BREAKS = {
+    "a field has another number": (
+        "conversation.proto",
+        "string id = 1",
+        "string id = 101",
+        'Previously present field "1"',
+    ),
+    "a field has another type": (SERVICE, "bool has_more = 4", "string has_more = 4", 'changed type from "bool"'),
+    "a value of an enum is gone": (SERVICE, LAST_WORD, "", 'Previously present enum value "2"'),
+    "a method answers otherwise": (SERVICE, "returns (ConversationItem)", "returns (Message)", "changed response type"),
+}
+ADDITION = """\
+
+// Novelty is new.
+message Novelty {
+  // id is its identifier.
+  string id = 1;
+}
+"""
+
+
+def test_what_breaks_the_released_contract_is_refused_until_that_is_released(copy: Path) -> None:
+    for file, old, new, _ in BREAKS.values():
+        _edit(copy, file, old, new)
+    done = _linted(copy)
+    assert done.returncode != 0
+    assert [name for name, (*_, said) in BREAKS.items() if said not in done.stdout] == [], done.stdout + done.stderr
+    subprocess.run([copy / "scripts" / "release-contract"], check=True, env=os.environ | {"PYTHON": sys.executable})
+    done = _linted(copy)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_is_added_to_the_released_contract_is_not_refused(copy: Path) -> None:
+    """A message, and a field of a message that was released."""
+    path = copy / "protos" / "convgrpc" / "v1" / "conversation.proto"
+    path.write_text(path.read_text() + ADDITION)
+    field = "  // novelty is new.\n  string novelty = 102;\n"
+    _edit(copy, "conversations_service.proto", "  bool has_more = 4;\n", f"  bool has_more = 4;\n{field}")
+    done = _linted(copy)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 

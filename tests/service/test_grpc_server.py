@@ -193,6 +193,9 @@ def test_grpcurl_describes_the_contract_and_uses_it(server: Running) -> None:
     address = str(server.grpc)
     assert "convgrpc.v1.ConversationsService" in grpcurl(address, "list").split()
     assert "rpc CreateItems" in grpcurl(address, "describe", "convgrpc.v1.ConversationsService")
+    assert "rpc GetItem" in grpcurl(address, "describe", "convgrpc.v1.ConversationsService.GetItem")
+    with pytest.raises(subprocess.CalledProcessError):
+        grpcurl(address, "describe", "convgrpc.v1.ConversationsService.GetNothing")
     created = json.loads(grpcurl(address, "convgrpc.v1.ConversationsService/CreateConversation"))
     assert created["id"].startswith("conv_")
 

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
@@ -96,16 +98,31 @@ def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
 
     Only the older is listed, because tools then ask for its descriptor, and there is none of the newer here.
     """
-    names = [*services, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
+    names, symbols = [*services, reflection.SERVICE_NAME], _Symbols()
+    reflection.enable_server_reflection(names, server, symbols)
     handler = grpc.stream_stream_rpc_method_handler(
-        reflection_async.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_async.ReflectionServicer(names, symbols).ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
     )
+
+
+class _Symbols:
+    """The descriptors that tools ask for: those of protobuf's pool, which by itself does not find methods by name."""
+
+    _POOL = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._POOL, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        try:
+            return self._POOL.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._POOL.FindMethodByName(symbol).containing_service.file
 
 
 def _decode(method: Method, data: bytes) -> Message:
