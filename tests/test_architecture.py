@@ -13,8 +13,9 @@ GENERATED = {"v1", "options"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"__init__", "count_command", "errors", "service", "settings", "store"},
+    "cli": {"__init__", "count_command", "errors", "keys_command", "service", "settings", "store"},
     "count_command": {"errors", "tokens", "v1"},
+    "keys_command": {"errors", "service", "settings", "store"},
     "service": {"contract", "errors", "ids", "settings", "store", "tokens", "v1"},
     "contract": {"errors", "options", "v1"},
     "store": {"errors", "ids", "v1"},

@@ -1,4 +1,4 @@
-"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc health`, `convgrpc version`."""
+"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc keys`, `convgrpc health`, `convgrpc version`."""
 
 import logging
 import sys
@@ -14,6 +14,7 @@ try:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from convgrpc.count_command import count
+    from convgrpc.keys_command import keys
     from convgrpc.service.server import CannotCount, CannotListen, Running, serve
     from convgrpc.store.database import UnusableDatabase
 except ImportError as error:
@@ -58,6 +59,10 @@ _TYPES: dict[Any, Any] = {
 }
 
 
+# Where 0, the default, means that there is no limit.
+_OR_NONE: dict[Any, Any] = {int: click.IntRange(0, 2**31 - 1), float: _FiniteFloat(0)}
+
+
 def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The flag of a setting, with its twin in the environment."""
     setting = _BY_NAME[name]
@@ -66,7 +71,7 @@ def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         f"{flag}/--no{flag[1:]}" if setting.type is bool else flag,
         name,
-        type=_TYPES[setting.type],
+        type=_OR_NONE[setting.type] if setting.default == 0 and setting.type in _OR_NONE else _TYPES[setting.type],
         default=str(setting.default) if setting.type is Address else setting.default,
         show_default=True,
         envvar=f"CONVGRPC_{name.upper()}",
@@ -109,6 +114,7 @@ def _serve(**values: Any) -> None:
 
 
 main.add_command(count)
+main.add_command(keys)
 
 
 @main.command("health")

@@ -59,7 +59,7 @@ class Settings:
     )
     insecure: bool = field(
         default=False,
-        metadata={"help": "Serve other machines too, although everybody may then read and write everything."},
+        metadata={"help": "Serve other machines although there are no keys: everybody may read and write everything."},
     )
     allowed_hosts: str = field(
         default="",
@@ -87,6 +87,12 @@ class Settings:
     )
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}
+    )
+    project_rate: float = field(
+        default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
+    )
+    project_concurrency: int = field(
+        default=0, metadata={"help": "The most calls that a project may make at once; 0 is no limit."}
     )
     request_timeout: float = field(
         default=60.0, metadata={"help": "Seconds after which a request is given up, whatever its own deadline."}

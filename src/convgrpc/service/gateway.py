@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from importlib.metadata import version
+from math import ceil
 from typing import Any, TypeAlias
 
 import orjson
@@ -19,6 +20,7 @@ from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
+from convgrpc.service.admission import Admission
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -44,6 +46,7 @@ class Gateway:
 
     def __init__(
         self,
+        admission: Admission,
         chain: Chain,
         methods: Collection[Method],
         *,
@@ -52,6 +55,7 @@ class Gateway:
         hosts: Container[str] | None,
         keep_unknown: bool,
     ) -> None:
+        self._admission = admission
         self._chain = chain
         self._routes = Routes(methods)
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
@@ -90,15 +94,17 @@ class Gateway:
             _check_is_read(verb, path)
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
-        with self._chain.admitted():
+        async with self._admission.admitted(_authorization(scope)) as project:
             body = await self._body(headers, receive)
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-            return 200, await self._chain.run(Call(match.method, decode, encoder.dump, len(body), None, identity))
+            return 200, await self._chain.run(
+                Call(match.method, project, decode, encoder.dump, len(body), None, identity)
+            )
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)
-        return (503, b'{"status":"draining"}') if self._chain.draining else (200, b'{"status":"ok"}')
+        return (503, b'{"status":"draining"}') if self._admission.draining else (200, b'{"status":"ok"}')
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.
@@ -179,6 +185,10 @@ def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *
     return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
 
 
+def _authorization(scope: Scope) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+
+
 def _check_is_json(headers: Mapping[str, str]) -> None:
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -195,6 +205,11 @@ def _advice(error: ConvgrpcError, verb: str, headers: Mapping[str, str]) -> list
     happened: without its key it would happen twice.
     """
     advice = []
+    if isinstance(error, errors.Unauthenticated):
+        advice.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after is not None:
+        advice.append((b"retry-after", str(ceil(error.retry_after)).encode()))
+        advice.append((b"retry-after-ms", str(ceil(error.retry_after * 1000)).encode()))
     if isinstance(error, MethodNotAllowed):
         advice.append((b"allow", ", ".join(error.allowed).encode()))
     is_unkeyed_write = verb != "GET" and "idempotency-key" not in headers
@@ -210,8 +225,8 @@ async def _respond(send: Send, status: int, body: bytes, identity: str, extra: C
         (b"x-request-id", identity.encode()),
         *extra,
     ]
-    if status == 413:
-        # The rest of the body is on its way still, and not worth reading.
+    if status in (401, 413, 429):
+        # The body, or the rest of it, is on its way still, and not worth reading.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

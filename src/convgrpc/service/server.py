@@ -12,12 +12,14 @@ import uvicorn
 
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
+from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
 from convgrpc.service.input_tokens import InputTokensService
+from convgrpc.service.keys import Keys
 from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Store
@@ -64,10 +66,11 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
-    for address in (settings.grpc, settings.http):
-        _check_exposure(address, settings)
-    store = await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
+    store = await open_store(settings)
     try:
+        has_keys = await store.has_keys()
+        for address in (settings.grpc, settings.http):
+            _check_exposure(address, settings, has_keys=has_keys)
         with _counter(store, settings) as counter:
             async with _fronts(store, counter, settings, linger) as addresses:
                 yield addresses
@@ -77,14 +80,20 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         await store.close()
 
 
+async def open_store(settings: Settings) -> Store:
+    """Opens the database. Raises `UnusableDatabase`."""
+    return await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
+
+
 @asynccontextmanager
 async def _fronts(store: Store, counter: Counts, settings: Settings, linger: float) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
+    admission = Admission(Keys(store), Limits(settings.project_rate, settings.project_concurrency))
     grpc_server = GrpcServer(
-        chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
+        admission, chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
     )
-    http_server = _http_server(_gateway(chain, contract, settings))
+    http_server = _http_server(_gateway(admission, chain, contract, settings))
     with _listening(settings.http, "REST") as listener:
         grpc_address = _bound(grpc_server, settings.grpc)
         http_address = Address(settings.http.host, listener.getsockname()[1])
@@ -95,18 +104,18 @@ async def _fronts(store: Store, counter: Counts, settings: Settings, linger: flo
             try:
                 yield Running(grpc_address, http_address)
             finally:
-                await _drain(chain, grpc_server, http_server, settings.shutdown_grace, linger)
+                await _drain(admission, grpc_server, http_server, settings.shutdown_grace, linger)
 
 
 async def _drain(
-    chain: Chain, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float, linger: float
+    admission: Admission, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float, linger: float
 ) -> None:
     """Ends both fronts, in an order in which no call is cancelled that could be answered."""
-    chain.draining = True
+    admission.draining = True
     await grpc_server.drain()
     # What was sent before those who watch the health could know is served still.
     await asyncio.sleep(linger)
-    await chain.finish(grace)
+    await admission.finish(grace)
     # What is on its way is refused in words: grpcio would cancel it.
     await asyncio.sleep(linger)
     http_server.should_exit = True
@@ -144,8 +153,9 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     )
 
 
-def _gateway(chain: Chain, contract: list[Method], settings: Settings) -> Gateway:
+def _gateway(admission: Admission, chain: Chain, contract: list[Method], settings: Settings) -> Gateway:
     return Gateway(
+        admission,
         chain,
         contract,
         max_body_bytes=settings.max_message_bytes,
@@ -155,11 +165,11 @@ def _gateway(chain: Chain, contract: list[Method], settings: Settings) -> Gatewa
     )
 
 
-def _check_exposure(address: Address, settings: Settings) -> None:
-    if not address.is_loopback and not settings.insecure:
+def _check_exposure(address: Address, settings: Settings, *, has_keys: bool) -> None:
+    if not (address.is_loopback or settings.insecure or has_keys):
         raise CannotListen(
             f"{address} can be reached from other machines, and whoever reaches it may read and write everything; "
-            "use a loopback address, or --insecure if that is meant"
+            "make a key with 'convgrpc keys create', use a loopback address, or --insecure if that is meant"
         )
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes, responses
+from convgrpc.store import changes, keys, responses
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
 from convgrpc.store.lookups import (
@@ -32,6 +32,7 @@ from convgrpc.store.protocol import (
     RequestKey,
     Segment,
     Store,
+    StoredKey,
 )
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
@@ -222,6 +223,24 @@ class SqliteStore(Store):
     async def get_segment(self, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
         with self._snapshot() as connection:
             return responses.find_segment(connection, segment, position, limit, max_bytes)
+
+    async def create_key(self, key: StoredKey) -> None:
+        await self._writer.write(partial(keys.insert_key, key=key))
+
+    async def get_key(self, key_id: str) -> StoredKey | None:
+        with self._snapshot() as connection:
+            return keys.find_key(connection, key_id)
+
+    async def list_keys(self) -> list[StoredKey]:
+        with self._snapshot() as connection:
+            return keys.list_keys(connection)
+
+    async def has_keys(self) -> bool:
+        with self._snapshot() as connection:
+            return keys.has_keys(connection)
+
+    async def revoke_key(self, key_id: str, now: float) -> bool:
+        return await self._writer.write(partial(keys.revoke_key, key_id=key_id, now=now))
 
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database. Doing it again does nothing."""
