@@ -15,7 +15,7 @@ try:
 
     from convgrpc.count_command import count
     from convgrpc.keys_command import keys
-    from convgrpc.service.server import CannotCount, CannotListen, Running, serve
+    from convgrpc.service.server import CannotCount, CannotListen, CannotSecure, Running, serve
     from convgrpc.store.database import UnusableDatabase
 except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
@@ -103,13 +103,12 @@ def _serve(**values: Any) -> None:
         _fail(str(error))
 
     def started(addresses: Running) -> None:
-        click.echo(
-            f"convgrpc {__version__}: gRPC {addresses.grpc}, REST http://{addresses.http}/v1, database {settings.db}"
-        )
+        rest = f"{'https' if settings.tls_cert else 'http'}://{addresses.http}/v1"
+        click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}")
 
     try:
         uvloop.run(serve(settings, started))
-    except (CannotCount, CannotListen, UnusableDatabase) as error:
+    except (CannotCount, CannotListen, CannotSecure, UnusableDatabase) as error:
         _fail(str(error))
 
 
@@ -119,11 +118,21 @@ main.add_command(keys)
 
 @main.command("health")
 @_setting("grpc")
-def _health(**values: Any) -> None:
+@click.option(
+    "--tls-ca",
+    type=click.File("rb"),
+    envvar="CONVGRPC_TLS_CA",
+    show_envvar=True,
+    help="A PEM file of the authority of the server's certificate: asks by TLS.",
+)
+@click.option("--tls-cert", type=click.File("rb"), help="A PEM file with a certificate to show to the server.")
+@click.option("--tls-key", type=click.File("rb"), help="A PEM file with the key of that.")
+def _health(tls_ca: Any, tls_cert: Any, tls_key: Any, **values: Any) -> None:
     """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not."""
     address = values["grpc"].reachable
+    ca, key, cert = (file and file.read() for file in (tls_ca, tls_key, tls_cert))
     try:
-        with grpc.insecure_channel(str(address), options=_NO_PROXY) as channel:
+        with _channel(str(address), ca and grpc.ssl_channel_credentials(ca, key, cert)) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
     except grpc.RpcError as error:
         _fail(f"{address}: {error.code().name}")
@@ -131,6 +140,12 @@ def _health(**values: Any) -> None:
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
         _fail(f"{address}: {status}")
     click.echo(status)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address, options=_NO_PROXY)
+    return grpc.secure_channel(address, credentials, options=_NO_PROXY)
 
 
 @main.command("version")

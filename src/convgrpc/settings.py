@@ -65,6 +65,15 @@ class Settings:
         default="",
         metadata={"help": "More host names for REST on a loopback address, as a proxy passes them; commas between."},
     )
+    tls_cert: str = field(
+        default="",
+        metadata={"help": "A PEM file with the server's certificate and those between it and its authority: TLS only."},
+    )
+    tls_key: str = field(default="", metadata={"help": "A PEM file with the certificate's key, without a password."})
+    tls_client_ca: str = field(
+        default="",
+        metadata={"help": "A PEM file of authorities: only callers with a certificate of theirs are let in."},
+    )
     include_policy: IncludePolicy = field(
         default="all",
         metadata={"help": "'all' returns everything stored; 'strict' returns what include can name only when it does."},
@@ -109,3 +118,7 @@ class Settings:
             raise ValueError(
                 "--unknown keep returns items as they are, and --include-policy strict does not: choose one"
             )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("--tls-cert and --tls-key go together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")

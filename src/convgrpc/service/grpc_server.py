@@ -53,9 +53,11 @@ class GrpcServer:
         if with_reflection:
             _add_reflection(self._server, [*self._services, health.SERVICE_NAME])
 
-    def bind(self, address: str) -> int:
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Takes an address, `HOST:PORT`, and returns the port. Raises RuntimeError when it is taken."""
-        return self._server.add_insecure_port(address)
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         for service in ["", *self._services]:

@@ -13,6 +13,7 @@ import uvicorn
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.admission import Admission, Limits
+from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
@@ -36,6 +37,10 @@ class CannotListen(Exception):
     """An address cannot be served; the message says why, for the operator."""
 
 
+class CannotSecure(Exception):
+    """The certificates cannot be used; the message says why, for the operator."""
+
+
 class CannotCount(Exception):
     """The file of models cannot be used; the message says why, for the operator."""
 
@@ -50,7 +55,7 @@ class Running(NamedTuple):
 async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
 
-    Raises `UnusableDatabase`, `CannotCount` and `CannotListen` before anything is served.
+    Raises `UnusableDatabase`, `CannotCount`, `CannotSecure` and `CannotListen` before anything is served.
     """
     stopping = asyncio.Event()
     with _signals(stopping):
@@ -66,13 +71,14 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
+    certificates = _certificates(settings)
     store = await open_store(settings)
     try:
         has_keys = await store.has_keys()
         for address in (settings.grpc, settings.http):
             _check_exposure(address, settings, has_keys=has_keys)
         with _counter(store, settings) as counter:
-            async with _fronts(store, counter, settings, linger) as addresses:
+            async with _fronts(store, counter, certificates, settings, linger) as addresses:
                 yield addresses
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -85,17 +91,28 @@ async def open_store(settings: Settings) -> Store:
     return await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
 
 
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_cert:
+        return None
+    try:
+        return Certificates(Files(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    except ValueError as error:
+        raise CannotSecure(str(error)) from None
+
+
 @asynccontextmanager
-async def _fronts(store: Store, counter: Counts, settings: Settings, linger: float) -> AsyncIterator[Running]:
+async def _fronts(
+    store: Store, counter: Counts, certificates: Certificates | None, settings: Settings, linger: float
+) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
     admission = Admission(Keys(store), Limits(settings.project_rate, settings.project_concurrency))
     grpc_server = GrpcServer(
         admission, chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
     )
-    http_server = _http_server(_gateway(admission, chain, contract, settings))
+    http_server = _http_server(_gateway(admission, chain, contract, settings), certificates)
     with _listening(settings.http, "REST") as listener:
-        grpc_address = _bound(grpc_server, settings.grpc)
+        grpc_address = _bound(grpc_server, settings.grpc, certificates)
         http_address = Address(settings.http.host, listener.getsockname()[1])
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
@@ -181,12 +198,12 @@ def _hosts(settings: Settings) -> Container[str] | None:
     return {"localhost", "127.0.0.1", "::1", settings.http.host.lower(), *filter(None, more)}
 
 
-def _bound(server: GrpcServer, address: Address) -> Address:
+def _bound(server: GrpcServer, address: Address, certificates: Certificates | None) -> Address:
     # grpcio does not say why it cannot take an address, but writes to stderr: a socket of our own fails first.
     with _listening(address, "gRPC"):
         pass
     try:
-        return Address(address.host, server.bind(str(address)))
+        return Address(address.host, server.bind(str(address), certificates.for_grpc() if certificates else None))
     except RuntimeError as error:
         raise CannotListen(f"cannot serve gRPC on {address}: {error}") from None
 
@@ -213,7 +230,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _http_server(gateway: Gateway) -> uvicorn.Server:
+def _http_server(gateway: Gateway, certificates: Certificates | None) -> uvicorn.Server:
     return _HttpServer(
         uvicorn.Config(
             gateway,
@@ -226,6 +243,7 @@ def _http_server(gateway: Gateway) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
+            ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
         )
     )
 
