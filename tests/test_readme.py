@@ -257,7 +257,7 @@ def test_settings() -> None:
     """The table of settings has each field of the settings: its flag, environment variable, default and help."""
     expected = []
     for setting in fields(Settings):
-        flag, default = setting.name.replace("_", "-"), str(setting.default)
+        flag, default = setting.name.replace("_", "-"), "none" if setting.default is None else str(setting.default)
         flags = f"--{flag}"
         if setting.type is bool:
             flags, default = f"--{flag}, --no-{flag}", flag if setting.default else f"no-{flag}"
@@ -277,8 +277,8 @@ def test_settings_are_those_of_the_command(environment: dict[str, str]) -> None:
     for entry, (flags, variable, default, meaning) in zip(entries, rows, strict=True):
         assert entry.startswith(flags.replace(", ", " / "))
         # Click breaks lines after hyphens too.
-        shown = default or '""'
-        assert f"{meaning} [env var: {variable}; default: {shown}" in entry.replace("- ", "-")
+        shown = "" if default == "none" else f"; default: {default or '""'}"
+        assert f"{meaning} [env var: {variable}{shown}" in entry.replace("- ", "-")
 
 
 def _message(text: str, **values: Any) -> dict[str, Any]:

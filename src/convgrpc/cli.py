@@ -1,6 +1,5 @@
 """The command line: `convgrpc serve`, `convgrpc count`, `convgrpc keys`, `convgrpc health`, `convgrpc version`."""
 
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -21,7 +20,8 @@ except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
 
 from convgrpc import __version__
-from convgrpc.settings import Address, IncludePolicy, Settings, UnknownPolicy
+from convgrpc.logs import logging_to
+from convgrpc.settings import Address, IncludePolicy, LogLevel, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
@@ -54,8 +54,10 @@ _TYPES: dict[Any, Any] = {
     int: click.IntRange(1, 2**31 - 1),
     float: _FiniteFloat(0, min_open=True),
     Address: _AddressType(),
+    Address | None: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
     UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
+    LogLevel: click.Choice(get_args(LogLevel)),
 }
 
 
@@ -96,7 +98,6 @@ def main() -> None:
 @_settings
 def _serve(**values: Any) -> None:
     """Serves until told to stop by SIGTERM or Ctrl-C."""
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         settings = Settings(**values)
     except ValueError as error:
@@ -107,7 +108,8 @@ def _serve(**values: Any) -> None:
         click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}")
 
     try:
-        uvloop.run(serve(settings, started))
+        with logging_to(sys.stderr, settings.log_level):
+            uvloop.run(serve(settings, started))
     except (CannotCount, CannotListen, CannotSecure, UnusableDatabase) as error:
         _fail(str(error))
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 IncludePolicy: TypeAlias = Literal["all", "strict"]
 UnknownPolicy: TypeAlias = Literal["refuse", "keep"]
+LogLevel: TypeAlias = Literal["error", "warning", "info"]
 
 
 class Address(NamedTuple):
@@ -57,6 +58,11 @@ class Settings:
         default=Address("127.0.0.1", 8080),
         metadata={"help": "Where REST is served, HOST:PORT; port 0 takes a free one."},
     )
+    metrics: Address | None = field(
+        default=None,
+        metadata={"help": "Where metrics are served for Prometheus, HOST:PORT/metrics; nowhere unless given."},
+    )
+    log_level: LogLevel = field(default="warning", metadata={"help": "What is logged; each call is at 'info'."})
     insecure: bool = field(
         default=False,
         metadata={"help": "Serve other machines although there are no keys: everybody may read and write everything."},

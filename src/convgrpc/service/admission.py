@@ -21,7 +21,7 @@ class Limits(NamedTuple):
 class Admission:
     """Lets calls in, and knows how many there are.
 
-    `draining` tells those who ask for the health that the server is about to stop.
+    `running` is that number, and `draining` tells those who ask for the health that the server is about to stop.
     """
 
     draining = False
@@ -32,7 +32,7 @@ class Admission:
         self._ticks = ticks
         # By name. There are no more than the operator made keys for.
         self._projects: dict[str, _Project] = {}
-        self._running = 0
+        self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
 
@@ -47,7 +47,7 @@ class Admission:
         """Refuses new calls, and waits up to `grace` seconds for those that run."""
         self._refuses = True
         self._idle.clear()
-        if self._running:
+        if self.running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
 
@@ -59,13 +59,13 @@ class Admission:
         if project is None:
             project = self._projects[name] = _Project(self._limits, self._ticks())
         project.enter(self._ticks())
-        self._running += 1
+        self.running += 1
         return name
 
     def leave(self, name: str) -> None:
         self._projects[name].running -= 1
-        self._running -= 1
-        if not self._running:
+        self.running -= 1
+        if not self.running:
             self._idle.set()
 
 

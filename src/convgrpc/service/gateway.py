@@ -21,7 +21,9 @@ from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
 from convgrpc.service.admission import Admission
+from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.metrics import Metrics
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 Scope: TypeAlias = Mapping[str, Any]
@@ -33,6 +35,8 @@ Answer: TypeAlias = tuple[int, bytes]
 _log = logging.getLogger(__name__)
 
 _HEALTH = "/healthz"
+_GONE = 499
+"""The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d*)?")
 
@@ -48,6 +52,7 @@ class Gateway:
         self,
         admission: Admission,
         chain: Chain,
+        metrics: Metrics,
         methods: Collection[Method],
         *,
         max_body_bytes: int,
@@ -57,6 +62,7 @@ class Gateway:
     ) -> None:
         self._admission = admission
         self._chain = chain
+        self._metrics = metrics
         self._routes = Routes(methods)
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
@@ -67,25 +73,33 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identity = request_id(headers.get("x-request-id"))
-        extra: list[Header] = []
-        try:
-            status, body = await self._answer(scope, headers, receive, identity)
-        except ConvgrpcError as error:
-            status, body = _refusal(error)
-            extra = _advice(error, scope["method"], headers)
-        except Disconnected:
-            return
-        except asyncio.CancelledError:
-            # The server stops and cannot wait any longer; what was begun may yet be done.
-            given_up = errors.deadline_exceeded()
-            status, body = _refusal(given_up)
-            extra = _advice(given_up, scope["method"], headers)
-        except Exception:
-            _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
-            status, body = _refusal(errors.internal_error())
+        with CallNote(self._metrics, identity) as note:
+            note.status = _GONE
+            try:
+                (status, body), extra = await self._answer(scope, headers, receive, note), []
+            except Disconnected:
+                return
+            except ConvgrpcError as error:
+                note.refused(error)
+                status, body = _refusal(error)
+                extra = _advice(error, scope["method"], headers)
+            note.status = status
         await _respond(send, status, body, identity, extra)
 
-    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
+        """The answer to a request. Raises `ConvgrpcError`, or `Disconnected`, and nothing else."""
+        try:
+            return await self._answered(scope, headers, receive, note)
+        except (ConvgrpcError, Disconnected):
+            raise
+        except asyncio.CancelledError:
+            # The server stops and cannot wait any longer; what was begun may yet be done.
+            raise errors.deadline_exceeded() from None
+        except Exception:
+            _log.exception("unexpected error, request %s", note.request_id)
+            raise errors.internal_error() from None
+
+    async def _answered(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path == _HEALTH:
             return self._health(verb)
@@ -94,13 +108,13 @@ class Gateway:
             _check_is_read(verb, path)
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
-        async with self._admission.admitted(_authorization(scope)) as project:
+        note.method = match.method
+        async with self._admission.admitted(_authorization(scope)) as note.project:
             body = await self._body(headers, receive)
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-            return 200, await self._chain.run(
-                Call(match.method, project, decode, encoder.dump, len(body), None, identity)
-            )
+            call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
+            return 200, await self._chain.run(call)
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)

@@ -20,7 +20,9 @@ from convgrpc.contract import faults
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission
+from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.metrics import Metrics
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -33,6 +35,7 @@ class GrpcServer:
         self,
         admission: Admission,
         chain: Chain,
+        metrics: Metrics,
         methods: Iterable[Method],
         *,
         max_message_bytes: int,
@@ -40,6 +43,7 @@ class GrpcServer:
     ) -> None:
         self._admission = admission
         self._chain = chain
+        self._metrics = metrics
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
@@ -78,16 +82,22 @@ class GrpcServer:
         identity = request_id(sent if isinstance(sent, str) else None)
         authorization = [value for key, value in metadata if key == "authorization"]
         decode = partial(_decode, method, data)
-        try:
-            async with self._admission.admitted(authorization) as project:
-                call = Call(method, project, decode, _serialized, len(data), context.time_remaining(), identity)
-                reply = await self._chain.run(call)
-        except ConvgrpcError as error:
-            status = to_status(error, identity)
-            await context.abort(_CODES[status.code], status.message, _trailers(error, status, identity))
-            raise
-        context.set_trailing_metadata((("x-request-id", identity),))
-        return reply
+        with CallNote(self._metrics, identity, method) as note:
+            try:
+                async with self._admission.admitted(authorization) as note.project:
+                    call = Call(
+                        method, note.project, decode, _serialized, len(data), context.time_remaining(), identity
+                    )
+                    reply = await self._chain.run(call)
+            except ConvgrpcError as error:
+                status, code = to_status(error, identity), _CODES[error.report.grpc]
+                note.refused(error)
+                note.status = code.name
+                await context.abort(code, status.message, _trailers(error, status, identity))
+                raise
+            note.status = "OK"
+            context.set_trailing_metadata((("x-request-id", identity),))
+            return reply
 
 
 def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tuple[str, str | bytes], ...]:

@@ -66,6 +66,13 @@ class RequestKey(NamedTuple):
     digest: bytes
 
 
+class Commit(NamedTuple):
+    """A commit, or one that failed: of how many writes it was, and how many seconds it took with its sync to disk."""
+
+    writes: int
+    seconds: float
+
+
 class StoredKey(NamedTuple):
     """A key by which callers may act for a project: a digest of it, and from when until when it is valid (Unix times)."""
 
@@ -253,6 +260,10 @@ class Store(Protocol):
         `removals` is that of the conversation that the segment is on. Raises `NotFound` when the response or the
         conversation was deleted since.
         """
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many writes wait for their turn."""
 
     async def create_key(self, key: StoredKey) -> None:
         """Stores a key; its id is new."""

@@ -23,6 +23,7 @@ from convgrpc.store.lookups import (
     list_items,
 )
 from convgrpc.store.protocol import (
+    Commit,
     ConversationPage,
     Growth,
     NewConversation,
@@ -64,11 +65,13 @@ class SqliteStore(Store):
         max_waiting_bytes: int = 64 << 20,
         keep_requests: float = 86_400.0,
         clock: Callable[[], float] = time.time,
+        observe: Callable[[Commit], None] = lambda commit: None,
     ) -> "SqliteStore":
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
-        `keep_requests` is for how many seconds the keys of requests are kept.
+        `keep_requests` is for how many seconds the keys of requests are kept. `observe` is told of each commit, in the
+        thread that writes.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
@@ -87,6 +90,7 @@ class SqliteStore(Store):
                 connection,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
+                observe=observe,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
@@ -224,6 +228,10 @@ class SqliteStore(Store):
         with self._snapshot() as connection:
             return responses.find_segment(connection, segment, position, limit, max_bytes)
 
+    @property
+    def waiting_writes(self) -> int:
+        return self._writer.waiting
+
     async def create_key(self, key: StoredKey) -> None:
         await self._writer.write(partial(keys.insert_key, key=key))
 
@@ -266,7 +274,7 @@ class SqliteStore(Store):
             finally:
                 self._reader.rollback()
         except sqlite3.Error as error:
-            _log.exception("A read failed")
+            _log.exception("A read failed: %s", error)
             raise store_unavailable() from error
 
 
