@@ -277,7 +277,7 @@ def test_settings_are_those_of_the_command(environment: dict[str, str]) -> None:
     for entry, (flags, variable, default, meaning) in zip(entries, rows, strict=True):
         assert entry.startswith(flags.replace(", ", " / "))
         # Click breaks lines after hyphens too.
-        shown = "" if default == "none" else f"; default: {default or '""'}"
+        shown = "" if default == "none" else "; default: " + (default or '""')
         assert f"{meaning} [env var: {variable}{shown}" in entry.replace("- ", "-")
 
 
