@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ import httpx
 import pytest
 import uvloop
 
-from convgrpc.service.server import Running, running
+from convgrpc.service.keys import new_key
+from convgrpc.service.server import Running, open_store, running
 from convgrpc.settings import Address, Settings
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 
@@ -87,3 +89,18 @@ def stub(channel: grpc.Channel) -> ConversationsServiceStub:
 def http(server: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"http://{server.http}", timeout=30) as client:
         yield client
+
+
+def make_key(settings: Settings, project: str, *, lifetime: float | None = None) -> str:
+    """Makes a key for a project, as the command line does beside a running server."""
+    key = new_key(project, "", time.time(), lifetime)
+
+    async def store_key() -> None:
+        store = await open_store(settings)
+        try:
+            await store.create_key(key.stored)
+        finally:
+            await store.close()
+
+    asyncio.run(store_key())
+    return key.text

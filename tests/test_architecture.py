@@ -13,8 +13,9 @@ GENERATED = {"v1", "options"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"__init__", "count_command", "errors", "protos", "service", "settings", "store"},
+    "cli": {"__init__", "count_command", "errors", "keys_command", "logs", "protos", "service", "settings", "store"},
     "count_command": {"errors", "tokens", "v1"},
+    "keys_command": {"errors", "service", "settings", "store"},
     "service": {"contract", "errors", "ids", "settings", "store", "tokens", "v1"},
     "contract": {"errors", "options", "v1"},
     "store": {"errors", "ids", "v1"},
@@ -23,6 +24,7 @@ MAY_IMPORT = {
     "ids": set(),
     "protos": set(),
     "settings": set(),
+    "logs": set(),
 }
 FRONTS = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "httptools", "starlette", "uvicorn", "uvloop"}
 DATABASES = {"sqlite3", "sqlite_utils"}

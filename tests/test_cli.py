@@ -15,13 +15,14 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convgrpc import __version__
 from convgrpc.settings import Address, Settings
 
 COMMAND = [sys.executable, "-W", "error", "-m", "convgrpc"]
-STARTED = re.compile(r"convgrpc (\S+): gRPC (\S+), REST http://(\S+)/v1, database (\S+)\n")
+STARTED = re.compile(r"convgrpc (\S+): gRPC (\S+), REST https?://(\S+)/v1, database (\S+)\n")
 FREE = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
 TIMEOUT = 30
 
@@ -60,6 +61,22 @@ def test_the_start_line_tells_version_addresses_and_database(tmp_path: Path) -> 
         assert (version, database) == (__version__, db)
         assert httpx.get(f"http://{http}/healthz").status_code == 200
         assert run("health", "--grpc", address).stdout == "SERVING\n"
+
+
+def test_a_server_with_a_certificate_is_asked_for_its_health_by_tls(tmp_path: Path) -> None:
+    """By whoever trusts the authority, and shows a certificate where that is asked for."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca)
+    pair.cert_chain_pems[0].write_to_path(cert)
+    pair.private_key_pem.write_to_path(key)
+    tls = ["--tls-cert", cert, "--tls-key", key]
+    with serving("--db", str(tmp_path / "a.db"), *FREE, *tls, "--tls-client-ca", ca) as (_, started):
+        assert "REST https://" in started[0]
+        assert run("health", "--grpc", started[2], "--tls-ca", ca, *tls).stdout == "SERVING\n"
+        refused = [["--tls-ca", ca], []]
+        assert [run("health", "--grpc", started[2], *arguments).returncode for arguments in refused] == [1, 1]
 
 
 def test_every_flag_has_a_twin_in_the_environment(tmp_path: Path) -> None:

@@ -378,7 +378,7 @@ def test_settings() -> None:
     """The table of settings has each field of the settings: its flag, environment variable, default and help."""
     expected = []
     for setting in fields(Settings):
-        flag, default = setting.name.replace("_", "-"), str(setting.default)
+        flag, default = setting.name.replace("_", "-"), "none" if setting.default is None else str(setting.default)
         flags = f"--{flag}"
         if setting.type is bool:
             flags, default = f"--{flag}, --no-{flag}", flag if setting.default else f"no-{flag}"
@@ -398,8 +398,8 @@ def test_settings_are_those_of_the_command(environment: dict[str, str]) -> None:
     for entry, (flags, variable, default, meaning) in zip(entries, rows, strict=True):
         assert entry.startswith(flags.replace(", ", " / "))
         # Click breaks lines after hyphens too.
-        shown = default or '""'
-        assert f"{meaning} [env var: {variable}; default: {shown}" in entry.replace("- ", "-")
+        shown = "" if default == "none" else "; default: " + (default or '""')
+        assert f"{meaning} [env var: {variable}{shown}" in entry.replace("- ", "-")
 
 
 def _message(text: str, **values: Any) -> dict[str, Any]:
@@ -513,6 +513,6 @@ def test_links(name: str) -> None:
 
 
 def test_default_addresses_are_shown() -> None:
-    """The addresses in the commands are the default ones, so that they work as they stand."""
+    """The addresses in the commands are the default ones, so that they work as they stand, or free ones."""
     shown = {Address.parse(address) for block in RUN for address in re.findall(r"127\.0\.0\.1:\d+", block.text)}
-    assert shown == {Settings.grpc, Settings.http}
+    assert shown == {Settings.grpc, Settings.http, Address("127.0.0.1", 0)}

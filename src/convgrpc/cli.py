@@ -1,6 +1,5 @@
-"""The command line: `convgrpc serve`, `convgrpc count`, `convgrpc health`, `convgrpc protos`, `convgrpc version`."""
+"""The command line: `convgrpc serve`, `count`, `keys`, `health`, `protos` and `version`."""
 
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -15,13 +14,15 @@ try:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from convgrpc.count_command import count
-    from convgrpc.service.server import CannotCount, CannotListen, Running, serve
+    from convgrpc.keys_command import keys
+    from convgrpc.service.server import CannotCount, CannotListen, CannotSecure, Running, serve
     from convgrpc.store.database import UnusableDatabase
 except ImportError as error:
     sys.exit(f"convgrpc: the command line needs '{error.name}'. Install it with: pip install 'convgrpc[server]'")
 
 from convgrpc import __version__, protos
-from convgrpc.settings import Address, IncludePolicy, Settings, UnknownPolicy
+from convgrpc.logs import logging_to
+from convgrpc.settings import Address, IncludePolicy, LogLevel, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
@@ -54,9 +55,15 @@ _TYPES: dict[Any, Any] = {
     int: click.IntRange(1, 2**31 - 1),
     float: _FiniteFloat(0, min_open=True),
     Address: _AddressType(),
+    Address | None: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
     UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
+    LogLevel: click.Choice(get_args(LogLevel)),
 }
+
+
+# Where 0, the default, means that there is no limit.
+_OR_NONE: dict[Any, Any] = {int: click.IntRange(0, 2**31 - 1), float: _FiniteFloat(0)}
 
 
 def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -67,7 +74,7 @@ def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         f"{flag}/--no{flag[1:]}" if setting.type is bool else flag,
         name,
-        type=_TYPES[setting.type],
+        type=_OR_NONE[setting.type] if setting.default == 0 and setting.type in _OR_NONE else _TYPES[setting.type],
         default=str(setting.default) if setting.type is Address else setting.default,
         show_default=True,
         envvar=f"CONVGRPC_{name.upper()}",
@@ -92,33 +99,43 @@ def main() -> None:
 @_settings
 def _serve(**values: Any) -> None:
     """Serves until told to stop by SIGTERM or Ctrl-C."""
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         settings = Settings(**values)
     except ValueError as error:
         _fail(str(error))
 
     def started(addresses: Running) -> None:
-        click.echo(
-            f"convgrpc {__version__}: gRPC {addresses.grpc}, REST http://{addresses.http}/v1, database {settings.db}"
-        )
+        rest = f"{'https' if settings.tls_cert else 'http'}://{addresses.http}/v1"
+        click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}")
 
     try:
-        uvloop.run(serve(settings, started))
-    except (CannotCount, CannotListen, UnusableDatabase) as error:
+        with logging_to(sys.stderr, settings.log_level):
+            uvloop.run(serve(settings, started))
+    except (CannotCount, CannotListen, CannotSecure, UnusableDatabase) as error:
         _fail(str(error))
 
 
 main.add_command(count)
+main.add_command(keys)
 
 
 @main.command("health")
 @_setting("grpc")
-def _health(**values: Any) -> None:
+@click.option(
+    "--tls-ca",
+    type=click.File("rb"),
+    envvar="CONVGRPC_TLS_CA",
+    show_envvar=True,
+    help="A PEM file of the authority of the server's certificate: asks by TLS.",
+)
+@click.option("--tls-cert", type=click.File("rb"), help="A PEM file with a certificate to show to the server.")
+@click.option("--tls-key", type=click.File("rb"), help="A PEM file with the key of that.")
+def _health(tls_ca: Any, tls_cert: Any, tls_key: Any, **values: Any) -> None:
     """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not."""
     address = values["grpc"].reachable
+    ca, key, cert = (file and file.read() for file in (tls_ca, tls_key, tls_cert))
     try:
-        with grpc.insecure_channel(str(address), options=_NO_PROXY) as channel:
+        with _channel(str(address), ca and grpc.ssl_channel_credentials(ca, key, cert)) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
     except grpc.RpcError as error:
         _fail(f"{address}: {error.code().name}")
@@ -126,6 +143,12 @@ def _health(**values: Any) -> None:
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
         _fail(f"{address}: {status}")
     click.echo(status)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address, options=_NO_PROXY)
+    return grpc.secure_channel(address, credentials, options=_NO_PROXY)
 
 
 @main.command("protos")

@@ -5,6 +5,7 @@ ConvgrpcError
 ├── NotFound             what the request names does not exist
 ├── AlreadyExists        what the request would make is there
 ├── FailedPrecondition   something else must be done first
+├── Unauthenticated      the caller has no valid key
 ├── PermissionDenied     the caller may not do this
 ├── Aborted              the state of things is not what the caller expected
 ├── Unimplemented        the contract has it, this server does not
@@ -18,6 +19,7 @@ of the hosted API, so that clients which read them find what they expect.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -32,6 +34,9 @@ DOMAIN = "convgrpc"
 # take three there.
 _MAX_MESSAGE_BYTES = 1_500
 _MAX_PATH_BYTES = 500
+
+_BREATH = 1.0
+"""Seconds after which to ask a server again that has too much to do."""
 
 
 class Report(NamedTuple):
@@ -58,8 +63,11 @@ class ConvgrpcError(Exception):
     """A failure that a caller can see.
 
     `reason` says what went wrong, `message` says it in words, `param` names the field at fault as REST spells it and
-    `field` names it by its path in the request message.
+    `field` names it by its path in the request message. `retry_after` is in how many seconds to try again, where that is
+    known.
     """
+
+    retry_after: float | None = None
 
     def __init__(
         self, reason: ErrorReason.ValueType, message: str, *, param: str | None = None, field: str | None = None
@@ -90,6 +98,10 @@ class AlreadyExists(ConvgrpcError):
 
 class FailedPrecondition(ConvgrpcError):
     """Something else must be done first."""
+
+
+class Unauthenticated(ConvgrpcError):
+    """The caller has no valid key."""
 
 
 class PermissionDenied(ConvgrpcError):
@@ -125,6 +137,7 @@ CLASSES: Mapping[int, type[ConvgrpcError]] = {
     code_pb2.NOT_FOUND: NotFound,
     code_pb2.ALREADY_EXISTS: AlreadyExists,
     code_pb2.FAILED_PRECONDITION: FailedPrecondition,
+    code_pb2.UNAUTHENTICATED: Unauthenticated,
     code_pb2.PERMISSION_DENIED: PermissionDenied,
     code_pb2.ABORTED: Aborted,
     code_pb2.UNIMPLEMENTED: Unimplemented,
@@ -263,10 +276,23 @@ def copies_too_large(limit: int, *, param: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 
 
+def no_key() -> ConvgrpcError:
+    message = "You didn't provide an API key. Send one with the call, as 'Authorization: Bearer KEY'."
+    return failure(ErrorReason.ERROR_REASON_UNAUTHENTICATED, message)
+
+
+def wrong_key() -> ConvgrpcError:
+    return failure(ErrorReason.ERROR_REASON_UNAUTHENTICATED, "Incorrect API key provided.")
+
+
+def rate_limited(limit: str, retry_after: float) -> ConvgrpcError:
+    message = f"Rate limit reached: the project may make {limit}. Nothing was done; please retry later."
+    return _later(failure(ErrorReason.ERROR_REASON_RATE_LIMITED, message), retry_after)
+
+
 def overloaded() -> ConvgrpcError:
-    return failure(
-        ErrorReason.ERROR_REASON_OVERLOADED, "The server has too much to do. Nothing was stored; please retry later."
-    )
+    message = "The server has too much to do. Nothing was stored; please retry later."
+    return _later(failure(ErrorReason.ERROR_REASON_OVERLOADED, message), _BREATH)
 
 
 def store_unavailable() -> ConvgrpcError:
@@ -306,8 +332,17 @@ def to_status(error: ConvgrpcError, request_id: str) -> status_pb2.Status:
             field=error.field, description=error.message, reason=name
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after is not None:
+        hint = error_details_pb2.RetryInfo()
+        hint.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after))
+        status.details.add().Pack(hint)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     return status
+
+
+def _later(error: ConvgrpcError, retry_after: float) -> ConvgrpcError:
+    error.retry_after = retry_after
+    return error
 
 
 def _named(item_id: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 IncludePolicy: TypeAlias = Literal["all", "strict"]
 UnknownPolicy: TypeAlias = Literal["refuse", "keep"]
+LogLevel: TypeAlias = Literal["error", "warning", "info"]
 
 
 class Address(NamedTuple):
@@ -57,13 +58,27 @@ class Settings:
         default=Address("127.0.0.1", 8080),
         metadata={"help": "Where REST is served, HOST:PORT; port 0 takes a free one."},
     )
+    metrics: Address | None = field(
+        default=None,
+        metadata={"help": "Where metrics are served for Prometheus, HOST:PORT/metrics; nowhere unless given."},
+    )
+    log_level: LogLevel = field(default="warning", metadata={"help": "What is logged; each call is at 'info'."})
     insecure: bool = field(
         default=False,
-        metadata={"help": "Serve other machines too, although everybody may then read and write everything."},
+        metadata={"help": "Serve other machines although there are no keys: everybody may read and write everything."},
     )
     allowed_hosts: str = field(
         default="",
         metadata={"help": "More host names for REST on a loopback address, as a proxy passes them; commas between."},
+    )
+    tls_cert: str = field(
+        default="",
+        metadata={"help": "A PEM file with the server's certificate and those between it and its authority: TLS only."},
+    )
+    tls_key: str = field(default="", metadata={"help": "A PEM file with the certificate's key, without a password."})
+    tls_client_ca: str = field(
+        default="",
+        metadata={"help": "A PEM file of authorities: only callers with a certificate of theirs are let in."},
     )
     include_policy: IncludePolicy = field(
         default="all",
@@ -88,6 +103,12 @@ class Settings:
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}
     )
+    project_rate: float = field(
+        default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
+    )
+    project_concurrency: int = field(
+        default=0, metadata={"help": "The most calls that a project may make at once; 0 is no limit."}
+    )
     request_timeout: float = field(
         default=60.0, metadata={"help": "Seconds after which a request is given up, whatever its own deadline."}
     )
@@ -103,3 +124,7 @@ class Settings:
             raise ValueError(
                 "--unknown keep returns items as they are, and --include-policy strict does not: choose one"
             )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("--tls-cert and --tls-key go together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")

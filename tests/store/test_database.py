@@ -268,4 +268,9 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
     for turn in range(5):
         with closing(open_database(tmp_path / f"{turn}.db", "FULL", 5)) as connection:
             applied = MIGRATIONS.applied(Database(connection, execute_plugins=False))
-            assert [migration.name for migration in applied] == ["create_tables", "count_removals", "create_responses"]
+            assert [migration.name for migration in applied] == [
+                "create_tables",
+                "count_removals",
+                "create_responses",
+                "create_keys",
+            ]

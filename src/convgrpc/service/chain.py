@@ -8,8 +8,7 @@ raises.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -20,8 +19,6 @@ from convgrpc.contract.methods import Method
 from convgrpc.contract.validator import validate
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_PROJECT = "default"
 
 _MAX_REQUEST_ID_LENGTH = 128
 _LARGE = 1 << 20
@@ -48,11 +45,13 @@ def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Ha
 class Call(NamedTuple):
     """A call as a transport received it.
 
-    `decode` makes the request message and raises `ConvgrpcError` where it cannot; `encode` makes the bytes of the answer;
-    `size` is that of the request in bytes; `timeout` is in seconds, and None when the caller set none.
+    `project` is the one for which the caller acts. `decode` makes the request message and raises `ConvgrpcError` where it
+    cannot; `encode` makes the bytes of the answer; `size` is that of the request in bytes; `timeout` is in seconds, and
+    None when the caller set none.
     """
 
     method: Method
+    project: str
     decode: Callable[[], Message]
     encode: Callable[[Message], bytes]
     size: int
@@ -66,46 +65,17 @@ async def _aside(size: int, work: Callable[[T], R], argument: T) -> R:
 
 
 class Chain:
-    """Runs calls with the handlers of methods, by their gRPC paths.
-
-    `draining` tells those who ask for the health that the server is about to stop.
-    """
-
-    draining = False
+    """Runs calls with the handlers of methods, by their gRPC paths."""
 
     def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float, keep_unknown: bool = False) -> None:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._refuses = False
         self._max_timeout = max_timeout
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts a request as one in flight, from its first byte on; refuses it when the server is about to stop."""
-        if self._refuses:
-            raise errors.shutting_down()
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-
-    async def finish(self, grace: float) -> None:
-        """Refuses new calls, and waits up to `grace` seconds for those that run."""
-        self._refuses = True
-        self._idle.clear()
-        if self._running:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace)
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
-        context = Context(DEFAULT_PROJECT, time.monotonic() + timeout)
+        context = Context(call.project, time.monotonic() + timeout)
         try:
             async with asyncio.timeout(timeout):
                 reply = await self._handled(call, context)

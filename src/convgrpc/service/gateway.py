@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from importlib.metadata import version
+from math import ceil
 from typing import Any, TypeAlias
 
 import orjson
@@ -19,7 +20,10 @@ from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
+from convgrpc.service.admission import Admission
+from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.metrics import Metrics
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 Scope: TypeAlias = Mapping[str, Any]
@@ -31,6 +35,8 @@ Answer: TypeAlias = tuple[int, bytes]
 _log = logging.getLogger(__name__)
 
 _HEALTH = "/healthz"
+_GONE = 499
+"""The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d*)?")
 
@@ -44,7 +50,9 @@ class Gateway:
 
     def __init__(
         self,
+        admission: Admission,
         chain: Chain,
+        metrics: Metrics,
         methods: Collection[Method],
         *,
         max_body_bytes: int,
@@ -52,7 +60,9 @@ class Gateway:
         hosts: Container[str] | None,
         keep_unknown: bool,
     ) -> None:
+        self._admission = admission
         self._chain = chain
+        self._metrics = metrics
         self._routes = Routes(methods)
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
@@ -63,25 +73,33 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identity = request_id(headers.get("x-request-id"))
-        extra: list[Header] = []
-        try:
-            status, body = await self._answer(scope, headers, receive, identity)
-        except ConvgrpcError as error:
-            status, body = _refusal(error)
-            extra = _advice(error, scope["method"], headers)
-        except Disconnected:
-            return
-        except asyncio.CancelledError:
-            # The server stops and cannot wait any longer; what was begun may yet be done.
-            given_up = errors.deadline_exceeded()
-            status, body = _refusal(given_up)
-            extra = _advice(given_up, scope["method"], headers)
-        except Exception:
-            _log.exception("unexpected error in %s %s, request %s", scope["method"], scope["path"], identity)
-            status, body = _refusal(errors.internal_error())
+        with CallNote(self._metrics, identity) as note:
+            note.status = _GONE
+            try:
+                (status, body), extra = await self._answer(scope, headers, receive, note), []
+            except Disconnected:
+                return
+            except ConvgrpcError as error:
+                note.refused(error)
+                status, body = _refusal(error)
+                extra = _advice(error, scope["method"], headers)
+            note.status = status
         await _respond(send, status, body, identity, extra)
 
-    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, identity: str) -> Answer:
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
+        """The answer to a request. Raises `ConvgrpcError`, or `Disconnected`, and nothing else."""
+        try:
+            return await self._answered(scope, headers, receive, note)
+        except (ConvgrpcError, Disconnected):
+            raise
+        except asyncio.CancelledError:
+            # The server stops and cannot wait any longer; what was begun may yet be done.
+            raise errors.deadline_exceeded() from None
+        except Exception:
+            _log.exception("unexpected error, request %s", note.request_id)
+            raise errors.internal_error() from None
+
+    async def _answered(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path == _HEALTH:
             return self._health(verb)
@@ -90,15 +108,17 @@ class Gateway:
             _check_is_read(verb, path)
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
-        with self._chain.admitted():
+        note.method = match.method
+        async with self._admission.admitted(_authorization(scope)) as note.project:
             body = await self._body(headers, receive)
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-            return 200, await self._chain.run(Call(match.method, decode, encoder.dump, len(body), None, identity))
+            call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
+            return 200, await self._chain.run(call)
 
     def _health(self, verb: str) -> Answer:
         _check_is_read(verb, _HEALTH)
-        return (503, b'{"status":"draining"}') if self._chain.draining else (200, b'{"status":"ok"}')
+        return (503, b'{"status":"draining"}') if self._admission.draining else (200, b'{"status":"ok"}')
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.
@@ -179,6 +199,10 @@ def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *
     return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
 
 
+def _authorization(scope: Scope) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+
+
 def _check_is_json(headers: Mapping[str, str]) -> None:
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -195,6 +219,11 @@ def _advice(error: ConvgrpcError, verb: str, headers: Mapping[str, str]) -> list
     happened: without its key it would happen twice.
     """
     advice = []
+    if isinstance(error, errors.Unauthenticated):
+        advice.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after is not None:
+        advice.append((b"retry-after", str(ceil(error.retry_after)).encode()))
+        advice.append((b"retry-after-ms", str(ceil(error.retry_after * 1000)).encode()))
     if isinstance(error, MethodNotAllowed):
         advice.append((b"allow", ", ".join(error.allowed).encode()))
     is_unkeyed_write = verb != "GET" and "idempotency-key" not in headers
@@ -210,8 +239,8 @@ async def _respond(send: Send, status: int, body: bytes, identity: str, extra: C
         (b"x-request-id", identity.encode()),
         *extra,
     ]
-    if status == 413:
-        # The rest of the body is on its way still, and not worth reading.
+    if status in (401, 413, 429):
+        # The body, or the rest of it, is on its way still, and not worth reading.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

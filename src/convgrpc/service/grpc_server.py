@@ -6,12 +6,14 @@ fault, rather than as UNKNOWN by grpcio.
 
 from collections.abc import Iterable
 from functools import partial
+from math import ceil
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -19,7 +21,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from convgrpc.contract import faults
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
+from convgrpc.service.admission import Admission
+from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.metrics import Metrics
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -29,9 +34,18 @@ class GrpcServer:
     """Serves methods over gRPC, from start to stop."""
 
     def __init__(
-        self, chain: Chain, methods: Iterable[Method], *, max_message_bytes: int, with_reflection: bool
+        self,
+        admission: Admission,
+        chain: Chain,
+        metrics: Metrics,
+        methods: Iterable[Method],
+        *,
+        max_message_bytes: int,
+        with_reflection: bool,
     ) -> None:
+        self._admission = admission
         self._chain = chain
+        self._metrics = metrics
         self._server = grpc.aio.server(options=_options(max_message_bytes))
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
@@ -45,9 +59,11 @@ class GrpcServer:
         if with_reflection:
             _add_reflection(self._server, [*self._services, health.SERVICE_NAME])
 
-    def bind(self, address: str) -> int:
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Takes an address, `HOST:PORT`, and returns the port. Raises RuntimeError when it is taken."""
-        return self._server.add_insecure_port(address)
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         for service in ["", *self._services]:
@@ -63,22 +79,33 @@ class GrpcServer:
         await self._server.stop(grace)
 
     async def _call(self, method: Method, data: bytes, context: Any) -> bytes:
-        sent = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
+        metadata = context.invocation_metadata() or ()
+        sent = next((value for key, value in metadata if key == "x-request-id"), None)
         identity = request_id(sent if isinstance(sent, str) else None)
-        call = Call(method, partial(_decode, method, data), _serialized, len(data), context.time_remaining(), identity)
-        try:
-            with self._chain.admitted():
-                reply = await self._chain.run(call)
-        except ConvgrpcError as error:
-            status = to_status(error, identity)
-            trailers = (
-                ("x-request-id", identity),
-                ("grpc-status-details-bin", status.SerializeToString()),
-            )
-            await context.abort(_CODES[status.code], status.message, trailers)
-            raise
-        context.set_trailing_metadata((("x-request-id", identity),))
-        return reply
+        authorization = [value for key, value in metadata if key == "authorization"]
+        decode = partial(_decode, method, data)
+        with CallNote(self._metrics, identity, method) as note:
+            try:
+                async with self._admission.admitted(authorization) as note.project:
+                    call = Call(
+                        method, note.project, decode, _serialized, len(data), context.time_remaining(), identity
+                    )
+                    reply = await self._chain.run(call)
+            except ConvgrpcError as error:
+                status, code = to_status(error, identity), _CODES[error.report.grpc]
+                note.refused(error)
+                note.status = code.name
+                await context.abort(code, status.message, _trailers(error, status, identity))
+                raise
+            note.status = "OK"
+            context.set_trailing_metadata((("x-request-id", identity),))
+            return reply
+
+
+def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tuple[str, str | bytes], ...]:
+    # By the hint, gRPC's own retries wait as long.
+    hint = () if error.retry_after is None else (("grpc-retry-pushback-ms", str(ceil(error.retry_after * 1000))),)
+    return ("x-request-id", identity), ("grpc-status-details-bin", status.SerializeToString()), *hint
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

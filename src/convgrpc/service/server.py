@@ -1,31 +1,40 @@
 """The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from typing import Any, NamedTuple
 
 import uvicorn
+from prometheus_client import make_asgi_app
 
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
+from convgrpc.service.admission import Admission, Limits
+from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.chain import Chain, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
 from convgrpc.service.input_tokens import InputTokensService
+from convgrpc.service.keys import Keys
+from convgrpc.service.metrics import Metrics
 from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
-from convgrpc.store.protocol import Store
+from convgrpc.store.protocol import Commit, Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
+
+# uvicorn's own log of requests quotes them.
+logging.getLogger("uvicorn.access").disabled = True
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,21 +43,26 @@ class CannotListen(Exception):
     """An address cannot be served; the message says why, for the operator."""
 
 
+class CannotSecure(Exception):
+    """The certificates cannot be used; the message says why, for the operator."""
+
+
 class CannotCount(Exception):
     """The file of models cannot be used; the message says why, for the operator."""
 
 
 class Running(NamedTuple):
-    """The addresses of a server that runs."""
+    """The addresses of a server that runs; metrics are not served unless that was asked for."""
 
     grpc: Address
     http: Address
+    metrics: Address | None = None
 
 
 async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
 
-    Raises `UnusableDatabase`, `CannotCount` and `CannotListen` before anything is served.
+    Raises `UnusableDatabase`, `CannotCount`, `CannotSecure` and `CannotListen` before anything is served.
     """
     stopping = asyncio.Event()
     with _signals(stopping):
@@ -64,12 +78,18 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
-    for address in (settings.grpc, settings.http):
-        _check_exposure(address, settings)
-    store = await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests)
+    certificates = _certificates(settings)
+    metrics = Metrics()
+    store = await open_store(settings, metrics.observe_commit)
+    metrics.observe_gauge(
+        "convgrpc_store_waiting_writes", "Writes that wait to be stored.", lambda: store.waiting_writes
+    )
     try:
+        has_keys = await store.has_keys()
+        for address in (settings.grpc, settings.http):
+            _check_exposure(address, settings, has_keys=has_keys)
         with _counter(store, settings) as counter:
-            async with _fronts(store, counter, settings, linger) as addresses:
+            async with _fronts(store, counter, metrics, certificates, settings, linger) as addresses:
                 yield addresses
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -77,40 +97,83 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         await store.close()
 
 
+async def open_store(settings: Settings, observe: Callable[[Commit], None] = lambda commit: None) -> Store:
+    """Opens the database; `observe` is told of each commit, in another thread. Raises `UnusableDatabase`."""
+    return await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, observe=observe)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_cert:
+        return None
+    try:
+        return Certificates(Files(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    except ValueError as error:
+        raise CannotSecure(str(error)) from None
+
+
 @asynccontextmanager
-async def _fronts(store: Store, counter: Counts, settings: Settings, linger: float) -> AsyncIterator[Running]:
+async def _fronts(
+    store: Store,
+    counter: Counts,
+    metrics: Metrics,
+    certificates: Certificates | None,
+    settings: Settings,
+    linger: float,
+) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
+    admission = Admission(Keys(store), Limits(settings.project_rate, settings.project_concurrency))
+    metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
     grpc_server = GrpcServer(
-        chain, contract, max_message_bytes=settings.max_message_bytes, with_reflection=settings.reflection
+        admission,
+        chain,
+        metrics,
+        contract,
+        max_message_bytes=settings.max_message_bytes,
+        with_reflection=settings.reflection,
     )
-    http_server = _http_server(_gateway(chain, contract, settings))
-    with _listening(settings.http, "REST") as listener:
-        grpc_address = _bound(grpc_server, settings.grpc)
-        http_address = Address(settings.http.host, listener.getsockname()[1])
+    pages = [
+        _Page(
+            "REST", settings.http, _http_server(_gateway(admission, chain, metrics, contract, settings), certificates)
+        )
+    ]
+    if settings.metrics:
+        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), None)))
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
+        grpc_address = _bound(grpc_server, settings.grpc, certificates)
+        bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
         async with asyncio.TaskGroup() as group:
-            group.create_task(http_server.serve([listener]))
+            for page, listener in zip(pages, listeners, strict=True):
+                group.create_task(page.server.serve([listener]))
             try:
-                yield Running(grpc_address, http_address)
+                yield Running(grpc_address, *bound)
             finally:
-                await _drain(chain, grpc_server, http_server, settings.shutdown_grace, linger)
+                await _drain(admission, grpc_server, settings.shutdown_grace, linger)
+                for page in pages:
+                    page.server.should_exit = True
+                await grpc_server.stop(_LAST_ANSWERS)
 
 
-async def _drain(
-    chain: Chain, grpc_server: GrpcServer, http_server: uvicorn.Server, grace: float, linger: float
-) -> None:
-    """Ends both fronts, in an order in which no call is cancelled that could be answered."""
-    chain.draining = True
+class _Page(NamedTuple):
+    """What is served by HTTP: its name for the operator, where, and by what."""
+
+    name: str
+    address: Address
+    server: uvicorn.Server
+
+
+async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, linger: float) -> None:
+    """Lets both fronts finish, in an order in which no call is cancelled that could be answered."""
+    admission.draining = True
     await grpc_server.drain()
     # What was sent before those who watch the health could know is served still.
     await asyncio.sleep(linger)
-    await chain.finish(grace)
+    await admission.finish(grace)
     # What is on its way is refused in words: grpcio would cancel it.
     await asyncio.sleep(linger)
-    http_server.should_exit = True
-    await grpc_server.stop(_LAST_ANSWERS)
 
 
 @contextmanager
@@ -144,9 +207,13 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     )
 
 
-def _gateway(chain: Chain, contract: list[Method], settings: Settings) -> Gateway:
+def _gateway(
+    admission: Admission, chain: Chain, metrics: Metrics, contract: list[Method], settings: Settings
+) -> Gateway:
     return Gateway(
+        admission,
         chain,
+        metrics,
         contract,
         max_body_bytes=settings.max_message_bytes,
         max_timeout=settings.request_timeout,
@@ -155,11 +222,11 @@ def _gateway(chain: Chain, contract: list[Method], settings: Settings) -> Gatewa
     )
 
 
-def _check_exposure(address: Address, settings: Settings) -> None:
-    if not address.is_loopback and not settings.insecure:
+def _check_exposure(address: Address, settings: Settings, *, has_keys: bool) -> None:
+    if not (address.is_loopback or settings.insecure or has_keys):
         raise CannotListen(
             f"{address} can be reached from other machines, and whoever reaches it may read and write everything; "
-            "use a loopback address, or --insecure if that is meant"
+            "make a key with 'convgrpc keys create', use a loopback address, or --insecure if that is meant"
         )
 
 
@@ -171,12 +238,12 @@ def _hosts(settings: Settings) -> Container[str] | None:
     return {"localhost", "127.0.0.1", "::1", settings.http.host.lower(), *filter(None, more)}
 
 
-def _bound(server: GrpcServer, address: Address) -> Address:
+def _bound(server: GrpcServer, address: Address, certificates: Certificates | None) -> Address:
     # grpcio does not say why it cannot take an address, but writes to stderr: a socket of our own fails first.
     with _listening(address, "gRPC"):
         pass
     try:
-        return Address(address.host, server.bind(str(address)))
+        return Address(address.host, server.bind(str(address), certificates.for_grpc() if certificates else None))
     except RuntimeError as error:
         raise CannotListen(f"cannot serve gRPC on {address}: {error}") from None
 
@@ -203,10 +270,10 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _http_server(gateway: Gateway) -> uvicorn.Server:
+def _http_server(application: Any, certificates: Certificates | None) -> uvicorn.Server:
     return _HttpServer(
         uvicorn.Config(
-            gateway,
+            application,
             http="httptools",
             ws="none",
             lifespan="off",
@@ -216,6 +283,7 @@ def _http_server(gateway: Gateway) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
+            ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
         )
     )
 

@@ -122,6 +122,24 @@ def create_responses(database: Database) -> None:
         database.execute(statement)
 
 
+@MIGRATIONS()
+def create_keys(database: Database) -> None:
+    # Of the key itself there is a digest alone. Times are Unix times, in seconds.
+    database.execute(
+        """
+        CREATE TABLE keys (
+            id TEXT PRIMARY KEY,
+            project TEXT NOT NULL,
+            name TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            created_at REAL NOT NULL,
+            expires_at REAL,
+            revoked_at REAL
+        ) STRICT
+        """
+    )
+
+
 def unknown_migrations(database: Database) -> list[str]:
     """The migrations applied to a database of which this version knows nothing."""
     with closing(sqlite3.connect(":memory:")) as empty:

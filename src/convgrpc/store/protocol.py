@@ -66,6 +66,25 @@ class RequestKey(NamedTuple):
     digest: bytes
 
 
+class Commit(NamedTuple):
+    """A commit, or one that failed: of how many writes it was, and how many seconds it took with its sync to disk."""
+
+    writes: int
+    seconds: float
+
+
+class StoredKey(NamedTuple):
+    """A key by which callers may act for a project: a digest of it, and from when until when it is valid (Unix times)."""
+
+    id: str
+    project: str
+    name: str
+    digest: bytes
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
 class Page(NamedTuple):
     """Serialized items in the order asked for, and whether more follow."""
 
@@ -112,7 +131,7 @@ class ConversationPage(NamedTuple):
 
 
 class Store(Protocol):
-    """Keeps conversations, items and responses, apart for each project."""
+    """Keeps conversations, items and responses, apart for each project, and the keys to the projects."""
 
     async def create_conversation(
         self,
@@ -241,6 +260,25 @@ class Store(Protocol):
         `removals` is that of the conversation that the segment is on. Raises `NotFound` when the response or the
         conversation was deleted since.
         """
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many writes wait for their turn."""
+
+    async def create_key(self, key: StoredKey) -> None:
+        """Stores a key; its id is new."""
+
+    async def get_key(self, key_id: str) -> StoredKey | None:
+        """Returns a key, if there is one with this id, valid or not."""
+
+    async def list_keys(self) -> list[StoredKey]:
+        """Returns all keys there are or were, the oldest first."""
+
+    async def has_keys(self) -> bool:
+        """Tells whether there is a key, or was one."""
+
+    async def revoke_key(self, key_id: str, now: float) -> bool:
+        """Makes a key invalid from now on, for good; tells whether there is such a key."""
 
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database."""

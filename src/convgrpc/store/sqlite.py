@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes, responses
+from convgrpc.store import changes, keys, responses
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import connect, open_database
 from convgrpc.store.lookups import (
@@ -23,6 +23,7 @@ from convgrpc.store.lookups import (
     list_items,
 )
 from convgrpc.store.protocol import (
+    Commit,
     ConversationPage,
     Growth,
     NewConversation,
@@ -32,6 +33,7 @@ from convgrpc.store.protocol import (
     RequestKey,
     Segment,
     Store,
+    StoredKey,
 )
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.writer import Writer
@@ -63,11 +65,13 @@ class SqliteStore(Store):
         max_waiting_bytes: int = 64 << 20,
         keep_requests: float = 86_400.0,
         clock: Callable[[], float] = time.time,
+        observe: Callable[[Commit], None] = lambda commit: None,
     ) -> "SqliteStore":
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
-        `keep_requests` is for how many seconds the keys of requests are kept.
+        `keep_requests` is for how many seconds the keys of requests are kept. `observe` is told of each commit, in the
+        thread that writes.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
@@ -86,6 +90,7 @@ class SqliteStore(Store):
                 connection,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
+                observe=observe,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
@@ -223,6 +228,28 @@ class SqliteStore(Store):
         with self._snapshot() as connection:
             return responses.find_segment(connection, segment, position, limit, max_bytes)
 
+    @property
+    def waiting_writes(self) -> int:
+        return self._writer.waiting
+
+    async def create_key(self, key: StoredKey) -> None:
+        await self._writer.write(partial(keys.insert_key, key=key))
+
+    async def get_key(self, key_id: str) -> StoredKey | None:
+        with self._snapshot() as connection:
+            return keys.find_key(connection, key_id)
+
+    async def list_keys(self) -> list[StoredKey]:
+        with self._snapshot() as connection:
+            return keys.list_keys(connection)
+
+    async def has_keys(self) -> bool:
+        with self._snapshot() as connection:
+            return keys.has_keys(connection)
+
+    async def revoke_key(self, key_id: str, now: float) -> bool:
+        return await self._writer.write(partial(keys.revoke_key, key_id=key_id, now=now))
+
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database. Doing it again does nothing."""
         self._closed = True
@@ -247,7 +274,7 @@ class SqliteStore(Store):
             finally:
                 self._reader.rollback()
         except sqlite3.Error as error:
-            _log.exception("A read failed")
+            _log.exception("A read failed: %s", error)
             raise store_unavailable() from error
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
+from convgrpc.store.protocol import Commit
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Writer:
     """Runs writes on one connection, in the order in which they came.
 
     There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
-    commit how many rows were changed and how many bytes of data came with them. `tidy` does a little work, in its own
+    commit how many rows were changed and how many bytes of data came with them, and `observe` what it was. `tidy` does a little work, in its own
     transaction, when no write waits, and says whether to go on; it is asked at the start and after each commit.
     """
 
@@ -42,12 +43,14 @@ class Writer:
         *,
         committed: Callable[[int, int], None],
         tidy: Callable[[sqlite3.Connection], bool],
+        observe: Callable[[Commit], None] = lambda commit: None,
         max_writes: int = 1024,
         max_bytes: int = 64 << 20,
     ) -> None:
         self._connection = connection
         self._committed = committed
         self._tidy = tidy
+        self._observe = observe
         self._max_writes = max_writes
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
@@ -72,6 +75,11 @@ class Writer:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for their turn."""
+        return len(self._waiting)
 
     def close(self) -> None:
         """Finishes the writes that wait and ends the thread."""
@@ -117,15 +125,18 @@ class Writer:
             return batch
 
     def _commit(self, batch: Sequence[_Write]) -> None:
+        began = time.perf_counter()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._outcome(write) for write in batch]
             self._connection.execute("COMMIT")
-        except Exception:
-            _log.exception("A commit failed, and with it %d writes", len(batch))
+        except Exception as error:
+            _log.exception("A commit failed, and with it %d writes: %s", len(batch), _said(error))
             self._roll_back()
             outcomes = [store_unavailable() for _ in batch]
+        seconds = time.perf_counter() - began
         _deliver(batch, outcomes)
+        self._observe(Commit(len(batch), seconds))
         self._report(sum(write.size for write in batch))
         self._untidy = True
 
@@ -149,8 +160,8 @@ class Writer:
     def _tidy_up(self) -> None:
         try:
             self._untidy = self._tidy(self._connection)
-        except sqlite3.Error:
-            _log.exception("Tidying failed; it will be tried again after the next commit")
+        except sqlite3.Error as error:
+            _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             self._roll_back()
             self._untidy = False
         self._report(0)
@@ -167,9 +178,14 @@ class Writer:
 
 def _reported(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error):
-        _log.error("A write failed", exc_info=error)
+        _log.error("A write failed: %s", error, exc_info=error)
         return store_unavailable()
     return error
+
+
+def _said(error: Exception) -> str:
+    """What SQLite says; other exceptions may quote what a caller sent."""
+    return str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
 
 
 def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:

@@ -176,6 +176,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_RESPONSE_IN_USE says that a response cannot be deleted, as another one follows it.
     Example: the first response of several.
     """
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 39
+    """ERROR_REASON_UNAUTHENTICATED says that the call comes without a key that is valid: none, one mistyped, expired or
+    revoked. Example: the key of another server.
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 40
+    """ERROR_REASON_RATE_LIMITED says that the project makes more calls, by the second or at once, than the server lets it;
+    nothing was done. Example: a job that appends from a thousand threads.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -336,5 +344,13 @@ Example: a job that is run a second time.
 ERROR_REASON_RESPONSE_IN_USE: ErrorReason.ValueType  # 38
 """ERROR_REASON_RESPONSE_IN_USE says that a response cannot be deleted, as another one follows it.
 Example: the first response of several.
+"""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 39
+"""ERROR_REASON_UNAUTHENTICATED says that the call comes without a key that is valid: none, one mistyped, expired or
+revoked. Example: the key of another server.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
+"""ERROR_REASON_RATE_LIMITED says that the project makes more calls, by the second or at once, than the server lets it;
+nothing was done. Example: a job that appends from a thousand threads.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

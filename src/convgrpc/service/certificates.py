@@ -1,0 +1,111 @@
+"""The certificates by which a server shows who it is, and by which callers do: read again when their files change."""
+
+import logging
+import os
+import ssl
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import grpc
+
+_log = logging.getLogger(__name__)
+
+_State: TypeAlias = tuple[tuple[int, int, int], ...]
+
+
+class Files(NamedTuple):
+    """PEM files: the server's certificate with those between it and its authority, its key, and the authorities of
+    callers, who then need a certificate of their own; without these last ones anybody may call.
+    """
+
+    certificate: str
+    key: str
+    client_authorities: str
+
+
+class _Loaded(NamedTuple):
+    state: _State
+    for_rest: ssl.SSLContext
+    for_grpc: grpc.ServerCertificateConfiguration
+
+
+class Certificates:
+    """What both fronts need for TLS. Each handshake is by the files as they are then.
+
+    While what is in the files cannot be used, as when only one of two is written, the certificates before them stay.
+    Raises `ValueError`, with a message for the operator, where the files cannot be used to begin with.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        # gRPC asks in threads of its own.
+        self._lock = threading.Lock()
+        self._loaded = self._load()
+        self._refused: _State | None = None
+
+    def for_grpc(self) -> grpc.ServerCredentials:
+        """Credentials for a gRPC server."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._loaded.for_grpc, lambda: self._current().for_grpc, bool(self._files.client_authorities)
+        )
+
+    def for_rest(self) -> ssl.SSLContext:
+        """A context for a server of asyncio's, or of uvloop's."""
+        context = _Delegating(ssl.PROTOCOL_TLS_SERVER)
+        context.current = lambda: self._current().for_rest
+        return context
+
+    def _current(self) -> _Loaded:
+        with self._lock:
+            state = _state(self._files)
+            if state not in (self._loaded.state, self._refused):
+                try:
+                    self._loaded = self._load()
+                    _log.warning("The certificates were read again")
+                except ValueError as error:
+                    self._refused = state
+                    _log.error("The certificates stay as they were: %s", error)
+            return self._loaded
+
+    def _load(self) -> _Loaded:
+        files, state = self._files, _state(self._files)
+        try:
+            # The defaults of Python: TLS 1.2 or newer, no compression, ciphers that are thought safe.
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            # Without this, OpenSSL would ask for the password of a key on the terminal.
+            context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+            certificate, key = Path(files.certificate).read_bytes(), Path(files.key).read_bytes()
+            authorities = None
+            if files.client_authorities:
+                context.load_verify_locations(files.client_authorities)
+                context.verify_mode = ssl.CERT_REQUIRED
+                authorities = Path(files.client_authorities).read_bytes()
+        except OSError as error:
+            # SSLError is one.
+            named = ", ".join(filter(None, files))
+            raise ValueError(f"cannot use the certificates in {named}: {error.strerror or error}") from None
+        for_grpc = grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
+        return _Loaded(state, context, for_grpc)
+
+
+class _Delegating(ssl.SSLContext):
+    """Leaves each connection to the context that is then current: one context cannot forget authorities."""
+
+    current: Any
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        wrapped: ssl.SSLObject = self.current().wrap_bio(*arguments, **options)
+        return wrapped
+
+
+def _state(files: Files) -> _State:
+    return tuple(_stat(path) for path in files if path)
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,100 @@
+"""Keys: by which callers show for which project they act.
+
+A key is `cg_`, its id, and a secret. It is shown once; what is stored is a digest of it, which suffices as nobody can
+guess a secret of 256 bits. Keys that are made, revoked or expire while a server runs are heeded within a second.
+"""
+
+import hmac
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from secrets import token_hex
+from typing import NamedTuple
+
+from convgrpc.errors import no_key, wrong_key
+from convgrpc.store.protocol import Store, StoredKey
+
+DEFAULT_PROJECT = "default"
+"""The project of all callers as long as there are no keys."""
+
+_KEY = re.compile(r"cg_([0-9a-f]{12})_[0-9a-f]{64}")
+_HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
+_MAX_KNOWN = 4096
+_FRESH = 1.0
+"""Seconds for which what was read of a key is believed."""
+_NO_DIGEST = bytes(sha256().digest_size)
+
+
+class NewKey(NamedTuple):
+    """A key to give away, and what is kept of it."""
+
+    text: str
+    stored: StoredKey
+
+
+def new_key(project: str, name: str, now: float, lifetime: float | None) -> NewKey:
+    """Makes a key that is valid from now on for `lifetime` seconds, or until it is revoked."""
+    key_id = token_hex(6)
+    text = f"cg_{key_id}_{token_hex(32)}"
+    expires_at = None if lifetime is None else now + lifetime
+    return NewKey(text, StoredKey(key_id, project, name, _digest(text), now, expires_at, None))
+
+
+def is_valid(key: StoredKey, now: float) -> bool:
+    """Whether a key is neither revoked nor expired."""
+    return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+class Keys:
+    """Tells for which project a caller acts. As long as there is no key, it is the same one for all."""
+
+    def __init__(
+        self, store: Store, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ticks = ticks
+        self._known: OrderedDict[str, tuple[StoredKey, float]] = OrderedDict()
+        self._are_needed = False
+        self._looked_at = float("-inf")
+
+    async def project(self, authorization: list[str]) -> str:
+        """The project of a caller who sent these headers. Raises `Unauthenticated`."""
+        if not await self.are_needed():
+            return DEFAULT_PROJECT
+        if not authorization:
+            raise no_key()
+        header = _HEADER.fullmatch(authorization[0])
+        text = header[1] if header and len(authorization) == 1 else ""
+        shape = _KEY.fullmatch(text)
+        key = await self._key(shape[1]) if shape else None
+        # As long for an id that there is not as for one that there is.
+        is_right = hmac.compare_digest(key.digest if key else _NO_DIGEST, _digest(text))
+        if not (key and is_right and is_valid(key, self._clock())):
+            raise wrong_key()
+        return key.project
+
+    async def are_needed(self) -> bool:
+        """Whether there is a key, or was one: then nobody gets in without."""
+        if not self._are_needed and self._ticks() - self._looked_at >= _FRESH:
+            self._looked_at = self._ticks()
+            self._are_needed = await self._store.has_keys()
+        return self._are_needed
+
+    async def _key(self, key_id: str) -> StoredKey | None:
+        known = self._known.get(key_id)
+        if known and self._ticks() - known[1] < _FRESH:
+            return known[0]
+        key = await self._store.get_key(key_id)
+        if key:
+            self._known[key_id] = key, self._ticks()
+            self._known.move_to_end(key_id)
+            if len(self._known) > _MAX_KNOWN:
+                self._known.popitem(last=False)
+        return key
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode(errors="replace")).digest()

@@ -1,0 +1,99 @@
+"""What is measured, for Prometheus. The names are those that other gRPC and HTTP servers use, where there are such.
+
+No label has a value that a caller can make up.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from convgrpc.contract.methods import Method
+from convgrpc.store.protocol import Commit
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_NO_ROUTE = "none"
+
+
+class Metrics:
+    """The metrics of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        method = ("grpc_type", "grpc_service", "grpc_method")
+        self._handled = Counter(
+            "grpc_server_handled", "Calls by gRPC that were answered.", (*method, "grpc_code"), registry=self.registry
+        )
+        self._handling = Histogram(
+            "grpc_server_handling_seconds",
+            "How long calls by gRPC took.",
+            method,
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        route = ("method", "route")
+        self._requests = Counter(
+            "http_requests", "Requests by REST that were answered.", (*route, "status"), registry=self.registry
+        )
+        self._requesting = Histogram(
+            "http_request_duration_seconds",
+            "How long requests by REST took.",
+            route,
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._refused = Counter(
+            "convgrpc_refused_calls", "Calls that were refused, by reason.", ("reason",), registry=self.registry
+        )
+        self._commits = Histogram(
+            "convgrpc_store_commit_seconds",
+            "How long commits took, with their sync to disk.",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._batches = Histogram(
+            "convgrpc_store_commit_writes",
+            "How many writes were committed together.",
+            registry=self.registry,
+            buckets=_WRITES,
+        )
+        self._grpc = lru_cache(maxsize=None)(self._grpc_children)
+        self._http = lru_cache(maxsize=None)(self._http_children)
+
+    def observe_gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Adds what has a value of its own at every moment."""
+        Gauge(name, help, registry=self.registry).set_function(read)
+
+    def observe_grpc(self, method: Method, code: str, seconds: float) -> None:
+        """Counts an answer to a call, with the name of its status code."""
+        handled, handling = self._grpc(method.path, code)
+        handled.inc()
+        handling.observe(seconds)
+
+    def observe_http(self, method: Method | None, status: int, seconds: float) -> None:
+        """Counts an answer to a request, which may have been none for any method."""
+        verb, route = (method.verb, method.template) if method else (_NO_ROUTE, _NO_ROUTE)
+        requests, requesting = self._http(verb, route, status)
+        requests.inc()
+        requesting.observe(seconds)
+
+    def observe_refusal(self, reason: str) -> None:
+        """Counts a call that was refused, by the name of its `ErrorReason`."""
+        self._refused.labels(reason).inc()
+
+    def observe_commit(self, commit: Commit) -> None:
+        """Counts a commit; called from the thread that writes."""
+        self._commits.observe(commit.seconds)
+        self._batches.observe(commit.writes)
+
+    def _grpc_children(self, path: str, code: str) -> tuple[Counter, Histogram]:
+        _, service, name = path.split("/")
+        return self._handled.labels("unary", service, name, code), self._handling.labels("unary", service, name)
+
+    def _http_children(self, verb: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(verb, route, str(status)), self._requesting.labels(verb, route)

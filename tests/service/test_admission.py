@@ -1,0 +1,152 @@
+"""How many calls of a project are let in."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from convgrpc.errors import ResourceExhausted, Unavailable
+from convgrpc.service.admission import Admission, Limits
+from convgrpc.service.keys import Keys
+from convgrpc.service.server import Running
+from convgrpc.settings import Settings
+from convgrpc.v1.conversations_service_pb2 import ListConversationsRequest
+from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from tests.conftest import make_key, served
+
+
+class OneKey(Keys):
+    """Takes the header for the name of the project."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def project(self, authorization: list[str]) -> str:
+        return authorization[0]
+
+
+@pytest.fixture
+def limited(settings: Settings) -> Iterator[Running]:
+    with served(replace(settings, project_rate=0.001)) as addresses:
+        yield addresses
+
+
+def test_calls_by_the_second_are_bounded_for_each_project() -> None:
+    """A second's share may come at once; after that they come one by one, and the refusal tells when."""
+    now = 0.0
+    admission = Admission(OneKey(), Limits(calls_per_second=4), ticks=lambda: now)
+
+    async def call(project: str) -> None:
+        async with admission.admitted([project]) as name:
+            assert name == project
+
+    async def scenario() -> None:
+        nonlocal now
+        for _ in range(4):
+            await call("alder")
+        with pytest.raises(ResourceExhausted, match="4 calls a second") as refused:
+            await call("alder")
+        assert refused.value.retry_after == pytest.approx(0.25)
+        await call("birch")
+        now += 0.25
+        await call("alder")
+        with pytest.raises(ResourceExhausted):
+            await call("alder")
+        now += 60
+        for _ in range(4):
+            await call("alder")
+        with pytest.raises(ResourceExhausted):
+            await call("alder")
+
+    asyncio.run(scenario())
+
+
+def test_calls_at_once_are_bounded_for_each_project() -> None:
+    """Until one of them is done, however it ended."""
+    admission = Admission(OneKey(), Limits(calls_at_once=2))
+
+    async def breaking() -> None:
+        async with admission.admitted(["alder"]):
+            with pytest.raises(ResourceExhausted, match="2 calls at once"):
+                async with admission.admitted(["alder"]):
+                    pass
+            async with admission.admitted(["birch"]):
+                pass
+            raise ValueError("broken")
+
+    async def scenario() -> None:
+        async with admission.admitted(["alder"]):
+            with pytest.raises(ValueError, match="broken"):
+                await breaking()
+            async with admission.admitted(["alder"]):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_after_the_end_nobody_is_let_in() -> None:
+    """What is in may finish, within its time."""
+    admission = Admission(OneKey(), Limits())
+
+    async def scenario() -> None:
+        async with admission.admitted(["alder"]):
+            await admission.finish(0.01)
+            with pytest.raises(Unavailable):
+                async with admission.admitted(["alder"]):
+                    pass
+        async with asyncio.timeout(10):
+            await admission.finish(60)
+
+    asyncio.run(scenario())
+
+
+def test_a_project_past_its_limit_is_told_when_to_come_back(settings: Settings, limited: Running) -> None:
+    """By both transports, in the ways that clients heed; another project is served meanwhile."""
+    key, other = make_key(settings, "alder"), make_key(settings, "birch")
+    with (
+        grpc.insecure_channel(str(limited.grpc)) as channel,
+        httpx.Client(base_url=f"http://{limited.http}", timeout=20) as http,
+    ):
+        stub = ConversationsServiceStub(channel)
+        metadata = (("authorization", f"Bearer {key}"),)
+        stub.ListConversations(ListConversationsRequest(), timeout=20, metadata=metadata)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ListConversations(ListConversationsRequest(), timeout=20, metadata=metadata)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        trailers: dict[str, Any] = dict(refused.value.trailing_metadata())  # type: ignore[arg-type]
+        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+        hint = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(hint) for detail in status.details)
+        assert 900 < hint.retry_delay.seconds <= 1000
+        assert 900_000 < int(trailers["grpc-retry-pushback-ms"]) <= 1_000_000
+
+        answer = http.get("/v1/x/conversations", headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == 429
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        assert 900 < int(answer.headers["retry-after"]) <= 1000
+        assert http.get("/v1/x/conversations", headers={"authorization": f"Bearer {other}"}).status_code == 200
+
+
+def test_calls_at_once_are_bounded_on_a_server(settings: Settings) -> None:
+    """A call that waits for its body is one of them."""
+    head = b"POST /v1/conversations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    with (
+        served(replace(settings, project_concurrency=1)) as server,
+        httpx.Client(base_url=f"http://{server.http}", timeout=20) as http,
+        socket.create_connection(server.http, timeout=20) as connection,
+    ):
+        connection.sendall(head)
+        give_up = time.monotonic() + 10
+        while (answer := http.get("/v1/x/conversations")).status_code == 200 and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert answer.status_code == 429
+        connection.sendall(b"{}")
+        assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+        assert http.get("/v1/x/conversations").status_code == 200

@@ -1,0 +1,76 @@
+"""`convgrpc keys`, in processes of its own."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+TIMEOUT = 30
+KEY = re.compile(r"cg_([0-9a-f]{12})_[0-9a-f]{64}\n")
+
+
+def keys(db: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "convgrpc", "keys", *arguments, "--db", str(db)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def created(db: Path, *arguments: str) -> str:
+    """Makes a key, and gives its id."""
+    ended = keys(db, "create", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    key = KEY.fullmatch(ended.stdout)
+    assert key
+    return key[1]
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    """A key is shown as it is made, and never again."""
+    db = tmp_path / "convgrpc.db"
+    first, second = created(db, "alder", "--name", "night job"), created(db, "birch", "--days", "0.5")
+    third = created(db, "alder", "--days", "0.0000000001")
+    assert keys(db, "revoke", first).returncode == 0
+    lines = keys(db, "list").stdout.splitlines()
+    assert lines[0].split() == ["id", "project", "created", "expires", "state", "name"]
+    rows = {line.split()[0]: line.split() for line in lines[1:]}
+    assert list(rows) == [first, second, third]
+    assert [rows[each][4] for each in rows] == ["revoked", "valid", "expired"]
+    assert rows[first][1:4:2] == ["alder", "never"]
+    assert rows[first][5:] == ["night", "job"]
+    assert not KEY.search("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["create", ""], "PROJECT"),
+        (["create", "a project"], "PROJECT"),
+        (["create", "x" * 65], "PROJECT"),
+        (["create", "alder", "--days", "0"], "--days"),
+        (["create", "alder", "--days", "-1"], "--days"),
+        (["create", "alder", "--days", "nan"], "--days"),
+        (["create", "alder", "--name", "a\nb"], "--name"),
+        (["revoke", "cg_1"], "there is no key with the id 'cg_1'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], why: str, tmp_path: Path) -> None:
+    """With the name of the argument, and nothing is stored."""
+    db = tmp_path / "convgrpc.db"
+    ended = keys(db, *arguments)
+    assert ended.returncode != 0
+    assert why in ended.stderr
+    assert "Traceback" not in ended.stderr
+    if db.exists():
+        with closing(sqlite3.connect(db)) as connection:
+            assert connection.execute("SELECT count(*) FROM keys").fetchone() == (0,)
+
+
+def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """As `convgrpc serve` does."""
+    db = tmp_path / "missing" / "convgrpc.db"
+    ended = keys(db, "list")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert str(db) in ended.stderr
