@@ -50,7 +50,7 @@ def _spelled(value: Any) -> str:
 def _check_depth(text: str) -> None:
     if text.count("[") + text.count("{") > _MAX_DEPTH:
         brackets = _BRACKET.findall(_STRING.sub("", text))
-        if max(accumulate(1 if each in "[{" else -1 for each in brackets)) > _MAX_DEPTH:
+        if max(accumulate(1 if each in "[{" else -1 for each in brackets), default=0) > _MAX_DEPTH:
             raise ValueError("depth limit exceeded")
 
 
