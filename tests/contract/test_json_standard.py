@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convgrpc.contract import json_standard, json_text
@@ -61,6 +61,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
 @given(VALUES)
 def test_values_are_written_alike(value: Any) -> None:
     """But for the spelling of numbers with an exponent; and what one writes the other reads."""
