@@ -70,10 +70,14 @@ def _blocks() -> Iterator[Block]:
 BLOCKS = list(_blocks())
 STARTER = "scripts/serve\n"
 MODELS_FILE = "toml"
+TEST = "def test_"
 RUN = [
     block
     for block in BLOCKS
-    if block.section not in NOT_RUN and block.text != STARTER and block.language != MODELS_FILE
+    if block.section not in NOT_RUN
+    and block.text != STARTER
+    and block.language != MODELS_FILE
+    and not block.text.startswith(TEST)
 ]
 
 
@@ -190,17 +194,29 @@ def test_command(block: Block, served: Served, environment: dict[str, str], tmp_
         assert printed == expected
 
 
+def test_tests_of_other_projects(tmp_path: Path) -> None:
+    """The test that the README shows passes, in a folder of its own."""
+    (block,) = (block for block in BLOCKS if block.text.startswith(TEST))
+    (tmp_path / "test_hello.py").write_text(block.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "convgrpc.testing"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_every_way_in_is_shown() -> None:
-    """The README starts with the SDK, curl, grpcurl, buf curl, stubs, and how to generate others."""
+    """The README starts with the SDK, curl, grpcurl, buf curl, the Python client, and how to generate stubs."""
     first = [(block.section, block.text.split(maxsplit=1)[0]) for block in BLOCKS]
-    assert first[:8] == [
+    assert first[:11] == [
         ("Start", "scripts/serve"),
         ("Start", "curl"),
         ("The openai SDK", "from"),
         ("curl", "curl"),
         ("grpcurl and buf curl", "grpcurl"),
         ("grpcurl and buf curl", "buf"),
-        ("Stubs", "import"),
+        ("Python client", "from"),
+        ("Python client", "import"),
+        ("Python client", "import"),
+        ("Python client", "def"),
         ("Stubs", "protoc"),
     ]
 

@@ -1,7 +1,7 @@
 """A plugin of pytest: a server of its own for each test that asks for one, and a client for it.
 
-pytest finds it where the package is installed with the extra `server`; nothing of the server is imported before a test
-asks for it. `-p no:convgrpc.testing` keeps it away.
+pytest finds it where the package is installed. What it gives needs the extra `server`, of which nothing is imported
+before a test asks for it. `-p no:convgrpc.testing` keeps it away.
 """
 
 import asyncio
