@@ -1,6 +1,7 @@
 """JSON without orjson: the same values, and the same refusals."""
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,19 @@ def test_texts_are_read_alike(text: bytes, standard: pytest.MonkeyPatch) -> None
     expected = outcome(text)
     standard.setattr(json_text, "orjson", json_standard)
     assert outcome(text) == expected
+
+
+def test_the_depth_is_bounded_whatever_python_can_do(standard: pytest.MonkeyPatch) -> None:
+    """Where its own limit is higher, that of orjson counts."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        text = b"[" * 1025 + b"]" * 1025
+        expected = outcome(text)
+        standard.setattr(json_text, "orjson", json_standard)
+        assert outcome(text) == expected
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 VALUES = st.recursive(

@@ -30,8 +30,7 @@ _OPTIONS: Mapping[str, Any] = {
     "grpc.per_rpc_retry_buffer_size": 256 * 1024 * 1024,
     # What is repeated is not for the operator of a DNS server to say.
     "grpc.service_config_disable_resolution": 1,
-    # A server that is restarted is found again while calls are repeated; the default is a second.
-    "grpc.initial_reconnect_backoff_ms": 100,
+    # A server that was away for long is found again within seconds; the default is two minutes.
     "grpc.max_reconnect_backoff_ms": 10_000,
 }
 
