@@ -1,5 +1,6 @@
 """The .proto files that are written for other languages."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from convgrpc.v1 import conversations_service_pb2, error_reason_pb2, input_token
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / ".venv" / "generate" / "bin" / "python"
 LOADED = (conversations_service_pb2, error_reason_pb2, input_tokens_service_pb2, responses_service_pb2)
+CONFIG = "convgrpc/v1/convgrpc_grpc_service_config.json"
 BOTH_COMMANDS = pytest.mark.parametrize("command", [["convgrpc", "protos"], ["convgrpc.protos"]], ids=" ".join)
 
 
@@ -44,14 +46,16 @@ def test_the_command_writes_the_contract_and_what_it_imports(command: list[str],
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     contract = {path.relative_to(ROOT / "protos").as_posix() for path in (ROOT / "protos").rglob("*.proto")}
     google = {"api/annotations", "api/field_behavior", "api/http", "rpc/code", "rpc/error_details", "rpc/status"}
-    assert written(tmp_path / "new" / "protos") == contract | {f"google/{name}.proto" for name in google}
+    assert written(tmp_path / "new" / "protos") == {*contract, *(f"google/{name}.proto" for name in google), CONFIG}
+    config = json.loads((tmp_path / "new" / "protos" / CONFIG).read_text())
+    assert config["methodConfig"][0]["retryPolicy"]
 
 
 @pytest.mark.skipif(not GENERATOR.exists(), reason="protoc is not installed: scripts/environment generate does that")
 def test_all_of_them_compile_alone_to_the_contract_that_is_served(tmp_path: Path) -> None:
     """With no other folder in protoc's path; each file's descriptor is that of the code that runs."""
     protos.write(tmp_path / "protos")
-    names = sorted(written(tmp_path / "protos"))
+    names = sorted(written(tmp_path / "protos") - {CONFIG})
     descriptors = tmp_path / "descriptors.binpb"
     protoc = [
         str(GENERATOR),

@@ -82,10 +82,14 @@ STARTER = "scripts/serve\n"
 # What a script cannot do without.
 NEEDS = {"scripts/stubs": "go"}
 MODELS_FILE = "toml"
+TEST = "def test_"
 RUN = [
     block
     for block in BLOCKS
-    if block.section not in NOT_RUN and block.text != STARTER and block.language != MODELS_FILE
+    if block.section not in NOT_RUN
+    and block.text != STARTER
+    and block.language != MODELS_FILE
+    and not block.text.startswith(TEST)
 ]
 CALLS = [block for block in RUN if re.fullmatch(r"grpcurl -plaintext .*\w/\w+\n", block.text, re.DOTALL)]
 
@@ -300,15 +304,27 @@ def test_grpcurl_calls_are_found() -> None:
     assert [_fails(block) for block in CALLS].count(True) == 1
 
 
+def test_tests_of_other_projects(tmp_path: Path) -> None:
+    """The test that the README shows passes, in a folder of its own."""
+    (block,) = (block for block in BLOCKS if block.text.startswith(TEST))
+    (tmp_path / "test_hello.py").write_text(block.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "convgrpc.testing"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_every_way_in_is_shown() -> None:
-    """The README starts with the SDK, curl, stubs, how to make others, grpcurl, and buf curl."""
+    """The README starts with the SDK, curl, the Python client, other languages, grpcurl, and buf curl."""
     first = [(block.section, block.text.split(maxsplit=1)[0]) for block in BLOCKS]
-    assert first[:8] == [
+    assert first[:11] == [
         ("Start", "scripts/serve"),
         ("Start", "curl"),
         ("The openai SDK", "from"),
         ("curl", "curl"),
-        ("Stubs", "import"),
+        ("Python client", "from"),
+        ("Python client", "import"),
+        ("Python client", "import"),
+        ("Python client", "def"),
         ("Other languages", "convgrpc"),
         ("Other languages", "scripts/stubs"),
         ("grpcurl and buf curl", "grpcurl"),

@@ -12,6 +12,7 @@ ConvgrpcError
 ├── ResourceExhausted    a limit was reached: of size, for good; of load, for now
 ├── Unavailable          the server cannot do it now: repeat it later
 ├── DeadlineExceeded     time ran out
+├── Cancelled            the call was given up
 └── InternalError        the server is at fault
 
 Each `ErrorReason` of the contract says, as an option, how it is reported by gRPC and by REST. Messages are in the words
@@ -20,7 +21,7 @@ of the hosted API, so that clients which read them find what they expect.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -64,19 +65,32 @@ class ConvgrpcError(Exception):
 
     `reason` says what went wrong, `message` says it in words, `param` names the field at fault as REST spells it and
     `field` names it by its path in the request message. `retry_after` is in how many seconds to try again, where that is
-    known.
+    known. `request_id` is set where a server told of the failure; its log has the details under that id. A failure of
+    which no server of this contract told, such as a connection that is refused, has the reason
+    `ERROR_REASON_UNSPECIFIED`.
     """
 
     retry_after: float | None = None
 
     def __init__(
-        self, reason: ErrorReason.ValueType, message: str, *, param: str | None = None, field: str | None = None
+        self,
+        reason: ErrorReason.ValueType,
+        message: str,
+        *,
+        param: str | None = None,
+        field: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         self.reason = reason
         self.message = _clipped(message, _MAX_MESSAGE_BYTES)
         self.param = None if param is None else _clipped(param, _MAX_PATH_BYTES)
         self.field = self.param if field is None else _clipped(field, _MAX_PATH_BYTES)
+        self.request_id = request_id
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Jobs hand exceptions from process to process; by default the message alone would be given to __init__.
+        return type(self).__new__, (type(self), self.message), self.__dict__
 
     @property
     def report(self) -> Report:
@@ -128,11 +142,17 @@ class DeadlineExceeded(ConvgrpcError):
     """Time ran out. A write may have happened all the same."""
 
 
+class Cancelled(ConvgrpcError):
+    """The call was given up, by the client that was closed or by a server on the way. A write may have happened."""
+
+
 class InternalError(ConvgrpcError):
     """The server is at fault. Its log has the details, under the request id."""
 
 
 CLASSES: Mapping[int, type[ConvgrpcError]] = {
+    code_pb2.CANCELLED: Cancelled,
+    code_pb2.UNKNOWN: InternalError,
     code_pb2.INVALID_ARGUMENT: InvalidArgument,
     code_pb2.NOT_FOUND: NotFound,
     code_pb2.ALREADY_EXISTS: AlreadyExists,
@@ -140,11 +160,13 @@ CLASSES: Mapping[int, type[ConvgrpcError]] = {
     code_pb2.UNAUTHENTICATED: Unauthenticated,
     code_pb2.PERMISSION_DENIED: PermissionDenied,
     code_pb2.ABORTED: Aborted,
+    code_pb2.OUT_OF_RANGE: InvalidArgument,
     code_pb2.UNIMPLEMENTED: Unimplemented,
     code_pb2.RESOURCE_EXHAUSTED: ResourceExhausted,
     code_pb2.UNAVAILABLE: Unavailable,
     code_pb2.DEADLINE_EXCEEDED: DeadlineExceeded,
     code_pb2.INTERNAL: InternalError,
+    code_pb2.DATA_LOSS: InternalError,
 }
 
 
@@ -338,6 +360,27 @@ def to_status(error: ConvgrpcError, request_id: str) -> status_pb2.Status:
         status.details.add().Pack(hint)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     return status
+
+
+def from_status(status: status_pb2.Status) -> ConvgrpcError:
+    """The failure that a status tells of, whoever sent it: of the class that its code calls for, with what it says."""
+    info, fault, call = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RequestInfo()
+    hint = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for each in (info, fault, call, hint):
+            detail.Unpack(each)
+    ours = info.domain == DOMAIN
+    error = CLASSES.get(status.code, InternalError)(
+        # A newer server may know more reasons.
+        dict(ErrorReason.items()).get(info.reason if ours else "", ErrorReason.ERROR_REASON_UNSPECIFIED),
+        status.message,
+        param=info.metadata.get("param") if ours else None,
+        field=next((violation.field for violation in fault.field_violations), None),
+        request_id=call.request_id or None,
+    )
+    if hint.HasField("retry_delay"):
+        error.retry_after = hint.retry_delay.ToTimedelta().total_seconds()
+    return error
 
 
 def _later(error: ConvgrpcError, retry_after: float) -> ConvgrpcError:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from convgrpc.settings import Settings
-from tests.conftest import FREE_PORT, served
+from convgrpc.testing import served
+from tests.conftest import FREE_PORT
 
 CONFORMANCE = Path(__file__).parents[2].parent / "shared" / "conformance" / "bad_requests.jsonl"
 

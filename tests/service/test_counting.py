@@ -18,12 +18,13 @@ from convgrpc.contract.decoder import decode
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.store import lookups
+from convgrpc.testing import served
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.v1.conversations_service_pb2 import ListConversationsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount, ModelTokenCount
 from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
-from tests.conftest import FREE_PORT, served
+from tests.conftest import FREE_PORT
 from tests.contract.corpus import ROWS, Row
 
 COUNT = "/v1/responses/input_tokens"
@@ -42,7 +43,8 @@ import httpx
 from convgrpc.settings import Settings
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
-from tests.conftest import FREE_PORT, served
+from convgrpc.testing import served
+from tests.conftest import FREE_PORT
 
 with served(Settings(db=sys.argv[1], grpc=FREE_PORT, http=FREE_PORT)) as server:
     with httpx.Client(base_url=f"http://{{server.http}}") as client:

@@ -10,7 +10,7 @@ import pytest
 
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
-from tests.conftest import served
+from convgrpc.testing import served
 
 TEXT = {"role": "user", "content": "hello"}
 

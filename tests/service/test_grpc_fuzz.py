@@ -19,6 +19,7 @@ from convgrpc.contract.json_text import parse
 from convgrpc.contract.methods import Method, methods
 from convgrpc.contract.validator import validate
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.conversations_service_pb2 import (
     BatchGetItemsRequest,
@@ -32,7 +33,7 @@ from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Reasoning
 from convgrpc.v1.responses_service_pb2 import RecordResponseRequest
 from convgrpc.v1.responses_service_pb2_grpc import ResponsesServiceStub
-from tests.conftest import FREE_PORT, served
+from tests.conftest import FREE_PORT
 from tests.contract.strategies import messages
 
 METHODS = methods(

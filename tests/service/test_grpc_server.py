@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convgrpc.service.server import CannotListen, Running
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1.conversation_pb2 import Metadata
 from convgrpc.v1.conversations_service_pb2 import (
     CreateConversationRequest,
@@ -23,7 +24,6 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListConversationsRequest,
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
-from tests.conftest import served
 
 CREATE = "/convgrpc.v1.ConversationsService/CreateConversation"
 BUF = Path(sys.executable).with_name("buf")

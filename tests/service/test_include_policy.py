@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from convgrpc.settings import Settings
-from tests.conftest import served
+from convgrpc.testing import served
 
 ITEMS: dict[str, tuple[dict[str, Any], list[str | int]]] = {
     "file_search_call.results": (

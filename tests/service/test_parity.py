@@ -23,6 +23,7 @@ from convgrpc.contract.encoder import dump
 from convgrpc.contract.methods import Method, methods
 from convgrpc.options.v1 import reason_pb2
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1 import (
     conversations_service_pb2,
     error_reason_pb2,
@@ -108,7 +109,7 @@ from convgrpc.v1.tool_pb2 import (
     ImageGenerationTool,
     Tool,
 )
-from tests.conftest import FREE_PORT, served
+from tests.conftest import FREE_PORT
 
 SERVICES = [
     conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"],

@@ -14,6 +14,7 @@ import pytest
 
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversation_pb2 import Metadata
 from convgrpc.v1.conversations_service_pb2 import (
@@ -24,7 +25,6 @@ from convgrpc.v1.conversations_service_pb2 import (
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
-from tests.conftest import served
 
 
 def message(text: str) -> ConversationItem:

@@ -11,10 +11,10 @@ import pytest
 
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, ListItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, ItemStatus
-from tests.conftest import served
 
 NEW_KIND = {"type": "telepathy", "id": "tel_1", "thought": {"b": 1, "a": 9007199254740993123}, "sure": True}
 NEW_KEYS = {

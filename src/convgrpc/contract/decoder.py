@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from convgrpc.contract import faults, json_text, options
 from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
@@ -31,6 +32,19 @@ def decode(message_class: type[M], value: Any, *, keep_unknown: bool = False) ->
     return message_class(**_decoder(message_class.DESCRIPTOR)(value, root))
 
 
+def build(message_class: type[M], values: Mapping[str, Any]) -> M:
+    """Builds a message from values of its fields, those that JSON does not have among them; None means not given.
+
+    A value, or a part of one, may be a message already. Raises InvalidArgument, naming the value at fault.
+    """
+    return message_class(**_builder(message_class.DESCRIPTOR)(values, ROOT))
+
+
+@cache
+def _builder(message: Descriptor) -> Decode:
+    return _filler({field.name: _key(field) for field in options.plain_fields(message)}, ())
+
+
 @cache
 def _decoder(message: Descriptor) -> Decode:
     shape = options.shape(message)
@@ -43,8 +57,11 @@ def _decoder(message: Descriptor) -> Decode:
 
 def _message_decoder(message: Descriptor) -> Decode:
     """The decoder of a field's message, looked up when it is needed, for messages that hold their own kind."""
+    message_class = GetMessageClass(message)
 
     def decode(value: Any, path: Path) -> Any:
+        if type(value) is message_class:
+            return value
         return _decoder(message)(value, path)
 
     return decode

@@ -1,17 +1,16 @@
 """Message to JSON: a function for each message type, compiled from its descriptor.
 
-An encoder returns what `orjson.dumps` takes. Free-form JSON is spliced in as the text it is kept as.
+An encoder returns what `json_text.dump_spliced` takes. Free-form JSON is spliced in as the text it is kept as.
 """
 
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeAlias
 
-import orjson
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
-from convgrpc.contract import options
+from convgrpc.contract import json_text, options
 
 Encode: TypeAlias = Callable[[Any], Any]
 Step: TypeAlias = Callable[[Any, dict[str, Any]], None]
@@ -24,7 +23,16 @@ def encode(message: Message) -> Any:
 
 def dump(message: Message) -> bytes:
     """The JSON text of a message."""
-    return orjson.dumps(encode(message))
+    return json_text.dump_spliced(encode(message))
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """The plain value of a message, in the shape that OpenAI's API gives it; free-form JSON is read, not text.
+
+    Fields that callers by gRPC alone see are not in it. Raises InvalidArgument where free-form JSON is none.
+    """
+    value: dict[str, Any] = json_text.parse(dump(message))
+    return value
 
 
 @cache
@@ -33,7 +41,7 @@ def _encoder(message: Descriptor) -> Encode:
     oneof = options.union(message)
     if shape.json_text:
         name = message.fields[0].name
-        return lambda value: orjson.Fragment(getattr(value, name))
+        return lambda value: json_text.Fragment(getattr(value, name))
     if shape.bare:
         return _shape_encoder(oneof) if oneof else _field_encoder(message.fields[0])
     return _object_encoder(message)
@@ -46,7 +54,7 @@ def _object_encoder(message: Descriptor) -> Encode:
 
     def encode(value: Any) -> Any:
         if source and value.HasField(source):
-            return orjson.Fragment(getattr(value, source))
+            return json_text.Fragment(getattr(value, source))
         out: dict[str, Any] = {"object": constant} if constant else {}
         for step in steps:
             step(value, out)

@@ -85,7 +85,7 @@ def _spelled(steps: Iterable[str | int | None]) -> str:
 
 def type_name(json_type: type) -> str:
     """What errors call the type of a JSON value: "a string"."""
-    return _TYPE_WORDS[json_type]
+    return _TYPE_WORDS.get(json_type) or f"a value of type {json_type.__name__}"
 
 
 def elided(text: str) -> str:
@@ -168,6 +168,18 @@ def _elided_path(param: str) -> str:
 _NAME = re.compile(r"[^.\[\]]+")
 _LONG_NAME = 20
 _SCALARS = frozenset(_TYPE_WORDS[scalar] for scalar in (str, bool, int, float))
+
+
+def no_json(path: Path, value: Any) -> ConvgrpcError:
+    """A value of Python that JSON does not have, and that is no message either."""
+    message = f"Invalid '{path.param}': expected a JSON value or a message, but got {_described(value)} instead."
+    return _fault(ErrorReason.ERROR_REASON_INVALID_TYPE, path, message)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, str):
+        return "text that is not Unicode"
+    return str(value) if isinstance(value, float) else f"a value of type {type(value).__name__}"
 
 
 def unsupported_value(path: Path, value: str, supported: Iterable[str]) -> ConvgrpcError:

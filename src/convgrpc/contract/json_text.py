@@ -1,14 +1,23 @@
-"""JSON text to values and back, where nothing may be lost on the way."""
+"""JSON text to values and back, where nothing may be lost on the way.
+
+orjson is used where it is installed: with the server, but not with the client alone.
+"""
 
 import json
 import re
 from collections import Counter
 from typing import Any
 
-import orjson
-
 from convgrpc.contract import faults
 from convgrpc.contract.faults import ROOT
+
+try:
+    import orjson
+except ImportError:
+    from convgrpc.contract import json_standard as orjson  # type: ignore[no-redef]
+
+Fragment = orjson.Fragment
+"""JSON text that stands in a value as it is, for `dump_spliced`."""
 
 _TOO_DEEP = "depth limit"
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -43,6 +52,11 @@ def dump(value: Any) -> str:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def dump_spliced(value: Any) -> bytes:
+    """The JSON text of a value in which fragments stand for what they hold."""
+    return orjson.dumps(value)
 
 
 def with_id(text: str, identity: str) -> str:

@@ -15,12 +15,16 @@ GOOGLE = Path(status_pb2.__file__).parents[2]
 
 # What gRPC reports errors as, which the contract does not import.
 _ERRORS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
+# Which calls are safe to repeat, for gRPC clients in any language.
+_SERVICE_CONFIG = "convgrpc/v1/convgrpc_grpc_service_config.json"
+_SHIPPED_CONFIG = _INSTALLED.parent / "client" / "service_config.json"
 # Those of protobuf itself come with every generator.
 _BUILT_IN = "google/protobuf/"
 
 
 def write(folder: Path) -> None:
-    """Writes the contract's files, those that they import, and those of errors, each below `folder` by its import path.
+    """Writes the contract's files, those that they import, those of errors, and a gRPC service config, each below `folder`
+    by its import path.
 
     Files of the same names are overwritten, others stay. Raises `OSError` for a folder that cannot be made or written.
     """
@@ -44,7 +48,7 @@ def files() -> dict[str, Path]:
         if name not in found and not name.startswith(_BUILT_IN):
             found[name] = GOOGLE / name
             pending += _imports(found[name])
-    return found
+    return {**found, _SERVICE_CONFIG: _SHIPPED_CONFIG}
 
 
 def _imports(path: Path) -> Iterator[str]:

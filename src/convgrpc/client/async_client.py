@@ -1,0 +1,97 @@
+"""The client for asyncio."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from convgrpc import errors
+from convgrpc.client.async_methods import AsyncMethods
+from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
+from convgrpc.client.failures import failure
+from convgrpc.client.forks import ASYNC_HOME
+from convgrpc.client.values import request
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+M = TypeVar("M", bound=Message)
+
+
+class AsyncClient(AsyncMethods):
+    """A client of the service for asyncio, with a coroutine for each of its RPCs.
+
+    Its arguments, methods and errors are those of `Client`. It belongs to the event loop in which it is first used; once
+    that one is closed, it may be used in another. Any number of tasks may use it, but only those of one loop at a time,
+    and no process whose parent used an AsyncClient before it forked. Where that does not hold, RuntimeError is raised.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        api_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        insecure: bool = False,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        options: Options = (),
+    ) -> None:
+        self._endpoint = Endpoint(target, api_key=api_key, credentials=credentials, insecure=insecure, options=options)
+        self._timeout = timeout
+        self._closed = False
+        self._connected: tuple[asyncio.AbstractEventLoop, grpc.aio.Channel] | None = None
+
+    def __repr__(self) -> str:
+        return f"<convgrpc.AsyncClient {self._endpoint.target!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection. Calls in flight fail with `Cancelled`."""
+        self._closed = True
+        connected, self._connected = self._connected, None
+        if connected and not connected[0].is_closed():
+            await connected[1].close()
+
+    async def _call(
+        self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
+    ) -> M:
+        message = request(request_class, values)
+        call = self._channel().unary_unary(path, request_class.SerializeToString, reply.FromString)
+        try:
+            return await call(
+                message, timeout=self._timeout if timeout is None else timeout, metadata=self._endpoint.metadata
+            )
+        except grpc.RpcError as error:
+            raise failure(error) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            # gRPC cancels the calls of a channel that is closed; the tasks that wait for them are not.
+            if self._closed and task and not task.cancelling():
+                raise errors.Cancelled(ErrorReason.ERROR_REASON_UNSPECIFIED, "The client was closed.") from None
+            raise
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        ASYNC_HOME.enter()
+        loop = asyncio.get_running_loop()
+        if self._connected and self._connected[0] is loop:
+            return self._connected[1]
+        if self._connected and not self._connected[0].is_closed():
+            raise RuntimeError("this AsyncClient is in use in another event loop: make one for each")
+        channel = self._made()
+        self._connected = loop, channel
+        return channel
+
+    def _made(self) -> grpc.aio.Channel:
+        endpoint = self._endpoint
+        if endpoint.credentials is None:
+            return grpc.aio.insecure_channel(endpoint.target, endpoint.options)
+        return grpc.aio.secure_channel(endpoint.target, endpoint.credentials, endpoint.options)

@@ -1,0 +1,110 @@
+"""The client that waits for answers."""
+
+import os
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
+from convgrpc.client.failures import failure
+from convgrpc.client.forks import check_forks_are_supported
+from convgrpc.client.methods import Methods
+from convgrpc.client.values import request
+
+M = TypeVar("M", bound=Message)
+
+
+class Client(Methods):
+    """A client of the service, with a method for each of its RPCs.
+
+    `target` is HOST:PORT, or any other name that gRPC knows. `api_key` goes with each call as `authorization: Bearer …`;
+    without TLS (`credentials=grpc.ssl_channel_credentials()`) it goes to this machine alone, unless `insecure` says that
+    any is meant. `timeout` is the seconds that a call may take with all its repetitions, where the call gives none of
+    its own; None sets no bound. `options` are those of a gRPC channel, and come before this client's own.
+
+    Arguments are named as the fields of the request, and None means not given. Items, tools and other objects are
+    messages, or plain values in the shape of OpenAI's API: dictionaries, strings, lists of both. Enums are given by
+    their words, such as `order="asc"`, or as `Order.ORDER_ASC`.
+
+    Each failure is raised as a `ConvgrpcError`, which has gRPC's own error as its `__cause__`. While the server is
+    unavailable, a call is repeated up to four times, within its timeout; calls that create something are given a
+    `request_id`, so that repeating them does nothing twice. The repetition of a deletion may find that it was done, and
+    raises `NotFound` then.
+
+    A client may be used by several threads at once. Each process has a connection of its own, so that a client may be
+    used by the child of a fork, unless another thread was in a call of it at that moment. It connects when it is first
+    used, and is to be closed, or used in a `with` statement.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        api_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        insecure: bool = False,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        options: Options = (),
+    ) -> None:
+        self._endpoint = Endpoint(target, api_key=api_key, credentials=credentials, insecure=insecure, options=options)
+        self._timeout = timeout
+        self._closed = False
+        # By process: a channel of the parent can be neither used nor taken down by its child.
+        self._channels: dict[int, grpc.Channel] = {}
+        self._running: set[object] = set()
+
+    def __repr__(self) -> str:
+        return f"<convgrpc.Client {self._endpoint.target!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection. Calls in flight fail with `Cancelled`."""
+        self._closed = True
+        channel = self._channels.pop(os.getpid(), None)
+        if channel:
+            channel.close()
+
+    def _call(
+        self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
+    ) -> M:
+        message = request(request_class, values)
+        call = self._channel().unary_unary(path, request_class.SerializeToString, reply.FromString)
+        running = object()
+        self._running.add(running)
+        try:
+            return call(
+                message, timeout=self._timeout if timeout is None else timeout, metadata=self._endpoint.metadata
+            )
+        except grpc.RpcError as error:
+            raise failure(error) from error
+        finally:
+            self._running.discard(running)
+
+    def _channel(self) -> grpc.Channel:
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        process = os.getpid()
+        channel = self._channels.get(process)
+        if channel is None:
+            if self._channels:
+                check_forks_are_supported(during_call=bool(self._running))
+            made = self._made()
+            channel = self._channels.setdefault(process, made)
+            if channel is not made:
+                made.close()
+        return channel
+
+    def _made(self) -> grpc.Channel:
+        endpoint = self._endpoint
+        if endpoint.credentials is None:
+            return grpc.insecure_channel(endpoint.target, endpoint.options)
+        return grpc.secure_channel(endpoint.target, endpoint.credentials, endpoint.options)

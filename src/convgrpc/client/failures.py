@@ -1,0 +1,28 @@
+"""What gRPC raises, as the exceptions of this package."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+
+from convgrpc.errors import ConvgrpcError, from_status
+
+_DETAILS = "grpc-status-details-bin"
+_REQUEST_ID = "x-request-id"
+
+
+def failure(error: grpc.RpcError) -> ConvgrpcError:
+    """The exception for an error of a call, whoever reported it: the server, something on the way, or gRPC itself."""
+    found: Any = error
+    code: grpc.StatusCode = found.code()
+    trailers: dict[str, Any] = dict(found.trailing_metadata() or ())
+    status = Status(code=code.value[0], message=found.details() or code.name)
+    try:
+        told = Status.FromString(trailers.get(_DETAILS, b""))
+        # Details that speak of another failure are not those of this one.
+        exception = from_status(told if told.code == status.code else status)
+    except DecodeError:
+        exception = from_status(status)
+    exception.request_id = exception.request_id or trailers.get(_REQUEST_ID)
+    return exception

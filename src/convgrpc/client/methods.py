@@ -1,0 +1,511 @@
+"""Each RPC of the contract as a method that waits for the answer.
+
+Generated from the contract by scripts/generate: what is changed here is lost.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf import message
+
+from convgrpc.client.values import JsonObject
+from convgrpc.client.words import IncludeWord, OrderWord, ToolChoiceModeWord, TruncationWord
+from convgrpc.v1.conversation_pb2 import (
+    Conversation,
+    DeletedConversation,
+    Metadata,
+    ResponseConversation,
+)
+from convgrpc.v1.conversations_service_pb2 import (
+    BatchGetItemsRequest,
+    ConversationItemList,
+    ConversationList,
+    CreateConversationRequest,
+    CreateItemsRequest,
+    DeleteConversationRequest,
+    DeleteItemRequest,
+    GetConversationRequest,
+    GetItemRequest,
+    Include,
+    ListConversationsRequest,
+    ListItemsRequest,
+    Order,
+    TokenBudget,
+    UpdateConversationRequest,
+)
+from convgrpc.v1.input_tokens_service_pb2 import (
+    CountInputTokensRequest,
+    InputTokenCount,
+    ResponseInput,
+    ResponseReasoning,
+    ResponseText,
+    ToolChoice,
+    Truncation,
+)
+from convgrpc.v1.item_pb2 import (
+    ConversationItem,
+)
+from convgrpc.v1.responses_service_pb2 import (
+    DeleteResponseRequest,
+    DeletedResponse,
+    GetResponseRequest,
+    RecordResponseRequest,
+    Response,
+)
+from convgrpc.v1.tool_pb2 import (
+    Tool,
+)
+
+M = TypeVar("M", bound=message.Message)
+
+
+class Methods:
+    """Each RPC of the contract as a method that waits for the answer."""
+
+    def _call(
+        self,
+        path: str,
+        request: type[message.Message],
+        reply: type[M],
+        values: dict[str, Any],
+        timeout: float | None,
+    ) -> M:
+        raise NotImplementedError
+
+    def create_conversation(
+        self,
+        *,
+        items: Sequence[ConversationItem | JsonObject] | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Creates a conversation together with its first items, all or nothing.
+
+        - items are the conversation's first items, up to 20.
+        - metadata is attached to the conversation.
+        - request_id makes the call safe to repeat: the same call with the same id, within the time that the server
+          keeps it, does nothing again and is answered by what the first one stored, as far as that is still there;
+          another call with it is refused. The ids of a project and method are apart from those of others.
+        """
+        values: dict[str, Any] = {
+            "items": items,
+            "metadata": metadata,
+            "request_id": request_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/CreateConversation"
+        return self._call(path, CreateConversationRequest, Conversation, values, timeout)
+
+    def get_conversation(
+        self,
+        conversation_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Returns a conversation.
+
+        Raises `NotFound` if it does not exist.
+
+        - conversation_id is the conversation's identifier.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/GetConversation"
+        return self._call(path, GetConversationRequest, Conversation, values, timeout)
+
+    def update_conversation(
+        self,
+        conversation_id: str,
+        *,
+        metadata: Metadata | Mapping[str, str] | None,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Replaces the metadata of a conversation.
+
+        Raises `NotFound` if it does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - metadata replaces the conversation's metadata. An empty map, or null in JSON, removes all of it.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "metadata": metadata,
+        }
+        path = "/convgrpc.v1.ConversationsService/UpdateConversation"
+        return self._call(path, UpdateConversationRequest, Conversation, values, timeout)
+
+    def delete_conversation(
+        self,
+        conversation_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> DeletedConversation:
+        """Deletes a conversation with its items, the responses on it, and all that follow these.
+
+        Copies of the items that other conversations and responses hold stay. Raises `NotFound` if it does not exist,
+        also when it was deleted before.
+
+        - conversation_id is the conversation's identifier.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/DeleteConversation"
+        return self._call(path, DeleteConversationRequest, DeletedConversation, values, timeout)
+
+    def list_conversations(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> ConversationList:
+        """Returns one page of the project's conversations, newest first.
+
+        Raises `NotFound` if the cursor does not exist.
+
+        - limit is the greatest number of conversations in the page, 1 to 100. Unset means 20.
+        - after is the identifier of the conversation after which the page begins, towards older ones.
+        - metadata asks for conversations that have all of these pairs. In a query string: `metadata[key]=value`.
+        """
+        values: dict[str, Any] = {
+            "limit": limit,
+            "after": after,
+            "metadata": metadata,
+        }
+        path = "/convgrpc.v1.ConversationsService/ListConversations"
+        return self._call(path, ListConversationsRequest, ConversationList, values, timeout)
+
+    def iter_conversations(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Conversation]:
+        """Iterates over what all pages of `list_conversations` hold, each of which is fetched when it is needed.
+
+        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one.
+        """
+        has_more = True
+        while has_more:
+            page = self.list_conversations(
+                limit=limit,
+                after=after,
+                metadata=metadata,
+                timeout=timeout,
+            )
+            yield from page.data
+            after, has_more = page.last_id, page.has_more
+
+    def create_items(
+        self,
+        conversation_id: str,
+        *,
+        items: Sequence[ConversationItem | JsonObject],
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        request_id: str | None = None,
+        expected_last_item_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ConversationItemList:
+        """Appends items to a conversation, all or nothing, and returns them in the order they were sent.
+
+        Raises `NotFound` if the conversation does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - items are appended in this order: at least one, up to 20.
+        - include names further fields to return.
+        - request_id makes the call safe to repeat: the same call with the same id, within the time that the server
+          keeps it, does nothing again and is answered by what the first one stored, as far as that is still there;
+          another call with it is refused. The ids of a project and method are apart from those of others.
+        - expected_last_item_id is the identifier of the item that the caller believes to be the last of the
+          conversation; empty means that it believes the conversation to be empty. If it is not so, nothing is appended
+          and the call raises `Aborted`.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "items": items,
+            "include": include,
+            "request_id": request_id,
+            "expected_last_item_id": expected_last_item_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/CreateItems"
+        return self._call(path, CreateItemsRequest, ConversationItemList, values, timeout)
+
+    def list_items(
+        self,
+        conversation_id: str,
+        *,
+        limit: int | None = None,
+        order: Order.ValueType | OrderWord | None = None,
+        after: str | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        budget: TokenBudget | JsonObject | None = None,
+        timeout: float | None = None,
+    ) -> ConversationItemList:
+        """Returns one page of a conversation's items.
+
+        Raises `NotFound` if the conversation or the cursor does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - limit is the greatest number of items in the page, 1 to 100. Unset means 20. A page of large items may hold
+          fewer: `has_more` tells whether items follow.
+        - order is the direction of the walk. Unset means newest first.
+        - after is the identifier of the item after which the page begins, in the direction of the walk. An item that
+          stands in several places is found at the last of them, so that no walk loops.
+        - include names further fields to return.
+        - budget asks for the newest items that fit into a number of tokens, in place of a page: as many as there are
+          from some item on, calls and what answers them kept together. It excludes `limit` and `after`. `has_more`
+          tells whether there are older items. As with any page, large items may make it end earlier.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "limit": limit,
+            "order": order,
+            "after": after,
+            "include": include,
+            "budget": budget,
+        }
+        path = "/convgrpc.v1.ConversationsService/ListItems"
+        return self._call(path, ListItemsRequest, ConversationItemList, values, timeout)
+
+    def iter_items(
+        self,
+        conversation_id: str,
+        *,
+        limit: int | None = None,
+        order: Order.ValueType | OrderWord | None = None,
+        after: str | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[ConversationItem]:
+        """Iterates over what all pages of `list_items` hold, each of which is fetched when it is needed.
+
+        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one.
+        """
+        has_more = True
+        while has_more:
+            page = self.list_items(
+                conversation_id,
+                limit=limit,
+                order=order,
+                after=after,
+                include=include,
+                timeout=timeout,
+            )
+            yield from page.data
+            after, has_more = page.last_id, page.has_more
+
+    def get_item(
+        self,
+        conversation_id: str,
+        item_id: str,
+        *,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> ConversationItem:
+        """Returns one item.
+
+        Raises `NotFound` if the conversation or the item does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - item_id is the item's identifier.
+        - include names further fields to return.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "item_id": item_id,
+            "include": include,
+        }
+        path = "/convgrpc.v1.ConversationsService/GetItem"
+        return self._call(path, GetItemRequest, ConversationItem, values, timeout)
+
+    def batch_get_items(
+        self,
+        conversation_id: str,
+        *,
+        item_ids: Sequence[str],
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> ConversationItemList:
+        """Returns several items of a conversation, all or nothing.
+
+        Raises `NotFound` if the conversation or one of the items does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - item_ids are the items' identifiers, up to 100. The items come back in this order.
+        - include names further fields to return.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "item_ids": item_ids,
+            "include": include,
+        }
+        path = "/convgrpc.v1.ConversationsService/BatchGetItems"
+        return self._call(path, BatchGetItemsRequest, ConversationItemList, values, timeout)
+
+    def delete_item(
+        self,
+        conversation_id: str,
+        item_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Removes an item from a conversation, in all places where it stands, and returns the conversation.
+
+        Raises `NotFound` if the conversation or the item does not exist.
+
+        - conversation_id is the conversation's identifier.
+        - item_id is the item's identifier.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "item_id": item_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/DeleteItem"
+        return self._call(path, DeleteItemRequest, Conversation, values, timeout)
+
+    def count_input_tokens(
+        self,
+        *,
+        model: str | None = None,
+        input: ResponseInput | str | Sequence[ConversationItem | JsonObject] | None = None,
+        instructions: str | None = None,
+        tools: Sequence[Tool | JsonObject] | None = None,
+        tool_choice: ToolChoice | ToolChoiceModeWord | JsonObject | None = None,
+        conversation: ResponseConversation | str | JsonObject | None = None,
+        previous_response_id: str | None = None,
+        parallel_tool_calls: bool | None = None,
+        reasoning: ResponseReasoning | JsonObject | None = None,
+        text: ResponseText | JsonObject | None = None,
+        truncation: Truncation.ValueType | TruncationWord | None = None,
+        personality: str | None = None,
+        models: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> InputTokenCount:
+        """Counts the tokens that a model would read if it were given the request.
+
+        Nothing is stored, no model is asked, and nothing is fetched. Raises `NotFound` if the conversation, or an item
+        that the input refers to, does not exist, and `InvalidArgument` for a schema that grows too large once its
+        references are replaced.
+
+        - model is the name of the model, on which the count depends. Unset, or a name of which nothing is known, stands
+          for `gpt-5.6`.
+        - input is what the model is to answer.
+        - instructions come before everything else, as a message of the system.
+        - tools are the tools that the model may call.
+        - tool_choice says which tools the model may or must call.
+        - conversation is the conversation whose items come before the input. It excludes `previous_response_id`.
+        - previous_response_id is the identifier of the response that the input follows, and which was recorded: its
+          input and output come before, after those of all that it follows, but no instructions. It excludes
+          `conversation`.
+        - parallel_tool_calls lets the model call several tools at once.
+        - reasoning says how the model reasons.
+        - text says how the model's text looks.
+        - truncation is what happens to input that is too long for the model.
+        - personality is the manner in which the model writes, such as `friendly` or `pragmatic`.
+        - models are more models to count for, after `model` if that is set.
+        """
+        values: dict[str, Any] = {
+            "model": model,
+            "input": input,
+            "instructions": instructions,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "conversation": conversation,
+            "previous_response_id": previous_response_id,
+            "parallel_tool_calls": parallel_tool_calls,
+            "reasoning": reasoning,
+            "text": text,
+            "truncation": truncation,
+            "personality": personality,
+            "models": models,
+        }
+        path = "/convgrpc.v1.InputTokensService/CountInputTokens"
+        return self._call(path, CountInputTokensRequest, InputTokenCount, values, timeout)
+
+    def record_response(
+        self,
+        *,
+        response_id: str | None = None,
+        model: str | None = None,
+        previous_response_id: str | None = None,
+        conversation: ResponseConversation | str | JsonObject | None = None,
+        input: Sequence[ConversationItem | JsonObject] | None = None,
+        output: Sequence[ConversationItem | JsonObject] | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Response:
+        """Stores which items a response of a model consumed and produced, all or nothing.
+
+        On a conversation, they are appended to it, the input first; otherwise they are the response's own. Raises
+        `NotFound` if the conversation, the previous response or an item that is referred to does not exist, and
+        `AlreadyExists` if the response does.
+
+        - response_id is the identifier that the response has already, such as the one that the hosted API gave it.
+          Unset means a new one.
+        - model is the name of the model.
+        - previous_response_id is the identifier of the response that this one follows: the model read its input and
+          output, and all before, too. It excludes `conversation`.
+        - conversation is the conversation to which the items are appended. It excludes `previous_response_id`.
+        - input are the items that were new to the model, up to 1,000. A reference may name any item of the project.
+        - output are the items that the model made, up to 1,000. A reference may name any item of the project.
+        - metadata is attached to the response.
+        - request_id makes the call safe to repeat: the same call with the same id, within the time that the server
+          keeps it, does nothing again and is answered by what the first one stored, as far as that is still there;
+          another call with it is refused. The ids of a project and method are apart from those of others.
+        """
+        values: dict[str, Any] = {
+            "response_id": response_id,
+            "model": model,
+            "previous_response_id": previous_response_id,
+            "conversation": conversation,
+            "input": input,
+            "output": output,
+            "metadata": metadata,
+            "request_id": request_id,
+        }
+        path = "/convgrpc.v1.ResponsesService/RecordResponse"
+        return self._call(path, RecordResponseRequest, Response, values, timeout)
+
+    def get_response(
+        self,
+        response_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> Response:
+        """Returns a response.
+
+        Raises `NotFound` if it does not exist, also when the conversation was deleted that it, or the first of the
+        responses that it follows, is on.
+
+        - response_id is the response's identifier.
+        """
+        values: dict[str, Any] = {
+            "response_id": response_id,
+        }
+        path = "/convgrpc.v1.ResponsesService/GetResponse"
+        return self._call(path, GetResponseRequest, Response, values, timeout)
+
+    def delete_response(
+        self,
+        response_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> DeletedResponse:
+        """Deletes a response together with the items that are its own; those on a conversation stay there.
+
+        Raises `NotFound` if it does not exist, and `FailedPrecondition` if another response follows it, which needs its
+        items: that one is to be deleted first.
+
+        - response_id is the response's identifier.
+        """
+        values: dict[str, Any] = {
+            "response_id": response_id,
+        }
+        path = "/convgrpc.v1.ResponsesService/DeleteResponse"
+        return self._call(path, DeleteResponseRequest, DeletedResponse, values, timeout)
