@@ -17,9 +17,10 @@ from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.keys import Keys
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2 import ListConversationsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
-from tests.conftest import make_key, served
+from tests.conftest import make_key
 
 
 class OneKey(Keys):

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.server import CannotSecure, Running
 from convgrpc.settings import Settings
-from tests.conftest import served
+from convgrpc.testing import served
 
 TIMEOUT = 20
 

@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
+from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, GetConversationRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
-from tests.conftest import FREE_PORT, make_key, served
+from tests.conftest import FREE_PORT, make_key
 
 TIMEOUT = 20
 

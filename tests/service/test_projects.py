@@ -20,7 +20,8 @@ from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
-from tests.conftest import make_key, served
+from convgrpc.testing import served
+from tests.conftest import make_key
 
 METHODS = {each.name: each for each in methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])}
 
