@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convgrpc.client import AsyncClient, Client
+    from convgrpc.client.async_client import AsyncClient
+    from convgrpc.client.client import Client
     from convgrpc.contract.encoder import to_dict
     from convgrpc.errors import (
         Aborted,
@@ -48,7 +49,11 @@ __all__ = [
     "to_dict",
 ]
 
-_HOMES = {"Client": "convgrpc.client", "AsyncClient": "convgrpc.client", "to_dict": "convgrpc.contract.encoder"}
+_HOMES = {
+    "AsyncClient": "convgrpc.client.async_client",
+    "Client": "convgrpc.client.client",
+    "to_dict": "convgrpc.contract.encoder",
+}
 
 
 def __getattr__(name: str) -> Any:

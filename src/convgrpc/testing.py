@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from convgrpc.client import Client
+    from convgrpc.client.client import Client
     from convgrpc.service.server import Running
     from convgrpc.settings import Settings
 
@@ -42,7 +42,7 @@ def convgrpc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 @pytest.fixture
 def convgrpc_client(convgrpc_server: Server) -> "Iterator[Client]":
     """A client of that server."""
-    from convgrpc.client import Client
+    from convgrpc.client.client import Client
 
     with Client(convgrpc_server.grpc) as client:
         yield client

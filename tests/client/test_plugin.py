@@ -84,7 +84,7 @@ def test_a_plugin_that_is_not_wanted_is_kept_away(tmp_path: Path) -> None:
     assert "fixture 'convgrpc_client' not found" in done.stdout
 
 
-@pytest.mark.parametrize("missing", ["uvloop", "orjson", "uvicorn"])
+@pytest.mark.parametrize("missing", ["uvloop", "orjson"])
 def test_without_the_server_the_test_is_told_what_to_install(missing: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
     done = run(tmp_path, USES, "-p", "convgrpc.testing")

@@ -181,11 +181,11 @@ def test_repetitions_carry_the_same_request_id(client_class: Any) -> None:
     assert ids[0] == ids[1] == ids[2] != ids[3]
 
 
-def test_a_call_is_tried_five_times(client_class: Any) -> None:
+def test_a_call_is_tried_five_times() -> None:
     failing = Failing(100)
     with (
         answering(failing) as port,
-        client_class(f"127.0.0.1:{port}") as client,
+        Client(f"127.0.0.1:{port}") as client,
         pytest.raises(convgrpc.Unavailable),
     ):
         client.delete_item("conv_1", "msg_1")
