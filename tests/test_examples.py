@@ -11,12 +11,11 @@ import pytest
 
 from convgrpc.service.server import Running
 
-from .service.test_openai_node import installed
+from .node_packages import NODE, installed, needs_node
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "examples"
 CONFINED = Path(__file__).parent / "confined.py"
-NODE, NPM = shutil.which("node"), shutil.which("npm")
 TIMEOUT = 120
 
 LIFE = """\
@@ -79,13 +78,13 @@ def test_an_example_in_python_prints_what_it_should(file: str, package: str, pri
     assert done.stdout == printed
 
 
-@pytest.mark.skipif(not (NODE and NPM), reason="node and npm are not installed")
+@needs_node
 @pytest.mark.parametrize(("file", "printed"), IN_JAVASCRIPT.items(), ids=IN_JAVASCRIPT)
 def test_an_example_in_javascript_prints_what_it_should(
     file: str, printed: str, server: Running, tmp_path: Path
 ) -> None:
     """A copy of it runs where the package is installed."""
-    (tmp_path / "node_modules").symlink_to(installed("6.49.0") / "node_modules")
+    (tmp_path / "node_modules").symlink_to(installed("openai", "6.49.0") / "node_modules")
     done = run(NODE or "", shutil.copy(FOLDER / file, tmp_path), f"http://{server.http}/v1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == printed
