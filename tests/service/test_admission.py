@@ -12,6 +12,7 @@ import httpx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from convgrpc import Client
 from convgrpc.errors import ResourceExhausted, Unavailable
 from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.keys import Keys
@@ -133,6 +134,16 @@ def test_a_project_past_its_limit_is_told_when_to_come_back(settings: Settings, 
         assert answer.json()["error"]["code"] == "rate_limit_exceeded"
         assert 900 < int(answer.headers["retry-after"]) <= 1000
         assert http.get("/v1/x/conversations", headers={"authorization": f"Bearer {other}"}).status_code == 200
+
+
+def test_the_client_is_told_when_to_come_back(settings: Settings, limited: Running) -> None:
+    """In the exception, in seconds."""
+    with Client(str(limited.grpc), api_key=make_key(settings, "alder")) as client:
+        client.list_conversations()
+        with pytest.raises(ResourceExhausted) as refused:
+            client.list_conversations()
+    assert refused.value.retry_after is not None
+    assert 900 < refused.value.retry_after <= 1000
 
 
 def test_calls_at_once_are_bounded_on_a_server(settings: Settings) -> None:
