@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from convgrpc import Client
+from convgrpc.settings import Settings
+from convgrpc.testing import served
+from tests.conftest import FREE_PORT
+
 TIMEOUT = 30
 KEY = re.compile(r"cg_([0-9a-f]{12})_[0-9a-f]{64}\n")
 
@@ -53,7 +58,6 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
         (["create", "alder", "--days", "-1"], "--days"),
         (["create", "alder", "--days", "nan"], "--days"),
         (["create", "alder", "--name", "a\nb"], "--name"),
-        (["revoke", "cg_1"], "there is no key with the id 'cg_1'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], why: str, tmp_path: Path) -> None:
@@ -68,9 +72,40 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], why: str, tmp_path
             assert connection.execute("SELECT count(*) FROM keys").fetchone() == (0,)
 
 
+def test_a_key_that_is_not_there_is_not_revoked(tmp_path: Path) -> None:
+    """The key itself is not its id."""
+    db = tmp_path / "convgrpc.db"
+    created(db, "alder")
+    ended = keys(db, "revoke", "cg_1")
+    assert ended.returncode == 1
+    assert "there is no key with the id 'cg_1'" in ended.stderr
+
+
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """As `convgrpc serve` does."""
     db = tmp_path / "missing" / "convgrpc.db"
     ended = keys(db, "list")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert str(db) in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["revoke", "0123456789ab"]], ids=["list", "revoke"])
+def test_a_database_that_is_not_there_is_not_made(arguments: list[str], tmp_path: Path) -> None:
+    """Somebody mistyped it, and would think that there are no keys."""
+    db = tmp_path / "convgrpc.db"
+    ended = keys(db, *arguments)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"there is no database {db}" in ended.stderr
+    assert not db.exists()
+
+
+def test_keys_change_nothing_of_what_a_server_keeps(tmp_path: Path) -> None:
+    """Requests that are kept for long are still known: repeating one stores nothing twice."""
+    db = tmp_path / "convgrpc.db"
+    settings = Settings(db=str(db), grpc=FREE_PORT, http=FREE_PORT, keep_requests=30 * 86_400.0)
+    with served(settings) as server, Client(str(server.grpc)) as client:
+        first = client.create_conversation(request_id="job-1")
+        with closing(sqlite3.connect(db)) as connection, connection:
+            connection.execute("UPDATE requests SET created_at = created_at - 10 * 86400")
+        keys(db, "list")
+        assert client.create_conversation(request_id="job-1") == first

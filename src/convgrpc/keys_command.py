@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from math import isnan
+from math import inf, isnan
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
@@ -66,6 +67,7 @@ def create(project: str, name: str, days: float | None, db: str) -> None:
 @_database
 def list_keys(db: str) -> None:
     """Prints a line for each key, revoked and expired ones too; a key itself is known to nobody but its owner."""
+    _check_exists(db)
     now = time.time()
     rows = [_HEAD, *(_row(key, now) for key in _with_store(db, lambda store: store.list_keys()))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -78,8 +80,15 @@ def list_keys(db: str) -> None:
 @_database
 def revoke(key_id: str, db: str) -> None:
     """Makes a key invalid for good. Its id is what `list` shows, and follows `cg_` in the key."""
+    _check_exists(db)
     if not _with_store(db, lambda store: store.revoke_key(key_id, time.time())):
         _fail(f"there is no key with the id '{key_id}'")
+
+
+def _check_exists(db: str) -> None:
+    # Opening it would make one, without keys.
+    if not Path(db).exists():
+        _fail(f"there is no database {db}")
 
 
 def _row(key: StoredKey, now: float) -> tuple[str, ...]:
@@ -93,7 +102,8 @@ def _date(moment: float | None) -> str:
 
 def _with_store(db: str, work: Callable[[Store], Awaitable[T]]) -> T:
     async def done() -> T:
-        store = await open_store(Settings(db=db))
+        # What the server keeps, and for how long, is not for this command to know.
+        store = await open_store(Settings(db=db, keep_requests=inf))
         try:
             return await work(store)
         finally:

@@ -1,64 +1,100 @@
 """The log of a server: lines for people on a terminal, and a JSON object a line anywhere else.
 
-It is written in a thread of its own, so that a reader who is slow holds up nobody. What does not fit into the queue is
-dropped, and counted. Texts of exceptions are left out, unless they are the operating system's: they may quote what a caller sent.
+It is written in a thread of its own, so that a reader who is slow holds up nobody, not even the end of the process. What
+does not fit into the queue is dropped, and counted. Texts of exceptions are left out, unless they are the operating
+system's: they may quote what a caller sent.
 """
 
+import copy
 import json
 import logging
-import sys
+import os
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueListener
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 _MAX_WAITING = 10_000
+_MAX_MESSAGE = 4096
 _LAST_LINES = 2.0
 """Seconds that the last lines have to get out."""
+
+_Write: TypeAlias = Callable[[str], object]
 
 
 @contextmanager
 def logging_to(stream: TextIO, level: str) -> Iterator[None]:
-    """Writes the log to a stream while the context lasts. `level` is the name of one of `logging`'s, in small letters."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(ConsoleFormatter() if stream.isatty() else JsonFormatter())
-    # What waits is formatted by the listener's thread.
-    queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    entrance = _Entrance(queue)
-    listener = QueueListener(queue, handler)
+    """Writes the log to a file while the context lasts. `level` is the name of one of `logging`'s, in small letters."""
+    formatter = ConsoleFormatter() if stream.isatty() else JsonFormatter()
+    with logging_by(partial(_write, stream.fileno()), formatter, level):
+        yield
+
+
+@contextmanager
+def logging_by(write: _Write, formatter: logging.Formatter, level: str) -> Iterator[None]:
+    """Hands the lines of the log to a function, which may block, while the context lasts."""
+    entrance = _Entrance()
+    # Python would wait at its end for a handler that is in the midst of writing: this thread knows of none.
+    writing = threading.Thread(target=entrance.drain, args=(write, formatter), name="convgrpc-log", daemon=True)
+    writing.start()
     root = logging.getLogger()
+    before = root.level
     root.addHandler(entrance)
     root.setLevel(level.upper())
-    listener.start()
     try:
         yield
     finally:
+        root.setLevel(before)
         root.removeHandler(entrance)
-        # A reader who reads no more must not keep the server from ending.
-        ending = threading.Thread(target=listener.stop, daemon=True)
-        ending.start()
-        ending.join(_LAST_LINES)
-        if entrance.dropped:
-            print(f"convgrpc: {entrance.dropped} lines of the log were dropped", file=sys.stderr)
+        entrance.end()
+        writing.join(_LAST_LINES)
+
+
+def _write(descriptor: int, text: str) -> None:
+    # Not by the stream, whose lock the interpreter takes as it ends.
+    data = text.encode(errors="backslashreplace")
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 class _Entrance(logging.Handler):
-    """Passes records on to a queue; drops what does not fit, rather than wait."""
+    """A queue of records; drops what does not fit, rather than wait."""
 
-    def __init__(self, queue: SimpleQueue[logging.LogRecord]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._queue = queue
-        self.dropped = 0
+        self._queue: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._queue.qsize() < _MAX_WAITING:
-            self._queue.put(record)
+            self._queue.put(_lean(record))
         else:
-            self.dropped += 1
+            self._dropped += 1
+
+    def end(self) -> None:
+        """Lets `drain` return once all is written."""
+        self._queue.put(None)
+
+    def drain(self, write: _Write, formatter: logging.Formatter) -> None:
+        while record := self._queue.get():
+            # A line that cannot be written, as when its reader went away, is lost.
+            with suppress(OSError):
+                write(formatter.format(record) + "\n")
+        if self._dropped:
+            write(f"convgrpc: {self._dropped} lines of the log were dropped\n")
+
+
+def _lean(record: logging.LogRecord) -> logging.LogRecord:
+    """A record that holds nothing but text: an exception would keep alive all that its frames hold."""
+    lean = copy.copy(record)
+    lean.msg, lean.args = record.getMessage()[:_MAX_MESSAGE], None
+    lean.trace = _trace(record)
+    lean.exc_info = None
+    return lean
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -66,7 +102,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         told = " ".join(f"{key}={value}" for key, value in _told(record).items())
-        line = f"{_moment(record):%H:%M:%S} {record.levelname.lower()} {record.getMessage()} {told}".rstrip()
+        line = f"{_moment(record):%H:%M:%SZ} {record.levelname.lower()} {record.getMessage()} {told}".rstrip()
         return "\n".join([line, *_trace(record)])
 
 
@@ -75,7 +111,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
-            "time": f"{_moment(record).isoformat(timespec='milliseconds')}",
+            "time": _moment(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -98,7 +134,7 @@ def _trace(record: logging.LogRecord) -> list[str]:
     """The exception of a record: its type, and the places in the code, the innermost last."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
-        return []
+        return getattr(record, "trace", [])
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     text = f"{name}: {error}" if isinstance(error, OSError) else name
     places = traceback.extract_tb(error.__traceback__)

@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from convgrpc.contract.methods import Method, methods
-from convgrpc.errors import Unauthenticated
+from convgrpc.errors import Unauthenticated, Unavailable, store_unavailable
 from convgrpc.service import conversations, input_tokens, responses
+from convgrpc.service import keys as keys_module
 from convgrpc.service.keys import DEFAULT_PROJECT, Keys, new_key
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
@@ -229,6 +230,50 @@ def test_keys_are_read_again_when_they_may_have_changed(store: SqliteStore) -> N
         for refused in (header, []):
             with pytest.raises(Unauthenticated):
                 await keys.project(refused)
+
+    asyncio.run(scenario())
+
+
+def test_a_database_that_cannot_be_read_lets_nobody_in(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is concluded from a read that failed, now or later."""
+    key = new_key("alder", "", 1.0, None)
+    keys = Keys(store, ticks=lambda: 5.0)
+
+    async def failing(self: SqliteStore) -> bool:
+        raise store_unavailable()
+
+    async def scenario() -> None:
+        await store.create_key(key.stored)
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteStore, "has_keys", failing)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await keys.project([])
+        with pytest.raises(Unauthenticated):
+            await keys.project([])
+
+    asyncio.run(scenario())
+
+
+def test_no_more_keys_are_remembered_than_there_is_room_for(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were not used for longest are read again."""
+    monkeypatch.setattr(keys_module, "_MAX_KNOWN", 2)
+    keys = Keys(store, clock=lambda: 1.0, ticks=lambda: 5.0)
+    three = [new_key("alder", "", 1.0, None) for _ in range(3)]
+
+    async def scenario() -> None:
+        for key in three:
+            await store.create_key(key.stored)
+        for key in three:
+            assert await keys.project([f"Bearer {key.text}"]) == "alder"
+        for key in three:
+            await store.revoke_key(key.stored.id, 2.0)
+        for key in three[1:]:
+            assert await keys.project([f"Bearer {key.text}"]) == "alder"
+        with pytest.raises(Unauthenticated):
+            await keys.project([f"Bearer {three[0].text}"])
 
     asyncio.run(scenario())
 

@@ -42,7 +42,7 @@ class Certificates:
         # gRPC asks in threads of its own.
         self._lock = threading.Lock()
         self._loaded = self._load()
-        self._refused: _State | None = None
+        self._lamented: _State | None = None
 
     def for_grpc(self) -> grpc.ServerCredentials:
         """Credentials for a gRPC server."""
@@ -59,13 +59,15 @@ class Certificates:
     def _current(self) -> _Loaded:
         with self._lock:
             state = _state(self._files)
-            if state not in (self._loaded.state, self._refused):
+            if state != self._loaded.state:
                 try:
                     self._loaded = self._load()
                     _log.warning("The certificates were read again")
                 except ValueError as error:
-                    self._refused = state
-                    _log.error("The certificates stay as they were: %s", error)
+                    # At the next handshake it may work, as when there were too many open files.
+                    if state != self._lamented:
+                        _log.error("The certificates stay as they were: %s", error)
+                    self._lamented = state
             return self._loaded
 
     def _load(self) -> _Loaded:

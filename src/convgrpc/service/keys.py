@@ -70,7 +70,6 @@ class Keys:
         text = header[1] if header and len(authorization) == 1 else ""
         shape = _KEY.fullmatch(text)
         key = await self._key(shape[1]) if shape else None
-        # As long for an id that there is not as for one that there is.
         is_right = hmac.compare_digest(key.digest if key else _NO_DIGEST, _digest(text))
         if not (key and is_right and is_valid(key, self._clock())):
             raise wrong_key()
@@ -79,8 +78,9 @@ class Keys:
     async def are_needed(self) -> bool:
         """Whether there is a key, or was one: then nobody gets in without."""
         if not self._are_needed and self._ticks() - self._looked_at >= _FRESH:
-            self._looked_at = self._ticks()
             self._are_needed = await self._store.has_keys()
+            # Not before: a read that failed says nothing of whether there are keys.
+            self._looked_at = self._ticks()
         return self._are_needed
 
     async def _key(self, key_id: str) -> StoredKey | None:
