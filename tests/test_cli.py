@@ -75,8 +75,30 @@ def test_a_server_with_a_certificate_is_asked_for_its_health_by_tls(tmp_path: Pa
     with serving("--db", str(tmp_path / "a.db"), *FREE, *tls, "--tls-client-ca", ca) as (_, started):
         assert "REST https://" in started[0]
         assert run("health", "--grpc", started[2], "--tls-ca", ca, *tls).stdout == "SERVING\n"
-        refused = [["--tls-ca", ca], []]
-        assert [run("health", "--grpc", started[2], *arguments).returncode for arguments in refused] == [1, 1]
+        assert run(
+            "health", "--grpc", started[2], CONVGRPC_TLS_CA=ca, CONVGRPC_TLS_CERT=cert, CONVGRPC_TLS_KEY=key
+        ).stdout
+        empty = tmp_path / "empty.pem"
+        empty.touch()
+        refused = [["--tls-ca", ca], [], tls, ["--tls-ca", str(empty), *tls], ["--tls-ca", ca, "--tls-cert", "/no.pem"]]
+        for arguments in refused:
+            ended = run("health", "--grpc", started[2], *arguments)
+            assert (ended.returncode, ended.stdout) == (1, "")
+            assert "Traceback" not in ended.stderr
+
+
+def test_the_health_of_a_server_is_asked_by_the_name_in_its_certificate(tmp_path: Path) -> None:
+    """Also at an address that is not in it, as from within a container."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("convgrpc.example.com")
+    ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca)
+    pair.cert_chain_pems[0].write_to_path(cert)
+    pair.private_key_pem.write_to_path(key)
+    with serving("--db", str(tmp_path / "a.db"), *FREE, "--tls-cert", cert, "--tls-key", key) as (_, started):
+        named = run("health", "--grpc", started[2], "--tls-ca", ca, "--tls-server-name", "convgrpc.example.com")
+        assert named.stdout == "SERVING\n"
+        assert run("health", "--grpc", started[2], "--tls-ca", ca).returncode == 1
 
 
 def test_every_flag_has_a_twin_in_the_environment(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_has_what_is_read_at_run_time(wheel: Path) -> None:
-    """Types, comments, the service config, ranks, and the entry points."""
+    """Types, comments, the service config, ranks, the contract, and the entry points."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = (name for name in names if name.endswith("dist-info/entry_points.txt"))
@@ -89,6 +89,7 @@ def test_the_wheel_has_what_is_read_at_run_time(wheel: Path) -> None:
         "contract/comments.json",
         "client/service_config.json",
         "tokens/ranks/o200k_base.tiktoken",
+        *(f"protos/{path.relative_to(ROOT / 'protos')}" for path in (ROOT / "protos").rglob("*.proto")),
     ):
         assert f"convgrpc/{path}" in names
     assert "convgrpc = convgrpc.cli:main" in text
@@ -105,3 +106,6 @@ def test_the_base_install_is_a_client_that_works(wheel: Path, server: Running, t
     done = run(python, "-W", "error", "-c", PROGRAM, str(server.grpc), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["one two", "NotFound None True", "InvalidArgument limit True", "3"]
+    done = run(python, "-W", "error", "-m", "convgrpc.protos", "--out", tmp_path / "protos", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "protos" / "convgrpc" / "v1" / "item.proto").read_bytes()

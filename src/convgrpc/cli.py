@@ -1,11 +1,15 @@
 """The command line: `convgrpc serve`, `count`, `keys`, `health`, `protos` and `version`."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn, get_args
+
+# gRPC writes to stderr on its own, such as a line for each handshake that fails.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 try:
     import click
@@ -106,7 +110,8 @@ def _serve(**values: Any) -> None:
 
     def started(addresses: Running) -> None:
         rest = f"{'https' if settings.tls_cert else 'http'}://{addresses.http}/v1"
-        click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}")
+        more = f", metrics http://{addresses.metrics}/metrics" if addresses.metrics else ""
+        click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}{more}")
 
     try:
         with logging_to(sys.stderr, settings.log_level):
@@ -128,14 +133,29 @@ main.add_command(keys)
     show_envvar=True,
     help="A PEM file of the authority of the server's certificate: asks by TLS.",
 )
-@click.option("--tls-cert", type=click.File("rb"), help="A PEM file with a certificate to show to the server.")
-@click.option("--tls-key", type=click.File("rb"), help="A PEM file with the key of that.")
-def _health(tls_ca: Any, tls_cert: Any, tls_key: Any, **values: Any) -> None:
-    """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not."""
+@click.option(
+    "--tls-server-name",
+    envvar="CONVGRPC_TLS_SERVER_NAME",
+    show_envvar=True,
+    help="The name that the server's certificate is for, where it is not that of the address.",
+)
+@_setting("tls_cert")
+@_setting("tls_key")
+def _health(tls_ca: Any, tls_server_name: str | None, tls_cert: str, tls_key: str, **values: Any) -> None:
+    """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not.
+
+    A server that speaks TLS is asked by --tls-ca; to one that asks for a certificate, its own are shown.
+    """
     address = values["grpc"].reachable
-    ca, key, cert = (file and file.read() for file in (tls_ca, tls_key, tls_cert))
+    if tls_cert and tls_ca is None:
+        _fail("with --tls-cert the server speaks TLS: say by --tls-ca whose certificate it has")
     try:
-        with _channel(str(address), ca and grpc.ssl_channel_credentials(ca, key, cert)) as channel:
+        pair = [Path(path).read_bytes() if path else None for path in (tls_key, tls_cert)]
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    credentials = None if tls_ca is None else grpc.ssl_channel_credentials(tls_ca.read() or b"-", *pair)
+    try:
+        with _channel(str(address), credentials, tls_server_name) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
     except grpc.RpcError as error:
         _fail(f"{address}: {error.code().name}")
@@ -145,10 +165,11 @@ def _health(tls_ca: Any, tls_cert: Any, tls_key: Any, **values: Any) -> None:
     click.echo(status)
 
 
-def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+def _channel(address: str, credentials: grpc.ChannelCredentials | None, server_name: str | None) -> grpc.Channel:
     if credentials is None:
         return grpc.insecure_channel(address, options=_NO_PROXY)
-    return grpc.secure_channel(address, credentials, options=_NO_PROXY)
+    name = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+    return grpc.secure_channel(address, credentials, options=[*_NO_PROXY, *name])
 
 
 @main.command("protos")

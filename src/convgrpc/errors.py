@@ -20,6 +20,7 @@ of the hosted API, so that clients which read them find what they expect.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -94,8 +95,14 @@ class ConvgrpcError(Exception):
 
     @property
     def report(self) -> Report:
-        """How this failure is reported by gRPC and by REST."""
-        return REPORTS[self.reason]
+        """How this failure is reported by gRPC and by REST.
+
+        That of a failure of which no server of this contract told has no HTTP status, and none of REST's words.
+        """
+        if self.reason:
+            return REPORTS[self.reason]
+        code = next((code for code, cls in CLASSES.items() if cls is type(self)), code_pb2.UNKNOWN)
+        return Report(code, 0, "", None)
 
 
 class InvalidArgument(ConvgrpcError):
@@ -379,7 +386,9 @@ def from_status(status: status_pb2.Status) -> ConvgrpcError:
         request_id=call.request_id or None,
     )
     if hint.HasField("retry_delay"):
-        error.retry_after = hint.retry_delay.ToTimedelta().total_seconds()
+        # Not all that others send can be a time.
+        with suppress(OverflowError, ValueError):
+            error.retry_after = hint.retry_delay.ToTimedelta().total_seconds()
     return error
 
 

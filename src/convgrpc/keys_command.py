@@ -26,7 +26,13 @@ _DAY = 86_400.0
 T = TypeVar("T")
 
 _database = click.option(
-    "--db", type=click.Path(), default=Settings.db, show_default=True, envvar="CONVGRPC_DB", help="The SQLite database."
+    "--db",
+    type=click.Path(),
+    default=Settings.db,
+    show_default=True,
+    envvar="CONVGRPC_DB",
+    show_envvar=True,
+    help="The SQLite database.",
 )
 
 

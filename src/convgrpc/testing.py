@@ -77,7 +77,7 @@ class _Serving:
         self._settings = settings
         self._stop: Callable[[], object]
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="convgrpc")
+        self._thread = threading.Thread(target=self._run, name="convgrpc", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

@@ -62,10 +62,19 @@ def test_a_key_does_not_leave_this_machine_in_the_clear(client_class: Any) -> No
     assert KEY not in str(refused.value)
     client_class("example.com:443", api_key=KEY, insecure=True)
     client_class("example.com:443", api_key=KEY, credentials=grpc.ssl_channel_credentials())
-    for key in ("", f"{KEY}\n", f"{KEY} {KEY}", f"{KEY}é"):
+    # As it is read from a file.
+    client_class(api_key=f"{KEY}\n")
+    for key in ("", "\n", f"{KEY} {KEY}", f"{KEY}é"):
         with pytest.raises(ValueError, match="printable ASCII") as refused:
             client_class(api_key=key)
         assert KEY not in str(refused.value)
+
+
+@pytest.mark.parametrize("target", ["", None, "http://127.0.0.1:50051", "https://example.com"])
+def test_what_is_no_target_is_refused(target: Any) -> None:
+    """At once, saying what is one."""
+    with pytest.raises(ValueError, match="give HOST:PORT"):
+        Client(target)
 
 
 def test_a_key_goes_with_every_call_and_is_never_shown(client_class: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -73,7 +73,8 @@ def test_every_status_is_one_of_the_tree(code: grpc.StatusCode, client_class: An
     with answering(aborting(code)) as port, client_class(f"127.0.0.1:{port}", options=ONCE) as client:
         error = refusal(client)
     assert type(error) is errors.CLASSES[Code.Value(code.name)]
-    assert (error.message, error.reason, error.request_id) == ("no", NOT_SAID, None)
+    assert error.message.endswith("no")
+    assert (error.reason, error.request_id) == (NOT_SAID, None)
 
 
 DETAILS = "grpc-status-details-bin"

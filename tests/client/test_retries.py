@@ -19,7 +19,10 @@ from convgrpc import Client
 from convgrpc.client import retries
 from convgrpc.contract.options import field_options
 from convgrpc.service.server import Running
-from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest
+from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, CreateItemsRequest, GetConversationRequest
+from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 from tests.contract.walk import METHODS
 
 from .raw_server import answering
@@ -144,15 +147,20 @@ def test_an_append_whose_answer_was_lost_is_stored_once(
 
 def test_without_a_request_id_the_same_append_is_not_repeated(server: Running, proxy: Proxy) -> None:
     """What the shipped config alone does, for clients in any language."""
-    options = [("grpc.service_config", json.dumps(SHIPPED))]
-    with Client(str(server.grpc)) as direct, Client(proxy.target, options=options) as client:
-        conversation = client.create_conversation()
+    options = [("grpc.service_config", json.dumps(SHIPPED)), ("grpc.enable_http_proxy", 0)]
+    with Client(str(server.grpc)) as direct, grpc.insecure_channel(proxy.target, options) as channel:
+        stub = ConversationsServiceStub(channel)
+        conversation = direct.create_conversation()
+        message = Message(role=Role.ROLE_USER, content=[ContentPart(input_text=InputText(text="once"))])
+        # Connects.
+        stub.GetConversation(GetConversationRequest(conversation_id=conversation.id), timeout=20)
+        append = CreateItemsRequest(conversation_id=conversation.id, items=[ConversationItem(message=message)])
         with (
             cutting_the_answer(proxy, lambda: bool(direct.list_items(conversation.id).data)),
-            pytest.raises(convgrpc.Unavailable),
+            pytest.raises(grpc.RpcError),
         ):
-            client.create_items(conversation.id, items=[{"role": "user", "content": "once"}])
-        assert client.get_conversation(conversation.id) == conversation
+            stub.CreateItems(append, timeout=20)
+        assert len(direct.list_items(conversation.id).data) == 1
 
 
 class Failing:

@@ -13,10 +13,13 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from convgrpc import Client
+from convgrpc.errors import ConvgrpcError
 from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.server import CannotSecure, Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
+from tests.conftest import make_key
 
 TIMEOUT = 20
 
@@ -146,6 +149,16 @@ def test_both_transports_speak_tls_and_nothing_else(tls: Running, authority: Aut
         assert not answers(channel)
     with httpx.Client(timeout=TIMEOUT) as http, pytest.raises(httpx.HTTPError):
         http.get(f"http://{tls.http}/healthz")
+
+
+def test_the_client_speaks_tls(settings: Settings, tls: Running, authority: Authority) -> None:
+    """And shows its key to nobody whose certificate it does not trust."""
+    key = make_key(settings, "alder")
+    trusting, others = (grpc.ssl_channel_credentials(each.pem) for each in (authority, Authority()))
+    with Client(str(tls.grpc), api_key=key, credentials=trusting) as client:
+        assert client.create_conversation().id
+    with Client(str(tls.grpc), api_key=key, credentials=others, timeout=2) as client, pytest.raises(ConvgrpcError):
+        client.create_conversation()
 
 
 def test_callers_need_a_certificate_where_authorities_for_them_are_given(

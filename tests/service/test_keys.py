@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from convgrpc import Client
 from convgrpc.contract.methods import Method, methods
 from convgrpc.errors import Unauthenticated, Unavailable, store_unavailable
 from convgrpc.service import conversations, input_tokens, responses
@@ -22,6 +23,7 @@ from convgrpc.service.keys import DEFAULT_PROJECT, Keys, new_key
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.store.sqlite import SqliteStore
+from convgrpc.v1.error_reason_pb2 import ErrorReason
 from tests.conftest import make_key
 
 METHODS = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
@@ -159,6 +161,17 @@ def test_a_wrong_key_has_one_answer_whatever_is_wrong_with_it(settings: Settings
         '"code":"invalid_api_key"}}'
     )
     assert answers == {(401, envelope), ("UNAUTHENTICATED", "Incorrect API key provided.")}
+
+
+def test_the_client_shows_its_key(server: Running, key: str) -> None:
+    """Without one, or with a wrong one, it is told so as by any other error."""
+    target = str(server.grpc)
+    with Client(target, api_key=key) as client:
+        assert list(client.iter_conversations()) == []
+    for wrong in (None, f"{key}0"):
+        with Client(target, api_key=wrong) as client, pytest.raises(Unauthenticated) as refused:
+            client.list_conversations()
+        assert refused.value.reason == ErrorReason.ERROR_REASON_UNAUTHENTICATED
 
 
 def test_no_key_at_all_is_told_what_to_send(caller: Caller, key: str) -> None:

@@ -36,8 +36,9 @@ class AsyncClient(AsyncMethods):
         timeout: float | None = DEFAULT_TIMEOUT,
         options: Options = (),
     ) -> None:
-        self._endpoint = Endpoint(target, api_key=api_key, credentials=credentials, insecure=insecure, options=options)
-        self._timeout = timeout
+        self._endpoint = Endpoint(
+            target, api_key=api_key, credentials=credentials, insecure=insecure, timeout=timeout, options=options
+        )
         self._closed = False
         self._connected: tuple[asyncio.AbstractEventLoop, grpc.aio.Channel] | None = None
 
@@ -65,11 +66,9 @@ class AsyncClient(AsyncMethods):
         message = request(request_class, values)
         call = self._channel().unary_unary(path, request_class.SerializeToString, reply.FromString)
         try:
-            return await call(
-                message, timeout=self._timeout if timeout is None else timeout, metadata=self._endpoint.metadata
-            )
+            return await call(message, timeout=self._endpoint.timeout(timeout), metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
-            raise failure(error) from error
+            raise failure(error, self._endpoint.target) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             # gRPC cancels the calls of a channel that is closed; the tasks that wait for them are not.
@@ -86,12 +85,6 @@ class AsyncClient(AsyncMethods):
             return self._connected[1]
         if self._connected and not self._connected[0].is_closed():
             raise RuntimeError("this AsyncClient is in use in another event loop: make one for each")
-        channel = self._made()
+        channel: grpc.aio.Channel = self._endpoint.channel(grpc.aio)
         self._connected = loop, channel
         return channel
-
-    def _made(self) -> grpc.aio.Channel:
-        endpoint = self._endpoint
-        if endpoint.credentials is None:
-            return grpc.aio.insecure_channel(endpoint.target, endpoint.options)
-        return grpc.aio.secure_channel(endpoint.target, endpoint.credentials, endpoint.options)

@@ -188,7 +188,8 @@ class AsyncMethods:
     ) -> AsyncIterator[Conversation]:
         """Iterates over what all pages of `list_conversations` hold, each of which is fetched when it is needed.
 
-        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one.
+        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one. A page
+        begins after the last of the one before: whoever deletes that meanwhile gets `NotFound`.
         """
         has_more = True
         while has_more:
@@ -285,7 +286,8 @@ class AsyncMethods:
     ) -> AsyncIterator[ConversationItem]:
         """Iterates over what all pages of `list_items` hold, each of which is fetched when it is needed.
 
-        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one.
+        The arguments are those of that method: `limit` is for a page, and `timeout` for the fetching of one. A page
+        begins after the last of the one before: whoever deletes that meanwhile gets `NotFound`.
         """
         has_more = True
         while has_more:

@@ -22,7 +22,7 @@ class Client(Methods):
     `target` is HOST:PORT, or any other name that gRPC knows. `api_key` goes with each call as `authorization: Bearer …`;
     without TLS (`credentials=grpc.ssl_channel_credentials()`) it goes to this machine alone, unless `insecure` says that
     any is meant. `timeout` is the seconds that a call may take with all its repetitions, where the call gives none of
-    its own; None sets no bound. `options` are those of a gRPC channel, and come before this client's own.
+    its own; None sets no bound, and neither does infinity. `options` are those of a gRPC channel, and come before this client's own.
 
     Arguments are named as the fields of the request, and None means not given. Items, tools and other objects are
     messages, or plain values in the shape of OpenAI's API: dictionaries, strings, lists of both. Enums are given by
@@ -48,8 +48,9 @@ class Client(Methods):
         timeout: float | None = DEFAULT_TIMEOUT,
         options: Options = (),
     ) -> None:
-        self._endpoint = Endpoint(target, api_key=api_key, credentials=credentials, insecure=insecure, options=options)
-        self._timeout = timeout
+        self._endpoint = Endpoint(
+            target, api_key=api_key, credentials=credentials, insecure=insecure, timeout=timeout, options=options
+        )
         self._closed = False
         # By process: a channel of the parent can be neither used nor taken down by its child.
         self._channels: dict[int, grpc.Channel] = {}
@@ -81,30 +82,35 @@ class Client(Methods):
         running = object()
         self._running.add(running)
         try:
-            return call(
-                message, timeout=self._timeout if timeout is None else timeout, metadata=self._endpoint.metadata
-            )
+            return call(message, timeout=self._endpoint.timeout(timeout), metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
-            raise failure(error) from error
+            raise failure(error, self._endpoint.target) from error
+        except ValueError:
+            # What gRPC says of a channel that was closed between here and there.
+            if self._closed:
+                raise _closed() from None
+            raise
         finally:
             self._running.discard(running)
 
     def _channel(self) -> grpc.Channel:
         if self._closed:
-            raise RuntimeError("this client is closed")
+            raise _closed()
         process = os.getpid()
         channel = self._channels.get(process)
         if channel is None:
             if self._channels:
                 check_forks_are_supported(during_call=bool(self._running))
-            made = self._made()
+            made = self._endpoint.channel(grpc)
             channel = self._channels.setdefault(process, made)
             if channel is not made:
                 made.close()
+        if self._closed:
+            # By another thread, which may have found no channel yet.
+            channel.close()
+            raise _closed()
         return channel
 
-    def _made(self) -> grpc.Channel:
-        endpoint = self._endpoint
-        if endpoint.credentials is None:
-            return grpc.insecure_channel(endpoint.target, endpoint.options)
-        return grpc.secure_channel(endpoint.target, endpoint.credentials, endpoint.options)
+
+def _closed() -> RuntimeError:
+    return RuntimeError("this client is closed")

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from math import isinf
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,6 +16,7 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 60.0
 
 _KEY = re.compile(r"[!-~]+")
+_NO_TARGET = re.compile(r"(?:https?://.*)?")
 _SCHEME = re.compile(r"(?:dns|ipv4|ipv6):(?:///)?")
 _OPTIONS: Mapping[str, Any] = {
     # The server permits a ping every five seconds. Without them a connection that a firewall dropped is noticed only
@@ -45,14 +47,30 @@ class Endpoint:
         api_key: str | None,
         credentials: grpc.ChannelCredentials | None,
         insecure: bool,
+        timeout: float | None,
         options: Options,
     ) -> None:
+        if not isinstance(target, str) or _NO_TARGET.fullmatch(target):
+            raise ValueError(f"{target!r} is no target: give HOST:PORT, without http://")
+        api_key = api_key and api_key.strip()
         if api_key is not None:
             _check(api_key, target, is_private=credentials is not None or insecure or is_local(target))
         self.target = target
         self.credentials = credentials
         self.metadata = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+        self._timeout = timeout
         self._options = options
+
+    def timeout(self, own: float | None) -> float | None:
+        """The seconds that a call may take, given its own if it has one; None is no bound, and so is infinity."""
+        seconds = self._timeout if own is None else own
+        return None if seconds is None or isinf(seconds) else seconds
+
+    def channel(self, api: Any) -> Any:
+        """A channel of gRPC's, or of its asyncio part, whichever module is given."""
+        if self.credentials is None:
+            return api.insecure_channel(self.target, self.options)
+        return api.secure_channel(self.target, self.credentials, self.options)
 
     @property
     def options(self) -> Options:

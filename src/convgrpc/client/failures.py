@@ -12,12 +12,15 @@ _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
 
 
-def failure(error: grpc.RpcError) -> ConvgrpcError:
-    """The exception for an error of a call, whoever reported it: the server, something on the way, or gRPC itself."""
+def failure(error: grpc.RpcError, target: str) -> ConvgrpcError:
+    """The exception for an error of a call to a target, whoever reported it: the server, something on the way, or gRPC."""
     found: Any = error
     code: grpc.StatusCode = found.code()
     trailers: dict[str, Any] = dict(found.trailing_metadata() or ())
     status = Status(code=code.value[0], message=found.details() or code.name)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        # gRPC says neither where nor why, as when it could not connect before.
+        status.message = f"no answer from {target} in time: {status.message}"
     try:
         told = Status.FromString(trailers.get(_DETAILS, b""))
         # Details that speak of another failure are not those of this one.

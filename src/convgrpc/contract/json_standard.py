@@ -1,6 +1,6 @@
 """What `json_text` uses of orjson, by the standard library alone, for clients that are installed without it.
 
-The values are the same, and so are the refusals. A number may be spelled in another way.
+As far as `json_text` goes, the values are the same, and so are the refusals. A number may be spelled in another way.
 """
 
 import json

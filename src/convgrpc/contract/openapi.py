@@ -24,6 +24,7 @@ Where no other limit is given, strings have up to {MAX_STRING_LENGTH} characters
 
 _ERROR = "Error"
 _REQUEST_ID = "RequestId"
+_KEY = "ApiKey"
 _PARAMETER = re.compile(r"{(\w+)}")
 _FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
 
@@ -50,7 +51,10 @@ def document(methods: Collection[Method], *, version: str) -> dict[str, Any]:
             "schemas": dict(sorted(schemas.by_name.items())),
             "responses": {_error_name(status): _error_response(status) for status in _statuses()},
             "headers": {_REQUEST_ID: _request_id()},
+            "securitySchemes": {_KEY: _key()},
         },
+        # None is needed as long as there are no keys.
+        "security": [{}, {_KEY: []}],
     }
 
 
@@ -162,6 +166,10 @@ def _response(text: str, schema: Schema) -> dict[str, Any]:
 
 def _json(schema: Schema) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
+
+
+def _key() -> dict[str, Any]:
+    return {"type": "http", "scheme": "bearer", "description": "A key of a project, once there are keys."}
 
 
 def _request_id() -> dict[str, Any]:
