@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -17,15 +18,22 @@ class Checkpoints:
     """Copies the log in a thread of its own, and cuts it off when it grew too long all the same.
 
     The log begins anew only when all of it was copied and nobody reads it: under steady load that may never happen by
-    itself, as writers are not held up.
+    itself, as writers are not held up. `failed` is told why the log could not be copied.
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, *, pages: int = 1000, max_log_bytes: int = 64 << 20
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        pages: int = 1000,
+        max_log_bytes: int = 64 << 20,
+        failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self._log_path = f"{path}-wal"
         self._connection = connection
         self._pages = pages
+        self._failed = failed
         self._max_log_bytes = max_log_bytes
         self._cut_at = max_log_bytes
         self._pages_written = 0
@@ -52,6 +60,10 @@ class Checkpoints:
         else:
             # Another process reads what is in the log. Trying again at every turn would hold up all writes.
             self._cut_at = log_bytes + self._max_log_bytes
+
+    def copy(self) -> None:
+        """Copies what can be copied now, in the caller's thread."""
+        self._checkpoint("PASSIVE")
 
     def close(self) -> None:
         """Ends the thread and empties the log."""
@@ -80,7 +92,8 @@ class Checkpoints:
         with self._connection_lock:
             try:
                 (busy, _, _) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-            except sqlite3.Error:
-                _log.exception("A checkpoint failed")
+            except sqlite3.Error as error:
+                _log.exception("A checkpoint failed: %s", error)
+                self._failed(error)
                 return False
         return not busy
