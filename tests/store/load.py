@@ -9,8 +9,15 @@ import grpc
 import httpx
 
 from convgrpc.service.server import Running
-from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, CreateItemsRequest, ListItemsRequest
+from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.conversations_service_pb2 import (
+    ORDER_ASC,
+    CreateConversationRequest,
+    CreateItemsRequest,
+    ListItemsRequest,
+)
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.item_pb2 import ROLE_USER, ConversationItem, Message
 
 TIMEOUT = 20
 PARTS = 3
@@ -82,7 +89,8 @@ def _grpc(server: Running) -> Iterator[tuple[Callable[[], str], Appender]]:
         stub = ConversationsServiceStub(channel)
 
         def append(conversation: str, texts: list[str]) -> None:
-            items = [{"message": {"role": "ROLE_USER", "content": [{"input_text": {"text": text}}]}} for text in texts]
+            contents = [ContentPart(input_text=InputText(text=text)) for text in texts]
+            items = [ConversationItem(message=Message(role=ROLE_USER, content=[content])) for content in contents]
             stub.CreateItems(CreateItemsRequest(conversation_id=conversation, items=items), timeout=TIMEOUT)
 
         yield lambda: stub.CreateConversation(CreateConversationRequest(), timeout=TIMEOUT).id, append
@@ -90,16 +98,16 @@ def _grpc(server: Running) -> Iterator[tuple[Callable[[], str], Appender]]:
 
 @contextmanager
 def _rest(server: Running) -> Iterator[tuple[Callable[[], str], Appender]]:
-    with httpx.Client(base_url=f"http://{server.http}/v1/conversations", timeout=TIMEOUT, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://{server.http}/v1", timeout=TIMEOUT, trust_env=False) as client:
 
         def append(conversation: str, texts: list[str]) -> None:
             items = [{"role": "user", "content": text} for text in texts]
-            client.post(f"/{conversation}/items", json={"items": items}).raise_for_status()
+            client.post(f"/conversations/{conversation}/items", json={"items": items}).raise_for_status()
 
-        yield lambda: str(client.post("", json={}).raise_for_status().json()["id"]), append
+        yield lambda: str(client.post("/conversations", json={}).raise_for_status().json()["id"]), append
 
 
-def losses(server: Running, ledger: Ledger, *, size: int) -> list[str]:
+def losses(server: Running, ledger: Ledger) -> list[str]:
     """The conversations that lack what was acknowledged, or have half a batch, or more than one that was not."""
     with grpc.insecure_channel(str(server.grpc), options=_LARGE) as channel:
         stub = ConversationsServiceStub(channel)
@@ -107,7 +115,7 @@ def losses(server: Running, ledger: Ledger, *, size: int) -> list[str]:
         for conversation, acknowledged in ledger.batches.items():
             texts = list(_texts(stub, conversation))
             batches = len(texts) // PARTS
-            whole = [text for turn in range(batches) for text in batch(turn, size)]
+            whole = [text for turn in range(batches) for text in batch(turn, len(texts[0]))]
             if texts != whole or not acknowledged <= batches <= acknowledged + 1:
                 lost.append(f"{conversation}: {len(texts)} items of {acknowledged} batches")
         return lost
@@ -116,7 +124,7 @@ def losses(server: Running, ledger: Ledger, *, size: int) -> list[str]:
 def _texts(stub: ConversationsServiceStub, conversation: str) -> Iterator[str]:
     after, has_more = "", True
     while has_more:
-        request = ListItemsRequest(conversation_id=conversation, limit=100, order="ORDER_ASC")
+        request = ListItemsRequest(conversation_id=conversation, limit=100, order=ORDER_ASC)
         if after:
             request.after = after
         page = stub.ListItems(request, timeout=TIMEOUT)

@@ -48,7 +48,7 @@ def kill_under_load(starter: Servers, folder: Path, turn: int) -> list[str]:
         time.sleep(random.Random(turn).random() * 0.003)
         assert starter.end(server, signal.SIGKILL) == -signal.SIGKILL
     after = starter.start(str(path))
-    found = losses(after.running, ledger, size=size)
+    found = losses(after.running, ledger)
     assert starter.end(after, signal.SIGTERM) == 0
     with closing(sqlite3.connect(path)) as connection:
         found += [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]

@@ -39,6 +39,7 @@ class Checkpoints:
         self._pages_written = 0
         self._connection_lock = threading.Lock()
         self._wake = threading.Event()
+        self._last_failure = ""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="convgrpc-checkpoints", daemon=True)
         self._thread.start()
@@ -93,7 +94,10 @@ class Checkpoints:
             try:
                 (busy, _, _) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             except sqlite3.Error as error:
-                _log.exception("A checkpoint failed: %s", error)
+                if str(error) != self._last_failure:
+                    _log.exception("A checkpoint failed: %s", error)
+                self._last_failure = str(error)
                 self._failed(error)
                 return False
+            self._last_failure = ""
         return not busy

@@ -88,8 +88,11 @@ class SqliteStore(Store):
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
 
+        # By the clock as it was at the start: one that steps ahead would forget requests that are still repeated.
+        ahead = clock() - time.monotonic()
+
         def window() -> Window:
-            now = clock()
+            now = ahead + time.monotonic()
             return Window(now - keep_requests, now)
 
         troubles = Troubles()
