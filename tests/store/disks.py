@@ -45,6 +45,11 @@ def broken(disk: Path) -> None:
     _do("mount", "-o", "remount,abort", str(disk))
 
 
+def remount(disk: Path, mode: str) -> None:
+    """Lets a disk that nobody writes to be read-only, `ro`, or not, `rw`."""
+    _do("mount", "-o", f"remount,{mode}", str(disk))
+
+
 def fill(disk: Path) -> Path:
     """Leaves no room on a disk, until the file that this returns is removed."""
     ballast = disk / "ballast"

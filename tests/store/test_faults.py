@@ -17,18 +17,27 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convgrpc.errors import Unavailable
+from convgrpc.service.conversations import ConversationsService
+from convgrpc.service.keys import Keys
 from convgrpc.settings import Settings
+from convgrpc.store.database import UnusableDatabase
 from convgrpc.store.protocol import Commit, Condition, NewConversation, RequestKey
 from convgrpc.store.sqlite import SqliteStore
 from tests.conftest import FREE_PORT, make_key, served
 
-from .disks import broken, failing_disk, fill, immutable, small_disk
+from .disks import broken, failing_disk, fill, immutable, remount, small_disk
 from .load import Ledger, loaded, losses
 from .power_cut import PowerCut
 
 TIMEOUT = 20
 SIZE = 20_000
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the database more often than there is need to, so that tests are short."""
+    monkeypatch.setattr("convgrpc.service.health._EVERY", 0.1)
 
 
 class Patient:
@@ -344,10 +353,52 @@ def test_clock_that_steps_makes_no_write_happen_twice(settings: Settings, step: 
     run(scenario())
 
 
+def test_clock_that_steps_breaks_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is newer comes first whatever its time, items keep their order, and a key is valid by the clock as it is."""
+    real, step = time.time, 0.0
+    for service in (Keys, ConversationsService):
+        monkeypatch.setitem(service.__init__.__kwdefaults__, "clock", lambda: real() + step)
+    with patient(settings) as server:
+        server.http.headers["authorization"] = f"Bearer {make_key(settings, 'default', lifetime=3600)}"
+        created = [server.create("1").json()]
+        for step in (-86_400.0, 1800.0, -1.0):
+            created.append(server.create("1").json())
+            answer = server.http.post(
+                f"/v1/conversations/{created[0]['id']}/items", json={"items": [{"role": "user", "content": f"{step}"}]}
+            )
+            assert answer.status_code == 200
+        assert server.texts(created[0]["id"]) == ["1", "-86400.0", "1800.0", "-1.0"]
+        assert server.http.get("/v1/x/conversations").json()["data"] == created[::-1]
+        step = 7200.0
+        assert server.create("1").status_code == 401
+        step = 0.0
+        assert server.create("1").status_code == 200
+
+
+def test_disk_that_cannot_be_used_is_named_at_the_start(settings: Settings, tmp_path: Path) -> None:
+    """Full or read-only, for a database that is there and a new one; once it can be written, the server starts."""
+    with small_disk(tmp_path / "disk") as disk:
+        at = [replace(settings, db=str(disk / f"{name}.db")) for name in ("there", "new")]
+        with patient(at[0]) as server:
+            kept = server.create("kept").json()["id"]
+        ballast = fill(disk)
+        for each in at:
+            with pytest.raises(UnusableDatabase, match="the disk is full"), served(each):
+                pass
+        ballast.unlink()
+        remount(disk, "ro")
+        for each in at:
+            with pytest.raises(UnusableDatabase, match="its folder cannot be written"), served(each):
+                pass
+        remount(disk, "rw")
+        with patient(at[0]) as server:
+            assert server.texts(kept) == ["kept"]
+
+
 def test_server_beside_a_server_is_refused(settings: Settings) -> None:
     """The database has one server at a time; keys and sqlite3 work beside it, and what a killed one left is no hindrance."""
     with patient(settings) as server:
-        with pytest.raises(Exception, match="another server is using it"), served(settings):
+        with pytest.raises(UnusableDatabase, match="another server is using it"), served(settings):
             pass
         make_key(settings, "alder")
         with closing(sqlite3.connect(settings.db)) as other:

@@ -294,6 +294,16 @@ class _HttpServer(uvicorn.Server):
         """Leaves the signals to `serve`, which stops both fronts together."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort)
+        await super().shutdown(sockets)
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport:
+                connection.transport.abort()
+
 
 def _http_server(application: Any, certificates: Certificates | None) -> uvicorn.Server:
     return _HttpServer(

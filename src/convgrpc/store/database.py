@@ -44,8 +44,12 @@ def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connec
     """Opens a connection that begins and ends its transactions itself, and leaves checkpoints to others."""
     # The thread that uses a connection is not the one that opens it.
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -20,6 +20,8 @@ _NAMES = {
     sqlite3.SQLITE_IOERR: "the disk fails",
     sqlite3.SQLITE_NOMEM: "there is not enough memory",
 }
+# The index of the log is made as large as it must be before it is used.
+_EXTENDED_NAMES = {sqlite3.SQLITE_IOERR_SHMSIZE: FULL}
 _DAMAGES = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 # What was written is not there, or the disk cannot read it: that does not pass, but need not keep others from writing.
 _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
@@ -37,7 +39,9 @@ def code(error: BaseException) -> int:
 
 def name(error: BaseException) -> str | None:
     """What is wrong with the database, in words for anybody; None where it is the statement that is wrong."""
-    return str(error) if isinstance(error, Displaced) else _NAMES.get(code(error))
+    if isinstance(error, Displaced):
+        return str(error)
+    return _EXTENDED_NAMES.get(getattr(error, "sqlite_errorcode", 0)) or _NAMES.get(code(error))
 
 
 class Troubles:
