@@ -357,7 +357,9 @@ def test_clock_that_steps_breaks_nothing(settings: Settings, monkeypatch: pytest
     """What is newer comes first whatever its time, items keep their order, and a key is valid by the clock as it is."""
     real, step = time.time, 0.0
     for service in (Keys, ConversationsService):
-        monkeypatch.setitem(service.__init__.__kwdefaults__, "clock", lambda: real() + step)
+        defaults = service.__init__.__kwdefaults__
+        assert defaults
+        monkeypatch.setitem(defaults, "clock", lambda: real() + step)
     with patient(settings) as server:
         server.http.headers["authorization"] = f"Bearer {make_key(settings, 'default', lifetime=3600)}"
         created = [server.create("1").json()]

@@ -19,6 +19,9 @@ class Checkpoints:
 
     The log begins anew only when all of it was copied and nobody reads it: under steady load that may never happen by
     itself, as writers are not held up. `failed` is told why the log could not be copied.
+
+    Before SQLite 3.51.3 a checkpoint that begins when all is copied, just as a commit begins the log anew, may lose what
+    is committed (https://sqlite.org/wal.html#walresetbug). So one begins only after a commit that began after the last.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Checkpoints:
         self._pages_written = 0
         self._connection_lock = threading.Lock()
         self._wake = threading.Event()
+        self._copied = False
         self._last_failure = ""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="convgrpc-checkpoints", daemon=True)
@@ -49,6 +53,11 @@ class Checkpoints:
 
         The writer calls this between two commits, so that nothing is written while the log is cut off.
         """
+        if self._copied:
+            # This commit may have begun before the copy ended, and be in it.
+            self._copied = False
+            self._pages_written = 0
+            return
         self._pages_written += rows * _PAGES_PER_ROW + size // _PAGE_BYTES
         if self._pages_written < self._pages:
             return
@@ -82,12 +91,14 @@ class Checkpoints:
             return 0
 
     def _run(self) -> None:
-        while True:
+        # Whatever woke it during a checkpoint is forgotten, but that it shall end.
+        while not self._closing:
             self._wake.wait()
             if self._closing:
                 return
-            self._wake.clear()
             self._checkpoint("PASSIVE")
+            self._copied = True
+            self._wake.clear()
 
     def _checkpoint(self, mode: str) -> bool:
         with self._connection_lock:
