@@ -123,6 +123,8 @@ def test_writes_that_wait_are_done_and_answered(tmp_path: Path) -> None:
         while (answer := http.get("/v1/x/conversations")).status_code != 503:
             assert time.monotonic() < refused_by
         assert answer.json()["error"]["code"] == "shutting_down"
+        # Longer than answers have to get out that are ready.
+        time.sleep(1.5)
         other.rollback()
         ids = {each.result(TIMEOUT).id for each in waiting}
         assert process.wait(TIMEOUT) == 0

@@ -76,7 +76,7 @@ def test_checkpoint_begins_after_a_commit_that_began_after_the_last(log: Log) ->
         for count in (1, 1, 2, 2, 3):
             log.write()
             checkpoints.committed(1, 0)
-            give_up = time.monotonic() + (60 if len(tries) < count else 0.1)
+            give_up = time.monotonic() + (10 if len(tries) < count else 0.1)
             while time.monotonic() < give_up and not (checkpoints._copied and len(tries) == count):
                 time.sleep(0.001)
             assert len(tries) == count
