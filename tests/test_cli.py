@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -39,11 +39,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @contextmanager
-def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], re.Match[str]]]:
+def serving(
+    *arguments: str, command: Sequence[str] = COMMAND, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], re.Match[str]]]:
     """Runs `convgrpc serve` while the context lasts; gives the process and its start line."""
-    command = [*COMMAND, "serve", *arguments]
     env = {**os.environ, **environment}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(
+        [*command, "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    ) as process:
         try:
             assert process.stdout
             started = STARTED.fullmatch(process.stdout.readline())

@@ -79,8 +79,9 @@ def _blocks() -> Iterator[Block]:
 
 BLOCKS = list(_blocks())
 STARTER = "scripts/serve\n"
-# What a script cannot do without.
+# What a script cannot do without, and what is not there wherever a shell is.
 NEEDS = {"scripts/stubs": "go"}
+RARE = {"sqlite3"}
 MODELS_FILE = "toml"
 TEST = "def test_"
 RUN = [
@@ -211,10 +212,10 @@ class Reader(NamedTuple):
 
         Without the tool that the block begins with, the test is skipped.
         """
-        tool, printed = block.text.split(maxsplit=1)[0], ""
-        tool = NEEDS.get(tool, tool)
-        if block.language == "sh" and not shutil.which(tool, path=self.environment["PATH"]):
-            pytest.skip(f"{tool} is not installed")
+        first, printed = block.text.split(maxsplit=1)[0], ""
+        for tool in {NEEDS.get(first, first)} | RARE.intersection(block.text.split()):
+            if block.language == "sh" and not shutil.which(tool, path=self.environment["PATH"]):
+                pytest.skip(f"{tool} is not installed")
         if "…" in block.text:
             for each in RUN[: RUN.index(block)]:
                 if each.section == block.section:

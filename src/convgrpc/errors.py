@@ -324,10 +324,9 @@ def overloaded() -> ConvgrpcError:
     return _later(failure(ErrorReason.ERROR_REASON_OVERLOADED, message), _BREATH)
 
 
-def store_unavailable() -> ConvgrpcError:
-    return failure(
-        ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, "The server's database refused the request. Please retry later."
-    )
+def store_unavailable(why: str | None = None) -> ConvgrpcError:
+    refused = f"refused the request: {why}" if why else "refused the request"
+    return failure(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, f"The server's database {refused}. Please retry later.")
 
 
 def shutting_down() -> ConvgrpcError:

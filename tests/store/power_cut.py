@@ -7,6 +7,7 @@ Python's sqlite3 uses. Files stay as they are; beside them it keeps what would b
 import _sqlite3
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_void_p
@@ -61,6 +62,7 @@ class PowerCut:
 
     def __init__(self, real: _Vfs) -> None:
         self.fail_syncs = False
+        self.seconds_per_sync = 0.0
         self._real = real
         self._lock = threading.RLock()
         self._paths: dict[int, str] = {}
@@ -132,6 +134,7 @@ class PowerCut:
         return result
 
     def _sync(self, file: int, flags: int) -> int:
+        time.sleep(self.seconds_per_sync)
         # One at a time: else a checkpoint's sync of the log could end after that of a later commit, and undo it here.
         with self._lock:
             if self.fail_syncs:

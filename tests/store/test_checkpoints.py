@@ -67,6 +67,21 @@ def test_log_is_copied_in_a_thread(log: Log) -> None:
         assert log.size() > ROW_BYTES
 
 
+def test_checkpoint_begins_after_a_commit_that_began_after_the_last(log: Log) -> None:
+    """Whose report comes second: the first one may be of a commit that was copied already."""
+    tries: list[str] = []
+    connection = connect(log.path, "FULL", 5)
+    connection.set_trace_callback(tries.append)
+    with closing(Checkpoints(log.path, connection, pages=1)) as checkpoints:
+        for count in (1, 1, 2, 2, 3):
+            log.write()
+            checkpoints.committed(1, 0)
+            give_up = time.monotonic() + (10 if len(tries) < count else 0.1)
+            while time.monotonic() < give_up and not (checkpoints._copied and len(tries) == count):
+                time.sleep(0.001)
+            assert len(tries) == count
+
+
 def test_log_does_not_outgrow_its_bound(log: Log) -> None:
     """However fast the writer is, the log is cut off once it is too long."""
     bound = 10 * ROW_BYTES

@@ -291,6 +291,7 @@ def test_full_disk_fails_the_commit(bench: Bench, caplog: pytest.LogCaptureFixtu
         await bench.writer.write(set_pages(10))
         outcomes = await together(bench.writer, bench.insert(1), bench.insert(2), bench.writer.write(fill))
         assert kinds(outcomes) == [Unavailable] * 3
+        assert all("the disk is full" in str(outcome) for outcome in outcomes)
         await bench.writer.write(set_pages(1000))
         assert await bench.insert(4) == 4
 

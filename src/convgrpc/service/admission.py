@@ -21,10 +21,8 @@ class Limits(NamedTuple):
 class Admission:
     """Lets calls in, and knows how many there are.
 
-    `running` is that number, and `draining` tells those who ask for the health that the server is about to stop.
+    `running` is that number.
     """
-
-    draining = False
 
     def __init__(self, keys: Keys, limits: Limits, *, ticks: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys

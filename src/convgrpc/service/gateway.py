@@ -23,6 +23,7 @@ from convgrpc.errors import ConvgrpcError
 from convgrpc.service.admission import Admission
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.health import Health
 from convgrpc.service.metrics import Metrics
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -34,7 +35,7 @@ Answer: TypeAlias = tuple[int, bytes]
 
 _log = logging.getLogger(__name__)
 
-_HEALTH = "/healthz"
+_HEALTH, _LIFE = "/healthz", "/livez"
 _GONE = 499
 """The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
@@ -51,6 +52,7 @@ class Gateway:
     def __init__(
         self,
         admission: Admission,
+        health: Health,
         chain: Chain,
         metrics: Metrics,
         methods: Collection[Method],
@@ -61,6 +63,7 @@ class Gateway:
         keep_unknown: bool,
     ) -> None:
         self._admission = admission
+        self._health = health
         self._chain = chain
         self._metrics = metrics
         self._routes = Routes(methods)
@@ -101,8 +104,9 @@ class Gateway:
 
     async def _answered(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
-        if path == _HEALTH:
-            return self._health(verb)
+        if path in (_HEALTH, _LIFE):
+            _check_is_read(verb, path)
+            return _told(self._health) if path == _HEALTH else (200, b'{"status":"ok"}')
         self._check_site(headers)
         if path in self._documents:
             _check_is_read(verb, path)
@@ -115,10 +119,6 @@ class Gateway:
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
             call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
             return 200, await self._chain.run(call)
-
-    def _health(self, verb: str) -> Answer:
-        _check_is_read(verb, _HEALTH)
-        return (503, b'{"status":"draining"}') if self._admission.draining else (200, b'{"status":"ok"}')
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.
@@ -165,6 +165,17 @@ class Gateway:
     def _too_large(self) -> ConvgrpcError:
         message = f"Request too large. Expected a body of at most {self._max_body_bytes} bytes."
         return errors.failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
+
+
+def _told(health: Health) -> Answer:
+    trouble, damage = health.condition
+    if health.draining:
+        return 503, b'{"status":"draining"}'
+    if trouble:
+        return 503, orjson.dumps({"status": "failing", "database": trouble})
+    if damage:
+        return 200, orjson.dumps({"status": "damaged", "database": damage})
+    return 200, b'{"status":"ok"}'
 
 
 def _check_is_read(verb: str, path: str) -> None:

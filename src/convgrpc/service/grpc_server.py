@@ -66,9 +66,13 @@ class GrpcServer:
         return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
-        for service in ["", *self._services]:
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
+
+    async def tell_health(self, is_serving: bool) -> None:
+        """Tells those who ask for the health, of the server or of a service, until it is drained."""
+        serving = health_pb2.HealthCheckResponse
+        for service in ["", *self._services]:
+            await self._health.set(service, serving.SERVING if is_serving else serving.NOT_SERVING)
 
     async def drain(self) -> None:
         """Tells those who watch the health that this server is about to stop."""

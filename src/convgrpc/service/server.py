@@ -21,6 +21,7 @@ from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
 from convgrpc.service.grpc_server import GrpcServer
+from convgrpc.service.health import Health
 from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.service.keys import Keys
 from convgrpc.service.metrics import Metrics
@@ -80,7 +81,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     """
     certificates = _certificates(settings)
     metrics = Metrics()
-    store = await open_store(settings, metrics.observe_commit)
+    store = await open_store(settings, metrics.observe_commit, alone=True)
     metrics.observe_gauge(
         "convgrpc_store_waiting_writes", "Writes that wait to be stored.", lambda: store.waiting_writes
     )
@@ -97,9 +98,16 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         await store.close()
 
 
-async def open_store(settings: Settings, observe: Callable[[Commit], None] = lambda commit: None) -> Store:
-    """Opens the database; `observe` is told of each commit, in another thread. Raises `UnusableDatabase`."""
-    return await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, observe=observe)
+async def open_store(
+    settings: Settings, observe: Callable[[Commit], None] = lambda commit: None, *, alone: bool = False
+) -> Store:
+    """Opens the database; `observe` is told of each commit, in another thread. Raises `UnusableDatabase`.
+
+    `alone` is for a server: of those that open it so there is one at a time.
+    """
+    return await asyncio.to_thread(
+        SqliteStore.open, settings.db, alone=alone, keep_requests=settings.keep_requests, observe=observe
+    )
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -132,25 +140,29 @@ async def _fronts(
         max_message_bytes=settings.max_message_bytes,
         with_reflection=settings.reflection,
     )
-    pages = [
-        _Page(
-            "REST", settings.http, _http_server(_gateway(admission, chain, metrics, contract, settings), certificates)
-        )
-    ]
+    health = Health(store, grpc_server.tell_health)
+    _observe_health(metrics, health)
+    gateway = _gateway(admission, health, chain, metrics, contract, settings)
+    pages = [_Page("REST", settings.http, _http_server(gateway, certificates))]
     if settings.metrics:
         pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), None)))
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
+        await grpc_server.tell_health(True)
+        await health.look()
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
         async with asyncio.TaskGroup() as group:
             for page, listener in zip(pages, listeners, strict=True):
                 group.create_task(page.server.serve([listener]))
+            watching = group.create_task(health.watch())
             try:
                 yield Running(grpc_address, *bound)
             finally:
+                watching.cancel()
+                health.draining = True
                 await _drain(admission, grpc_server, settings.shutdown_grace, linger)
                 for page in pages:
                     page.server.should_exit = True
@@ -167,7 +179,6 @@ class _Page(NamedTuple):
 
 async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, linger: float) -> None:
     """Lets both fronts finish, in an order in which no call is cancelled that could be answered."""
-    admission.draining = True
     await grpc_server.drain()
     # What was sent before those who watch the health could know is served still.
     await asyncio.sleep(linger)
@@ -207,11 +218,25 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     )
 
 
+def _observe_health(metrics: Metrics, health: Health) -> None:
+    metrics.observe_gauge(
+        "convgrpc_store_failing",
+        "1 while the database cannot be written or read.",
+        lambda: health.condition.trouble is not None,
+    )
+    metrics.observe_gauge(
+        "convgrpc_store_damaged",
+        "1 once something that was stored could not be read.",
+        lambda: health.condition.damage is not None,
+    )
+
+
 def _gateway(
-    admission: Admission, chain: Chain, metrics: Metrics, contract: list[Method], settings: Settings
+    admission: Admission, health: Health, chain: Chain, metrics: Metrics, contract: list[Method], settings: Settings
 ) -> Gateway:
     return Gateway(
         admission,
+        health,
         chain,
         metrics,
         contract,
@@ -268,6 +293,16 @@ class _HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals to `serve`, which stops both fronts together."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort)
+        await super().shutdown(sockets)
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport:
+                connection.transport.abort()
 
 
 def _http_server(application: Any, certificates: Certificates | None) -> uvicorn.Server:

@@ -1,23 +1,17 @@
 """The database file: created, migrated, opened or refused."""
 
+import fcntl
 import os
 import sqlite3
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
 
+from convgrpc.store import troubles
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
-
-_REASONS = {
-    sqlite3.SQLITE_NOTADB: "it is not a SQLite database",
-    sqlite3.SQLITE_CORRUPT: "it is corrupt",
-    sqlite3.SQLITE_BUSY: "another process is using it",
-    sqlite3.SQLITE_READONLY: "it cannot be written",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_FULL: "the disk is full",
-}
 
 
 class UnusableDatabase(Exception):
@@ -29,12 +23,33 @@ class UnusableDatabase(Exception):
         self.why = why
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps other servers off a database while the context lasts, however it ends. Raises `UnusableDatabase`.
+
+    Programs that come and go, such as a backup, need no claim. The claim is on a file beside the database, as SQLite's
+    own locks would be lost with it; the file stays, and means nothing by itself.
+    """
+    _check_place(path)
+    _peek(path)
+    try:
+        with open(f"{path}-lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise UnusableDatabase(path, "another server is using it") from None
+
+
 def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
     """Opens a connection that begins and ends its transactions itself, and leaves checkpoints to others."""
     # The thread that uses a connection is not the one that opens it.
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -122,7 +137,7 @@ def _enter_wal(path: Path, connection: sqlite3.Connection, busy_timeout: float) 
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             break
         except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            if troubles.code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
             time.sleep(0.005)
     if mode != "wal":
@@ -130,9 +145,4 @@ def _enter_wal(path: Path, connection: sqlite3.Connection, busy_timeout: float) 
 
 
 def _reason(error: sqlite3.Error) -> str:
-    return _REASONS.get(_code(error), str(error))
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code of SQLite, or 0 for an error that is none of SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return troubles.name(error) or str(error)

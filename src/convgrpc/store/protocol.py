@@ -73,6 +73,13 @@ class Commit(NamedTuple):
     seconds: float
 
 
+class Condition(NamedTuple):
+    """How a database is: why it cannot be written or read now, and what kind of damage was found in it; None is well."""
+
+    trouble: str | None
+    damage: str | None
+
+
 class StoredKey(NamedTuple):
     """A key by which callers may act for a project: a digest of it, and from when until when it is valid (Unix times)."""
 
@@ -264,6 +271,9 @@ class Store(Protocol):
     @property
     def waiting_writes(self) -> int:
         """How many writes wait for their turn."""
+
+    async def condition(self) -> Condition:
+        """Looks how the database is; this costs a write now and then, and while something is wrong."""
 
     async def create_key(self, key: StoredKey) -> None:
         """Stores a key; its id is new."""

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes, keys, responses
+from convgrpc.store import changes, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
-from convgrpc.store.database import connect, open_database
+from convgrpc.store.database import claimed, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
@@ -24,6 +24,7 @@ from convgrpc.store.lookups import (
 )
 from convgrpc.store.protocol import (
     Commit,
+    Condition,
     ConversationPage,
     Growth,
     NewConversation,
@@ -36,6 +37,8 @@ from convgrpc.store.protocol import (
     StoredKey,
 )
 from convgrpc.store.requests import Attempt, Window
+from convgrpc.store.troubles import Files, Troubles
+from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -45,12 +48,20 @@ class SqliteStore(Store):
     """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
 
     def __init__(
-        self, reader: sqlite3.Connection, writer: Writer, window: Callable[[], Window], closing_down: ExitStack
+        self,
+        reader: sqlite3.Connection,
+        writer: Writer,
+        checkpoints: Checkpoints,
+        files: Files,
+        troubles: Troubles,
+        window: Callable[[], Window],
     ) -> None:
         self._reader = reader
         self._writer = writer
+        self._troubles = troubles
+        self._watch = Watch(files, troubles, writer, checkpoints, self._read)
         self._window = window
-        self._closing_down = closing_down
+        self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
 
@@ -59,6 +70,7 @@ class SqliteStore(Store):
         cls,
         path: str | Path,
         *,
+        alone: bool = False,
         synchronous: str = "FULL",
         busy_timeout: float = 5.0,
         max_waiting_writes: int = 1024,
@@ -70,32 +82,44 @@ class SqliteStore(Store):
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
-        `keep_requests` is for how many seconds the keys of requests are kept. `observe` is told of each commit, in the
-        thread that writes.
+        `alone` refuses a database that another store has opened so. `keep_requests` is for how many seconds the keys of
+        requests are kept. `observe` is told of each commit, in the thread that writes.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
 
+        # By the clock as it was at the start: one that steps ahead would forget requests that are still repeated.
+        ahead = clock() - time.monotonic()
+
         def window() -> Window:
-            now = clock()
+            now = ahead + time.monotonic()
             return Window(now - keep_requests, now)
 
+        troubles = Troubles()
         with ExitStack() as stack:
+            if alone:
+                stack.enter_context(claimed(path))
             connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
+            files = Files(path)
             # A checkpoint that waits for other processes holds up the writer.
-            checkpoints = Checkpoints(path, connect(path, synchronous, min(busy_timeout, 0.1)))
+            copier = connect(path, synchronous, min(busy_timeout, 0.1))
+            checkpoints = Checkpoints(path, copier, failed=troubles.note)
             stack.callback(checkpoints.close)
             writer = Writer(
                 connection,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
                 observe=observe,
+                check=files.check,
+                failed=troubles.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            return cls(reader, writer, window, stack.pop_all())
+            store = cls(reader, writer, checkpoints, files, troubles, window)
+            store._closing_down = stack.pop_all()
+            return store
 
     async def create_conversation(
         self,
@@ -232,6 +256,9 @@ class SqliteStore(Store):
     def waiting_writes(self) -> int:
         return self._writer.waiting
 
+    async def condition(self) -> Condition:
+        return await self._watch.condition()
+
     async def create_key(self, key: StoredKey) -> None:
         await self._writer.write(partial(keys.insert_key, key=key))
 
@@ -259,6 +286,10 @@ class SqliteStore(Store):
         with self._closing_lock:
             self._closing_down.close()
 
+    def _read(self) -> None:
+        with self._snapshot() as connection:
+            connection.execute("SELECT count(*) FROM projects").fetchone()
+
     def _attempt(self, request: RequestKey | None) -> Attempt | None:
         return request and Attempt(request, self._window())
 
@@ -275,7 +306,8 @@ class SqliteStore(Store):
                 self._reader.rollback()
         except sqlite3.Error as error:
             _log.exception("A read failed: %s", error)
-            raise store_unavailable() from error
+            self._troubles.note(error)
+            raise store_unavailable(troubles.name(error)) from error
 
 
 def _size(items: Sequence[NewItem]) -> int:

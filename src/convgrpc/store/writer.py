@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
+from convgrpc.store import troubles
 from convgrpc.store.protocol import Commit
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class Writer:
     """Runs writes on one connection, in the order in which they came.
 
     There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
-    commit how many rows were changed and how many bytes of data came with them, and `observe` what it was. `tidy` does a little work, in its own
-    transaction, when no write waits, and says whether to go on; it is asked at the start and after each commit.
+    commit how many rows were changed and how many bytes of data came with them, and `observe` what it was. `tidy` does a
+    little work, in its own transaction, when no write waits, and says whether to go on; it is asked at the start and after
+    each commit. `check` may refuse a commit by raising, and `failed` is told what SQLite or it raised.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Writer:
         committed: Callable[[int, int], None],
         tidy: Callable[[sqlite3.Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
+        check: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None] = lambda error: None,
         max_writes: int = 1024,
         max_bytes: int = 64 << 20,
     ) -> None:
@@ -51,6 +55,8 @@ class Writer:
         self._committed = committed
         self._tidy = tidy
         self._observe = observe
+        self._check = check
+        self._failed = failed
         self._max_writes = max_writes
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
@@ -58,6 +64,9 @@ class Writer:
         self._changed = threading.Condition()
         self._untidy = True
         self._closing = False
+        self._last_failure = ""
+        self._began = float("inf")
+        self.committed_at = float("-inf")
         self._rows_reported = connection.total_changes
         self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
         self._thread.start()
@@ -80,6 +89,11 @@ class Writer:
     def waiting(self) -> int:
         """How many writes wait for their turn."""
         return len(self._waiting)
+
+    @property
+    def busy_for(self) -> float:
+        """For how many seconds a commit has been on its way, 0 if there is none."""
+        return max(0.0, time.monotonic() - self._began)
 
     def close(self) -> None:
         """Finishes the writes that wait and ends the thread."""
@@ -125,16 +139,22 @@ class Writer:
             return batch
 
     def _commit(self, batch: Sequence[_Write]) -> None:
-        began = time.perf_counter()
+        began = self._began = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._outcome(write) for write in batch]
+            # As late as can be: what is acknowledged must be where others will look for it.
+            self._check()
             self._connection.execute("COMMIT")
+            self._last_failure = ""
+            self.committed_at = time.monotonic()
         except Exception as error:
-            _log.exception("A commit failed, and with it %d writes: %s", len(batch), _said(error))
+            self._log_failure(error, len(batch))
             self._roll_back()
-            outcomes = [store_unavailable() for _ in batch]
-        seconds = time.perf_counter() - began
+            self._failed(error)
+            outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
+        seconds = time.monotonic() - began
+        self._began = float("inf")
         _deliver(batch, outcomes)
         self._observe(Commit(len(batch), seconds))
         self._report(sum(write.size for write in batch))
@@ -150,10 +170,11 @@ class Writer:
         try:
             outcome = write.work(self._connection)
         except Exception as error:
-            # After some failures, such as a full disk, SQLite has ended the transaction with all that was in it. Then
-            # this fails, too, and with it the whole batch.
+            # After some failures, such as a full disk, SQLite has ended the transaction with all that was in it.
+            if not self._connection.in_transaction:
+                raise
             self._connection.execute("ROLLBACK TO write")
-            outcome = _reported(error)
+            outcome = self._reported(error)
         self._connection.execute("RELEASE write")
         return outcome
 
@@ -166,6 +187,20 @@ class Writer:
             self._untidy = False
         self._report(0)
 
+    def _reported(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            _log.error("A write failed: %s", error, exc_info=error)
+            self._failed(error)
+            return store_unavailable(troubles.name(error))
+        return error
+
+    def _log_failure(self, error: Exception, writes: int) -> None:
+        """Logs why a commit failed, once: callers try again and again."""
+        said = _said(error)
+        if said != self._last_failure:
+            _log.error("A commit failed, and with it %d writes: %s", writes, said, exc_info=error)
+        self._last_failure = said
+
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
             self._connection.rollback()
@@ -176,16 +211,11 @@ class Writer:
         self._rows_reported = rows
 
 
-def _reported(error: Exception) -> Exception:
-    if isinstance(error, sqlite3.Error):
-        _log.error("A write failed: %s", error, exc_info=error)
-        return store_unavailable()
-    return error
-
-
 def _said(error: Exception) -> str:
-    """What SQLite says; other exceptions may quote what a caller sent."""
-    return str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+    """What SQLite says, and its name for it; other exceptions may quote what a caller sent."""
+    if isinstance(error, sqlite3.Error):
+        return f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
+    return troubles.name(error) or type(error).__name__
 
 
 def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:

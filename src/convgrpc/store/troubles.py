@@ -1,0 +1,100 @@
+"""What goes wrong with the database: named in words, and noted where it is seen, for those who ask how the database is."""
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+FULL = "the disk is full"
+TOO_SLOW = "the disk is too slow"
+
+_NAMES = {
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database",
+    sqlite3.SQLITE_CORRUPT: "it is corrupt",
+    sqlite3.SQLITE_BUSY: "another process is using it",
+    sqlite3.SQLITE_READONLY: "it cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_NOMEM: "there is not enough memory",
+}
+# The index of the log is made as large as it must be before it is used.
+_EXTENDED_NAMES = {sqlite3.SQLITE_IOERR_SHMSIZE: FULL}
+_DAMAGES = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+# What was written is not there, or the disk cannot read it: that does not pass, but need not keep others from writing.
+_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
+_FILES = {"": "the file", "-wal": "the write-ahead log", "-shm": "the index of the write-ahead log"}
+
+
+class Displaced(Exception):
+    """The database is not where it was: whatever is written would be found by nobody."""
+
+
+def code(error: BaseException) -> int:
+    """The primary result code of SQLite, or 0 for an error that is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def name(error: BaseException) -> str | None:
+    """What is wrong with the database, in words for anybody; None where it is the statement that is wrong."""
+    if isinstance(error, Displaced):
+        return str(error)
+    return _EXTENDED_NAMES.get(getattr(error, "sqlite_errorcode", 0)) or _NAMES.get(code(error))
+
+
+class Troubles:
+    """What was seen to be wrong with the database. Any thread may note and ask.
+
+    `failure` is why it could not be written, or could not be read at all; whoever sees that it can be again sets it back.
+    `damage` is for good: something that was stored could not be read.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+        self.damage: str | None = None
+
+    def note(self, error: Exception) -> None:
+        """Notes an error, unless it is one of a single statement."""
+        extended = getattr(error, "sqlite_errorcode", 0)
+        if code(error) in _DAMAGES or extended in _UNREADABLE:
+            if self.damage is None:
+                _log.error(
+                    "The database is damaged: %s; 'PRAGMA integrity_check' in sqlite3 tells where",
+                    getattr(error, "sqlite_errorname", ""),
+                )
+            self.damage = name(error)
+        elif named := name(error):
+            self.failure = named
+
+
+class Files:
+    """The files of an open database: where they are, and whether they are still those that were opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = {f"{path}{suffix}": (_identity(f"{path}{suffix}"), what) for suffix, what in _FILES.items()}
+
+    def check(self) -> None:
+        """Raises `Displaced` when a file was deleted, moved or replaced."""
+        for path, (identity, what) in self._opened.items():
+            found = _identity(path)
+            if found != identity:
+                raise Displaced(f"{what} was {'replaced' if found else 'deleted or moved away'}")
+
+    def have_room(self, size: int) -> bool:
+        """Whether so many bytes can be added."""
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= size
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

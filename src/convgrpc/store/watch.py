@@ -1,0 +1,72 @@
+"""Looks how the database is, at little cost while all is well, and at that of a write while something is wrong."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+
+from convgrpc.errors import ResourceExhausted, Unavailable
+from convgrpc.store.checkpoints import Checkpoints
+from convgrpc.store.protocol import Condition
+from convgrpc.store.troubles import FULL, TOO_SLOW, Displaced, Files, Troubles
+from convgrpc.store.writer import Writer
+
+_IDLE = 30.0
+"""Seconds without a commit after which one is made, to see whether that can be done."""
+_STALLED = 10.0
+"""Seconds that a commit may take before writing counts as impossible."""
+_ROOM = 1 << 20
+"""How many bytes must be free on a disk that was full, for it not to be so at once again."""
+
+
+class Watch:
+    """Knows how the database is. `read` reads from it, and raises `Unavailable` where that cannot be done."""
+
+    def __init__(
+        self, files: Files, troubles: Troubles, writer: Writer, checkpoints: Checkpoints, read: Callable[[], None]
+    ) -> None:
+        self._files = files
+        self._troubles = troubles
+        self._writer = writer
+        self._checkpoints = checkpoints
+        self._read = read
+
+    async def condition(self) -> Condition:
+        """How the database is now. What failed, or has not been done for long, is tried."""
+        return Condition(await self._trouble(), self._troubles.damage)
+
+    async def _trouble(self) -> str | None:
+        try:
+            self._files.check()
+        except Displaced as error:
+            return str(error)
+        if self._writer.busy_for > _STALLED:
+            return TOO_SLOW
+        if self._troubles.failure or time.monotonic() - self._writer.committed_at > _IDLE:
+            await self._try()
+        return self._troubles.failure
+
+    async def _try(self) -> None:
+        # Whatever still fails is noted again.
+        before, self._troubles.failure = self._troubles.failure, None
+        try:
+            self._read()
+            async with asyncio.timeout(_STALLED):
+                await self._writer.write(_touch)
+            if before:
+                await asyncio.to_thread(self._checkpoints.copy)
+        except TimeoutError:
+            self._troubles.failure = TOO_SLOW
+        except ResourceExhausted:
+            # Too much is waiting, which tells nothing.
+            self._troubles.failure = before
+        except Unavailable:
+            pass
+        if before == FULL and not self._files.have_room(_ROOM):
+            self._troubles.failure = FULL
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """Writes what is there already: a page that is committed like any other."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")

@@ -1,0 +1,434 @@
+"""What a server does when its disk, its files or its clock fail, by real means."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from convgrpc.errors import Unavailable
+from convgrpc.service.conversations import ConversationsService
+from convgrpc.service.keys import Keys
+from convgrpc.settings import Settings
+from convgrpc.store.database import UnusableDatabase
+from convgrpc.store.protocol import Commit, Condition, NewConversation, RequestKey
+from convgrpc.store.sqlite import SqliteStore
+from tests.conftest import FREE_PORT, make_key, served
+
+from .disks import broken, failing_disk, fill, immutable, remount, small_disk
+from .load import Ledger, loaded, losses
+from .power_cut import PowerCut
+
+TIMEOUT = 20
+SIZE = 20_000
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the database more often than there is need to, so that tests are short."""
+    monkeypatch.setattr("convgrpc.service.health._EVERY", 0.1)
+
+
+class Patient:
+    """A server whose database is broken, and how it is."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self.database = Path(settings.db)
+        self.running = stack.enter_context(served(replace(settings, metrics=FREE_PORT)))
+        self.http = stack.enter_context(
+            httpx.Client(base_url=f"http://{self.running.http}", timeout=TIMEOUT, trust_env=False)
+        )
+        channel = stack.enter_context(grpc.insecure_channel(str(self.running.grpc)))
+        self._health = health_pb2_grpc.HealthStub(channel)
+
+    def create(self, *texts: str) -> httpx.Response:
+        items = [{"role": "user", "content": text} for text in texts]
+        return self.http.post("/v1/conversations", json={"items": items})
+
+    def texts(self, conversation: str) -> list[str]:
+        items = self.http.get(f"/v1/conversations/{conversation}/items", params={"order": "asc"}).json()["data"]
+        return [item["content"][0]["text"] for item in items]
+
+    def health(self, service: str = "") -> tuple[int, int, dict[str, str]]:
+        """What gRPC, the status of REST, and its body tell."""
+        told = self._health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
+        answer = self.http.get("/healthz")
+        return told.status, answer.status_code, answer.json()
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"http://{self.running.metrics}/metrics", timeout=TIMEOUT, trust_env=False).text
+        return float(text.split(f"\n{name} ")[1].split()[0])
+
+    def turns(self, *, bad: str | None) -> None:
+        """Waits until the health tells of a trouble, or that there is none, everywhere alike."""
+        failing = NOT_SERVING, 503, {"status": "failing", "database": bad}
+        expected = failing if bad else (SERVING, 200, {"status": "ok"})
+        eventually(lambda: self.health() == expected, lambda: self.health())
+        assert self.health("convgrpc.v1.ConversationsService") == expected
+        assert self.metric("convgrpc_store_failing") == bool(bad)
+        assert self.http.get("/livez").status_code == 200
+
+
+def eventually(condition: Callable[[], bool], seen: Callable[[], Any] = lambda: None) -> None:
+    give_up = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < give_up, seen()
+        time.sleep(0.05)
+
+
+@contextmanager
+def patient(settings: Settings) -> Iterator[Patient]:
+    with ExitStack() as stack:
+        yield Patient(settings, stack)
+
+
+def refused(answer: httpx.Response, why: str) -> bool:
+    message = f"The server's database refused the request: {why}. Please retry later."
+    expected = {"message": message, "type": "server_error", "param": None, "code": "store_unavailable"}
+    return answer.status_code == 503 and answer.json()["error"] == expected
+
+
+def test_full_disk_refuses_writes_until_there_is_room(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers, health and metrics tell why; reads go on; all is well again by itself, and nothing that was acknowledged
+    is lost, not even when the server starts again.
+    """
+    ledger = Ledger()
+    with small_disk(tmp_path / "disk") as disk:
+        settings = replace(settings, db=str(disk / "convgrpc.db"))
+        with patient(settings) as server:
+            kept = server.create("kept").json()["id"]
+            with loaded(server.running, ledger, size=SIZE):
+                eventually(lambda: ledger.acknowledged > 5)
+                ballast = fill(disk)
+                server.turns(bad="the disk is full")
+                assert refused(server.create("x" * 500_000), "the disk is full")
+                assert server.texts(kept) == ["kept"]
+            # Too little room does not count, or health would turn with the size of each write.
+            monkeypatch.setattr("convgrpc.store.watch._ROOM", 1 << 60)
+            ballast.unlink()
+            time.sleep(0.5)
+            server.turns(bad="the disk is full")
+            monkeypatch.undo()
+            server.turns(bad=None)
+            before = ledger.acknowledged
+            with loaded(server.running, ledger, size=10):
+                eventually(lambda: ledger.acknowledged > before)
+            assert set(ledger.refusals) >= {
+                "UNAVAILABLE The server's database refused the request: the disk is full. Please retry later.",
+            }
+            assert losses(server.running, ledger) == []
+        with patient(settings) as server:
+            assert losses(server.running, ledger) == []
+        assert integrity(settings.db) == ["ok"]
+
+
+def integrity(path: str | Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            return [line for (line,) in connection.execute("PRAGMA integrity_check")]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+
+
+def test_files_that_cannot_be_written_refuse_writes_until_they_can(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reads go on, the log has it once, and recovery is by itself."""
+    with patient(settings) as server:
+        kept = server.create("kept").json()["id"]
+        with immutable(server.database, Path(f"{settings.db}-wal")):
+            assert refused(server.create("lost"), "the disk fails")
+            assert refused(server.create("lost"), "the disk fails")
+            server.turns(bad="the disk fails")
+            assert server.texts(kept) == ["kept"]
+        server.turns(bad=None)
+        assert server.texts(server.create("later").json()["id"]) == ["later"]
+        assert len(server.http.get("/v1/x/conversations").json()["data"]) == 2
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("convgrpc")]
+    assert told.count("The database cannot be used: the disk fails") == 1
+    assert told.count("The database can be used again") == 1
+    assert sum("SQLITE_IOERR_WRITE" in line for line in told) == 1
+
+
+def test_log_that_cannot_be_copied_is_a_trouble(settings: Settings) -> None:
+    """Before it fills the disk: writes still work, but for how long?"""
+    with patient(settings) as server, immutable(server.database):
+        for _ in range(6):
+            assert server.create("x" * 1_000_000).status_code == 200
+        server.turns(bad="the disk fails")
+
+
+def test_file_system_that_gives_up_leaves_reads(settings: Settings, tmp_path: Path) -> None:
+    """As when the device below it fails; what was acknowledged is there on the next start elsewhere."""
+    with failing_disk(tmp_path / "disk") as disk:
+        with patient(replace(settings, db=str(disk / "convgrpc.db"))) as server:
+            kept = server.create("kept").json()["id"]
+            broken(disk)
+            assert refused(server.create("lost"), "the disk fails")
+            server.turns(bad="the disk fails")
+            assert server.texts(kept) == ["kept"]
+        for suffix in ("", "-wal"):
+            if (source := disk / f"convgrpc.db{suffix}").exists():
+                shutil.copy(source, f"{settings.db}{suffix}")
+    with patient(settings) as server:
+        assert server.texts(kept) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "what"),
+    [("", "the file"), ("-wal", "the write-ahead log"), ("-shm", "the index of the write-ahead log")],
+)
+def test_file_that_is_not_where_it_was_takes_no_writes(settings: Settings, suffix: str, what: str) -> None:
+    """Nobody would find them there. Reads go on; once the file is back, so do writes."""
+    with patient(settings) as server:
+        kept = server.create("kept").json()["id"]
+        path = Path(f"{settings.db}{suffix}")
+        away = path.rename(path.with_name("away"))
+        assert refused(server.create("lost"), f"{what} was deleted or moved away")
+        server.turns(bad=f"{what} was deleted or moved away")
+        path.write_bytes(b"another")
+        assert refused(server.create("lost"), f"{what} was replaced")
+        server.turns(bad=f"{what} was replaced")
+        assert server.texts(kept) == ["kept"]
+        away.rename(path)
+        server.turns(bad=None)
+        assert server.texts(server.create("later").json()["id"]) == ["later"]
+    with patient(settings) as server:
+        assert len(server.http.get("/v1/x/conversations").json()["data"]) == 2
+
+
+def test_deleted_log_loses_nothing_when_the_server_stops(settings: Settings) -> None:
+    """What was acknowledged before is copied from it into the database."""
+    with patient(settings) as server:
+        kept = server.create("kept").json()["id"]
+        Path(f"{settings.db}-wal").unlink()
+        assert refused(server.create("lost"), "the write-ahead log was deleted or moved away")
+    with patient(settings) as server:
+        assert server.texts(kept) == ["kept"]
+        assert len(server.http.get("/v1/x/conversations").json()["data"]) == 1
+
+
+def corrupt(path: Path, marker: bytes) -> None:
+    """Overwrites the page of a database that has these bytes."""
+    content = path.read_bytes()
+    page = content.index(marker) // 4096
+    with path.open("r+b") as file:
+        file.seek(page * 4096)
+        file.write(b"\xff" * 4096)
+
+
+def test_corrupt_page_breaks_what_is_on_it(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """Other conversations are read and written; the damage is in the log, the health and the metrics, and SQLite finds it."""
+    marker = "here " * 300
+    with patient(settings) as server:
+        before, hit, after = (server.create(text).json()["id"] for text in ("x" * 20_000, marker, "y" * 20_000))
+    corrupt(Path(settings.db), marker.encode())
+    with patient(settings) as server:
+        assert server.health() == (SERVING, 200, {"status": "ok"})
+        assert refused(server.http.get(f"/v1/conversations/{hit}/items"), "it is corrupt")
+        damaged = {"status": "damaged", "database": "it is corrupt"}
+        eventually(lambda: server.health() == (SERVING, 200, damaged), server.health)
+        assert server.metric("convgrpc_store_damaged") == 1
+        assert server.texts(before) == ["x" * 20_000]
+        assert server.texts(after) == ["y" * 20_000]
+        assert server.texts(server.create("later").json()["id"]) == ["later"]
+    assert "The database is damaged: SQLITE_CORRUPT" in caplog.text
+    assert integrity(settings.db) != ["ok"]
+
+
+@pytest.fixture
+def power_cut() -> Iterator[PowerCut]:
+    with PowerCut.installed() as installed:
+        yield installed
+
+
+def test_slow_disk_is_a_trouble_while_it_lasts(
+    settings: Settings, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that takes too long turns the health; others read meanwhile, and it is acknowledged at last."""
+    monkeypatch.setattr("convgrpc.store.watch._STALLED", 0.3)
+    ledger = Ledger()
+    with patient(settings) as server:
+        kept = server.create("kept").json()["id"]
+        with loaded(server.running, ledger, size=100):
+            power_cut.seconds_per_sync = 2.5
+            server.turns(bad="the disk is too slow")
+            assert server.texts(kept) == ["kept"]
+            power_cut.seconds_per_sync = 0
+            server.turns(bad=None)
+        assert ledger.refusals == []
+        assert losses(server.running, ledger) == []
+
+
+def test_dropped_syncs_are_a_trouble_until_they_are_done(settings: Settings, power_cut: PowerCut) -> None:
+    """A write that the disk did not confirm is not acknowledged."""
+    with patient(settings) as server:
+        power_cut.fail_syncs = True
+        assert refused(server.create("lost"), "the disk fails")
+        server.turns(bad="the disk fails")
+        power_cut.fail_syncs = False
+        server.turns(bad=None)
+        assert server.create("kept").status_code == 200
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Runs a scenario; whatever hangs fails."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TIMEOUT):
+            await scenario
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def opened(settings: Settings, **options: Any) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore.open(settings.db, **options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def create(store: SqliteStore, name: str, request: RequestKey | None = None) -> bytes:
+    conversation = NewConversation(name, name.encode(), {})
+    return await store.create_conversation("default", conversation, [], None, request=request)
+
+
+def test_locked_database_is_a_trouble_while_it_lasts(settings: Settings) -> None:
+    """Another program that keeps a transaction open holds up all writes."""
+
+    async def scenario() -> None:
+        async with opened(settings, busy_timeout=0.1) as store:
+            with closing(sqlite3.connect(settings.db, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(Unavailable, match="another process is using it"):
+                    await create(store, "conv_1")
+                assert await store.condition() == Condition("another process is using it", None)
+            assert await store.condition() == Condition(None, None)
+
+    run(scenario())
+
+
+def test_idle_database_is_tried_now_and_then(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it is known to be broken before the next caller finds out; no more often than that."""
+
+    async def scenario() -> None:
+        commits: list[Commit] = []
+        async with opened(settings, observe=commits.append) as store:
+            for _ in range(3):
+                assert await store.condition() == Condition(None, None)
+            assert len(commits) == 1
+            with immutable(Path(f"{settings.db}-wal")):
+                assert await store.condition() == Condition(None, None)
+                monkeypatch.setattr("convgrpc.store.watch._IDLE", 0)
+                assert await store.condition() == Condition("the disk fails", None)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", [-10 * 86_400, 10 * 86_400], ids=["back", "forward"])
+def test_clock_that_steps_makes_no_write_happen_twice(settings: Settings, step: int) -> None:
+    """The keys of requests are kept for as long as was promised, whatever the clock says meanwhile."""
+    now = time.time()
+    key = RequestKey("create", "job-1", b"digest")
+
+    async def scenario() -> None:
+        nonlocal now
+        async with opened(settings, clock=lambda: now) as store:
+            first = await create(store, "conv_1", key)
+            now += step
+            # What is forgotten is forgotten once something else was written.
+            await create(store, "conv_2")
+            assert await create(store, "conv_3", key) == first
+            now -= step
+            assert await create(store, "conv_4", key) == first
+
+    run(scenario())
+
+
+def test_clock_that_steps_breaks_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is newer comes first whatever its time, items keep their order, and a key is valid by the clock as it is."""
+    real, step = time.time, 0.0
+    for service in (Keys, ConversationsService):
+        defaults = service.__init__.__kwdefaults__
+        assert defaults
+        monkeypatch.setitem(defaults, "clock", lambda: real() + step)
+    with patient(settings) as server:
+        server.http.headers["authorization"] = f"Bearer {make_key(settings, 'default', lifetime=3600)}"
+        created = [server.create("1").json()]
+        for step in (-86_400.0, 1800.0, -1.0):
+            created.append(server.create("1").json())
+            answer = server.http.post(
+                f"/v1/conversations/{created[0]['id']}/items", json={"items": [{"role": "user", "content": f"{step}"}]}
+            )
+            assert answer.status_code == 200
+        assert server.texts(created[0]["id"]) == ["1", "-86400.0", "1800.0", "-1.0"]
+        assert server.http.get("/v1/x/conversations").json()["data"] == created[::-1]
+        step = 7200.0
+        assert server.create("1").status_code == 401
+        step = 0.0
+        assert server.create("1").status_code == 200
+
+
+def test_disk_that_cannot_be_used_is_named_at_the_start(settings: Settings, tmp_path: Path) -> None:
+    """Full or read-only, for a database that is there and a new one; once it can be written, the server starts."""
+    with small_disk(tmp_path / "disk") as disk:
+        at = [replace(settings, db=str(disk / f"{name}.db")) for name in ("there", "new")]
+        with patient(at[0]) as server:
+            kept = server.create("kept").json()["id"]
+        ballast = fill(disk)
+        for each in at:
+            with pytest.raises(UnusableDatabase, match="the disk is full"), served(each):
+                pass
+        ballast.unlink()
+        remount(disk, "ro")
+        for each in at:
+            with pytest.raises(UnusableDatabase, match="its folder cannot be written"), served(each):
+                pass
+        remount(disk, "rw")
+        with patient(at[0]) as server:
+            assert server.texts(kept) == ["kept"]
+
+
+def test_server_beside_a_server_is_refused(settings: Settings) -> None:
+    """The database has one server at a time; keys and sqlite3 work beside it, and what a killed one left is no hindrance."""
+    with patient(settings) as server:
+        with pytest.raises(UnusableDatabase, match="another server is using it"), served(settings):
+            pass
+        make_key(settings, "alder")
+        with closing(sqlite3.connect(settings.db)) as other:
+            assert other.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+        eventually(lambda: server.create("no key").status_code == 401)
+    assert os.path.exists(f"{settings.db}-lock")
+    with served(settings):
+        pass
+
+
+def test_backup_beside_a_server_is_whole(settings: Settings, tmp_path: Path) -> None:
+    """Under load, by SQLite's own means."""
+    ledger, copies = Ledger(), [tmp_path / "backup.db", tmp_path / "vacuum.db"]
+    with patient(settings) as server, loaded(server.running, ledger, size=SIZE):
+        eventually(lambda: ledger.acknowledged > 5)
+        acknowledged = dict(ledger.batches)
+        with closing(sqlite3.connect(settings.db)) as source, closing(sqlite3.connect(copies[0])) as target:
+            source.backup(target)
+            source.execute("VACUUM INTO ?", (str(copies[1]),))
+    for copy in copies:
+        assert integrity(copy) == ["ok"]
+        with patient(replace(settings, db=str(copy))) as server:
+            counts = {name: len(server.texts(name)) for name in acknowledged}
+            assert all(counts[name] >= min(20, 3 * batches) for name, batches in acknowledged.items())
