@@ -22,7 +22,7 @@ from convgrpc import __version__
 from convgrpc.settings import Address, Settings
 
 COMMAND = [sys.executable, "-W", "error", "-m", "convgrpc"]
-STARTED = re.compile(r"convgrpc (\S+): gRPC (\S+), REST https?://(\S+)/v1, database (\S+)\n")
+STARTED = re.compile(r"convgrpc (\S+): gRPC (\S+), REST https?://(\S+)/v1, database (\S+?)(?:, metrics \S+)?\n")
 FREE = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
 TIMEOUT = 30
 

@@ -23,7 +23,8 @@ from convgrpc.settings import Settings
 from convgrpc.store.database import UnusableDatabase
 from convgrpc.store.protocol import Commit, Condition, NewConversation, RequestKey
 from convgrpc.store.sqlite import SqliteStore
-from tests.conftest import FREE_PORT, make_key, served
+from convgrpc.testing import served
+from tests.conftest import FREE_PORT, make_key
 
 from .disks import broken, failing_disk, fill, immutable, remount, small_disk
 from .load import Ledger, loaded, losses

@@ -296,12 +296,14 @@ class _HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
-        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort)
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort_idle)
         await super().shutdown(sockets)
 
-    def _abort(self) -> None:
+    def _abort_idle(self) -> None:
+        # Those with a request in work are told what becomes of it, when uvicorn gives them up.
         for connection in list(self.server_state.connections):
-            if connection.transport:
+            cycle = getattr(connection, "cycle", None)
+            if connection.transport and (cycle is None or cycle.response_complete):
                 connection.transport.abort()
 
 
