@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 from prometheus_client import make_asgi_app
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
@@ -301,7 +302,9 @@ class _HttpServer(uvicorn.Server):
 
     def _abort(self) -> None:
         for connection in list(self.server_state.connections):
-            if connection.transport:
+            assert isinstance(connection, HttpToolsProtocol)
+            # A request that is at work is cancelled later, and answered.
+            if connection.cycle is None or connection.cycle.response_complete:
                 connection.transport.abort()
 
 
