@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 from prometheus_client import make_asgi_app
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
@@ -300,10 +301,10 @@ class _HttpServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _abort_idle(self) -> None:
-        # Those with a request in work are told what becomes of it, when uvicorn gives them up.
         for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if connection.transport and (cycle is None or cycle.response_complete):
+            assert isinstance(connection, HttpToolsProtocol)
+            # A request that is at work is cancelled later, and answered.
+            if connection.cycle is None or connection.cycle.response_complete:
                 connection.transport.abort()
 
 
