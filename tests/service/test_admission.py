@@ -44,8 +44,8 @@ def test_calls_by_the_second_are_bounded_for_each_project() -> None:
     admission = Admission(OneKey(), Limits(calls_per_second=4), ticks=lambda: now)
 
     async def call(project: str) -> None:
-        async with admission.admitted([project]) as name:
-            assert name == project
+        async with admission.admitted([project]) as admitted:
+            assert admitted.project == project
 
     async def scenario() -> None:
         nonlocal now

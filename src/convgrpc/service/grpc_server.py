@@ -4,10 +4,11 @@ Handlers are registered without serializers, so that bytes which are no message 
 fault, rather than as UNKNOWN by grpcio.
 """
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -21,10 +22,19 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from convgrpc.contract import faults
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
-from convgrpc.service.admission import Admission
+from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.service.metrics import Metrics
+from convgrpc.service.open_calls import OpenCalls
+
+MAX_STREAMS = 100
+"""How many calls may be open on one connection: a client lets more of them wait."""
+MAX_METADATA_BYTES = 16 << 10
+_HANDSHAKE_MS = 10_000
+_IDLE_MS = 300_000
+_PING_MS = 60_000
+_PING_TIMEOUT_MS = 20_000
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -41,19 +51,19 @@ class GrpcServer:
         methods: Iterable[Method],
         *,
         max_message_bytes: int,
+        max_connections: int,
+        transfer_timeout: float,
         with_reflection: bool,
     ) -> None:
         self._admission = admission
         self._chain = chain
         self._metrics = metrics
-        self._server = grpc.aio.server(options=_options(max_message_bytes))
-        by_service: dict[str, dict[str, Any]] = {}
-        for method in methods:
-            handler: Any = grpc.unary_unary_rpc_method_handler(partial(self._call, method))
-            by_service.setdefault(method.service, {})[method.name] = handler
-        self._services = list(by_service)
-        for service, handlers in by_service.items():
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        self._methods = {method.path: method for method in methods}
+        self._services = list(dict.fromkeys(method.service for method in self._methods.values()))
+        self._open = OpenCalls(transfer_timeout)
+        self._server = grpc.aio.server(
+            interceptors=[_Door(self._admit)], options=_options(max_message_bytes, max_connections)
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
@@ -68,6 +78,7 @@ class GrpcServer:
     async def start(self) -> None:
         for service in ["", *self._services]:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._watching = asyncio.create_task(self._open.watch())
         await self._server.start()
 
     async def drain(self) -> None:
@@ -77,29 +88,80 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Refuses new calls, and ends those in flight that are not done within `grace` seconds."""
         await self._server.stop(grace)
+        self._watching.cancel()
 
-    async def _call(self, method: Method, data: bytes, context: Any) -> bytes:
-        metadata = context.invocation_metadata() or ()
-        sent = next((value for key, value in metadata if key == "x-request-id"), None)
-        identity = request_id(sent if isinstance(sent, str) else None)
-        authorization = [value for key, value in metadata if key == "authorization"]
+    async def _admit(self, details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call of ours, of which there is no more than the head; None for one of health or reflection."""
+        method = self._methods.get(details.method)
+        head = _Head.of(details.invocation_metadata or ())
+        try:
+            if method is None:
+                self._open.opened_exempt()
+                return None
+            admitted = await self._admission.enter(head.authorization)
+        except ConvgrpcError as error:
+            # A handler of a stream may answer without having read anything of it.
+            return grpc.stream_unary_rpc_method_handler(partial(self._refuse, method, head.request_id, error))
+        self._open.opened(admitted.leave)
+        return grpc.unary_unary_rpc_method_handler(partial(self._call, method, head.request_id, admitted))
+
+    async def _refuse(
+        self, method: Method | None, identity: str, error: ConvgrpcError, requests: object, context: Any
+    ) -> None:
+        with CallNote(self._metrics, identity, method) as note:
+            await _abort(context, error, note)
+
+    async def _call(self, method: Method, identity: str, admitted: Admitted, data: bytes, context: Any) -> bytes:
+        self._open.works()
         decode = partial(_decode, method, data)
         with CallNote(self._metrics, identity, method) as note:
+            note.project = admitted.project
             try:
-                async with self._admission.admitted(authorization) as note.project:
-                    call = Call(
-                        method, note.project, decode, _serialized, len(data), context.time_remaining(), identity
-                    )
-                    reply = await self._chain.run(call)
+                admitted.hold(len(data))
+                admitted.work()
+                call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), identity)
+                reply = await self._chain.run(call)
             except ConvgrpcError as error:
-                status, code = to_status(error, identity), _CODES[error.report.grpc]
-                note.refused(error)
-                note.status = code.name
-                await context.abort(code, status.message, _trailers(error, status, identity))
-                raise
+                await _abort(context, error, note)
             note.status = "OK"
             context.set_trailing_metadata((("x-request-id", identity),))
+            self._open.answered()
             return reply
+
+
+class _Door(grpc.aio.ServerInterceptor):
+    """Asks for the handler of each call, before anything but its head is read."""
+
+    def __init__(self, admit: Callable[[grpc.HandlerCallDetails], Awaitable[Any]]) -> None:
+        self._admit = admit
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        return await self._admit(handler_call_details) or await continuation(handler_call_details)
+
+
+class _Head(NamedTuple):
+    """What a call says of itself before its message."""
+
+    request_id: str
+    authorization: list[str]
+
+    @classmethod
+    def of(cls, metadata: Iterable[tuple[str, str | bytes]]) -> "_Head":
+        sent = next((value for key, value in metadata if key == "x-request-id"), None)
+        authorization = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
+        return cls(request_id(sent if isinstance(sent, str) else None), authorization)
+
+
+async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
+    status, code = to_status(error, note.request_id), _CODES[error.report.grpc]
+    note.refused(error)
+    note.status = code.name
+    await context.abort(code, status.message, _trailers(error, status, note.request_id))
+    raise error
 
 
 def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tuple[str, str | bytes], ...]:
@@ -108,7 +170,7 @@ def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tupl
     return ("x-request-id", identity), ("grpc-status-details-bin", status.SerializeToString()), *hint
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
     return [
         # Two servers would otherwise share a port without a word, and clients reach either.
         ("grpc.so_reuseport", 0),
@@ -117,6 +179,14 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         # data ends the connection with ENHANCE_YOUR_CALM.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        # Half-open connections: whoever does not answer a ping is gone.
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     ]
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 from prometheus_client import make_asgi_app
@@ -17,6 +17,7 @@ from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.chain import Chain, handlers
+from convgrpc.service.connections import Bounds, Connections
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
@@ -122,7 +123,7 @@ async def _fronts(
 ) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
-    admission = Admission(Keys(store), Limits(settings.project_rate, settings.project_concurrency))
+    admission = Admission(Keys(store), _limits(settings))
     metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
     grpc_server = GrpcServer(
         admission,
@@ -130,15 +131,14 @@ async def _fronts(
         metrics,
         contract,
         max_message_bytes=settings.max_message_bytes,
+        max_connections=settings.max_connections,
+        transfer_timeout=settings.transfer_timeout,
         with_reflection=settings.reflection,
     )
-    pages = [
-        _Page(
-            "REST", settings.http, _http_server(_gateway(admission, chain, metrics, contract, settings), certificates)
-        )
-    ]
+    gateway, bounds = _gateway(admission, chain, metrics, contract, settings), _bounds(settings)
+    pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
     if settings.metrics:
-        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), None)))
+        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), bounds, None)))
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
@@ -216,10 +216,18 @@ def _gateway(
         metrics,
         contract,
         max_body_bytes=settings.max_message_bytes,
-        max_timeout=settings.request_timeout,
+        body_timeout=settings.transfer_timeout,
         hosts=_hosts(settings),
         keep_unknown=settings.unknown == "keep",
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.project_rate, settings.project_concurrency, settings.max_calls, settings.max_request_bytes)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(settings.max_connections, settings.transfer_timeout)
 
 
 def _check_exposure(address: Address, settings: Settings, *, has_keys: bool) -> None:
@@ -264,28 +272,40 @@ def _reason(error: OSError) -> str:
 
 
 class _HttpServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals to `serve`, which stops both fronts together."""
         yield
 
+    async def main_loop(self) -> None:
+        watching = asyncio.create_task(self._connections.watch())
+        try:
+            await super().main_loop()
+        finally:
+            watching.cancel()
 
-def _http_server(application: Any, certificates: Certificates | None) -> uvicorn.Server:
-    return _HttpServer(
-        uvicorn.Config(
-            application,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-            ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
-        )
+
+def _http_server(application: Any, bounds: Bounds, certificates: Certificates | None) -> uvicorn.Server:
+    connections = Connections(bounds)
+    config = uvicorn.Config(
+        application,
+        # It asks for a class, and only ever calls it.
+        http=cast(type[asyncio.Protocol], connections),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+        ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
     )
+    return _HttpServer(config, connections)
 
 
 @contextmanager
