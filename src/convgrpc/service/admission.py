@@ -80,6 +80,9 @@ class Admission:
 
     def hold(self, project: "_Project", size: int) -> None:
         self._bytes.check(project.bytes, size)
+        self.keep(project, size)
+
+    def keep(self, project: "_Project", size: int) -> None:
         self._bytes.taken += size
         project.bytes += size
 
@@ -121,6 +124,11 @@ class Admitted:
         """
         self._admission.work(self._shares)
         self._works = True
+
+    def keep(self, size: int) -> Callable[[], None]:
+        """Takes room for an answer, which there is already, until what is returned is called."""
+        self._admission.keep(self._shares, size)
+        return lambda: self._admission.keep(self._shares, -size)
 
     def leave(self) -> None:
         self._admission.leave(self._shares, self._size, worked=self._works)

@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from convgrpc import errors
 from convgrpc.contract import faults
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
@@ -26,13 +27,20 @@ from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.service.metrics import Metrics
-from convgrpc.service.open_calls import OpenCalls
 
-MAX_STREAMS = 100
+MAX_CALLS_ON_CONNECTION = 100
 """How many calls may be open on one connection: a client lets more of them wait."""
+MAX_STREAMS = 128
+"""How many calls there may be of those that last, of health and of reflection."""
+MAX_WAITING = 256
+"""How many messages may be on their way, before the one goes that has been so the longest, for more than a moment."""
 MAX_METADATA_BYTES = 16 << 10
+_LARGE = 1 << 16
+_MOMENT = 1.0
 _HANDSHAKE_MS = 10_000
 _IDLE_MS = 300_000
+_AGE_MS = 600_000
+_AGE_GRACE_MS = 90_000
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
 
@@ -58,12 +66,18 @@ class GrpcServer:
         self._admission = admission
         self._chain = chain
         self._metrics = metrics
-        self._methods = {method.path: method for method in methods}
-        self._services = list(dict.fromkeys(method.service for method in self._methods.values()))
-        self._open = OpenCalls(transfer_timeout)
-        self._server = grpc.aio.server(
-            interceptors=[_Door(self._admit)], options=_options(max_message_bytes, max_connections)
-        )
+        self._transfer_timeout = transfer_timeout
+        # The calls whose messages are on their way, the one that has waited longest first.
+        self._waiting: dict[asyncio.Timeout, None] = {}
+        self._server = grpc.aio.server(interceptors=[_Streams()], options=_options(max_message_bytes, max_connections))
+        by_service: dict[str, dict[str, Any]] = {}
+        for method in methods:
+            # As one of a stream, a call is here before its message is.
+            handler: Any = grpc.stream_unary_rpc_method_handler(partial(self._call, method))
+            by_service.setdefault(method.service, {})[method.name] = handler
+        self._services = list(by_service)
+        for service, handlers in by_service.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
@@ -78,7 +92,6 @@ class GrpcServer:
     async def start(self) -> None:
         for service in ["", *self._services]:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        self._watching = asyncio.create_task(self._open.watch())
         await self._server.start()
 
     async def drain(self) -> None:
@@ -88,59 +101,78 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Refuses new calls, and ends those in flight that are not done within `grace` seconds."""
         await self._server.stop(grace)
-        self._watching.cancel()
 
-    async def _admit(self, details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call of ours, of which there is no more than the head; None for one of health or reflection."""
-        method = self._methods.get(details.method)
-        head = _Head.of(details.invocation_metadata or ())
-        try:
-            if method is None:
-                self._open.opened_exempt()
-                return None
-            admitted = await self._admission.enter(head.authorization)
-        except ConvgrpcError as error:
-            # A handler of a stream may answer without having read anything of it.
-            return grpc.stream_unary_rpc_method_handler(partial(self._refuse, method, head.request_id, error))
-        self._open.opened(admitted.leave)
-        return grpc.unary_unary_rpc_method_handler(partial(self._call, method, head.request_id, admitted))
-
-    async def _refuse(
-        self, method: Method | None, identity: str, error: ConvgrpcError, requests: object, context: Any
-    ) -> None:
-        with CallNote(self._metrics, identity, method) as note:
-            await _abort(context, error, note)
-
-    async def _call(self, method: Method, identity: str, admitted: Admitted, data: bytes, context: Any) -> bytes:
-        self._open.works()
-        decode = partial(_decode, method, data)
-        with CallNote(self._metrics, identity, method) as note:
-            note.project = admitted.project
+    async def _call(self, method: Method, requests: object, context: Any) -> bytes:
+        head = _Head.of(context.invocation_metadata() or ())
+        with CallNote(self._metrics, head.request_id, method) as note:
             try:
-                admitted.hold(len(data))
-                admitted.work()
-                call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), identity)
-                reply = await self._chain.run(call)
+                async with self._admission.admitted(head.authorization) as admitted:
+                    note.project = admitted.project
+                    reply = await self._answer(method, admitted, context, note)
             except ConvgrpcError as error:
                 await _abort(context, error, note)
             note.status = "OK"
-            context.set_trailing_metadata((("x-request-id", identity),))
-            self._open.answered()
+            context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
 
+    async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
+        data = await self._message(method, context)
+        admitted.hold(len(data))
+        admitted.work()
+        decode = partial(_decode, method, data)
+        call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), note.request_id)
+        reply = await self._chain.run(call)
+        if len(reply) > _LARGE:
+            # It takes room until the client has taken it.
+            leave = admitted.keep(len(reply))
+            _current_task().add_done_callback(lambda task: leave())
+        return reply
 
-class _Door(grpc.aio.ServerInterceptor):
-    """Asks for the handler of each call, before anything but its head is read."""
+    async def _message(self, method: Method, context: Any) -> bytes:
+        """What the caller sent. gRPC itself would wait for the rest of it for ever."""
+        try:
+            async with asyncio.timeout(self._transfer_timeout) as timeout:
+                self._make_room()
+                self._waiting[timeout] = None
+                try:
+                    data = await context.read()
+                finally:
+                    self._waiting.pop(timeout, None)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        if data is grpc.aio.EOF:
+            raise faults.invalid_message(method.request.DESCRIPTOR.full_name)
+        return bytes(data)
 
-    def __init__(self, admit: Callable[[grpc.HandlerCallDetails], Awaitable[Any]]) -> None:
-        self._admit = admit
+    def _make_room(self) -> None:
+        """Lets time run out, where too many messages are on their way, for the one that has been so the longest."""
+        if len(self._waiting) < MAX_WAITING:
+            return
+        first, now = next(iter(self._waiting)), asyncio.get_running_loop().time()
+        if (first.when() or 0) < now + self._transfer_timeout - _MOMENT:
+            del self._waiting[first]
+            first.reschedule(now)
+
+
+class _Streams(grpc.aio.ServerInterceptor):
+    """Bounds the calls that last as long as their callers like, and need no key: of health, and of reflection."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        return await self._admit(handler_call_details) or await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        if handler and handler.response_streaming:
+            if len(self._tasks) >= MAX_STREAMS:
+                return grpc.stream_stream_rpc_method_handler(_refuse)
+            task = _current_task()
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return handler
 
 
 class _Head(NamedTuple):
@@ -154,6 +186,17 @@ class _Head(NamedTuple):
         sent = next((value for key, value in metadata if key == "x-request-id"), None)
         authorization = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
         return cls(request_id(sent if isinstance(sent, str) else None), authorization)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task
+    return task
+
+
+async def _refuse(requests: object, context: Any) -> None:
+    error = errors.overloaded()
+    await context.abort(_CODES[error.report.grpc], error.message)
 
 
 async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
@@ -180,10 +223,13 @@ def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, in
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_allowed_incoming_connections", max_connections),
-        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
+        # The last resort against clients that take nothing of their answers.
+        ("grpc.max_connection_age_ms", _AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS),
         # Half-open connections: whoever does not answer a ping is gone.
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
