@@ -103,6 +103,15 @@ class Settings:
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}
     )
+    max_item_bytes: int = field(
+        default=0, metadata={"help": "The largest item, in bytes as it is stored; 0 is no limit."}
+    )
+    max_conversation_items: int = field(
+        default=0, metadata={"help": "The most items that a conversation may have; 0 is no limit."}
+    )
+    max_project_conversations: int = field(
+        default=0, metadata={"help": "The most conversations that a project may have; 0 is no limit."}
+    )
     project_rate: float = field(
         default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
     )

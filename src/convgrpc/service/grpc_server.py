@@ -5,6 +5,7 @@ fault, rather than as UNKNOWN by grpcio.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import ceil
@@ -43,6 +44,9 @@ _AGE_MS = 600_000
 _AGE_GRACE_MS = 90_000
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
+
+# Our handlers raise nothing; what it has to log are clients that went away.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

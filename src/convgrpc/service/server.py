@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import uvicorn
@@ -27,7 +28,7 @@ from convgrpc.service.keys import Keys
 from convgrpc.service.metrics import Metrics
 from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
-from convgrpc.store.protocol import Commit, Store
+from convgrpc.store.protocol import Commit, Sizes, Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
@@ -100,7 +101,9 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
 
 async def open_store(settings: Settings, observe: Callable[[Commit], None] = lambda commit: None) -> Store:
     """Opens the database; `observe` is told of each commit, in another thread. Raises `UnusableDatabase`."""
-    return await asyncio.to_thread(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, observe=observe)
+    sizes = Sizes(settings.max_item_bytes, settings.max_conversation_items, settings.max_project_conversations)
+    opened = partial(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, sizes=sizes, observe=observe)
+    return await asyncio.to_thread(opened)
 
 
 def _certificates(settings: Settings) -> Certificates | None:

@@ -23,6 +23,7 @@ from convgrpc.store.lookups import (
     list_items,
 )
 from convgrpc.store.protocol import (
+    NO_LIMITS,
     Commit,
     ConversationPage,
     Growth,
@@ -32,6 +33,7 @@ from convgrpc.store.protocol import (
     Page,
     RequestKey,
     Segment,
+    Sizes,
     Store,
     StoredKey,
 )
@@ -45,11 +47,17 @@ class SqliteStore(Store):
     """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
 
     def __init__(
-        self, reader: sqlite3.Connection, writer: Writer, window: Callable[[], Window], closing_down: ExitStack
+        self,
+        reader: sqlite3.Connection,
+        writer: Writer,
+        window: Callable[[], Window],
+        sizes: Sizes,
+        closing_down: ExitStack,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._window = window
+        self._sizes = sizes
         self._closing_down = closing_down
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -64,6 +72,7 @@ class SqliteStore(Store):
         max_waiting_writes: int = 1024,
         max_waiting_bytes: int = 64 << 20,
         keep_requests: float = 86_400.0,
+        sizes: Sizes = NO_LIMITS,
         clock: Callable[[], float] = time.time,
         observe: Callable[[Commit], None] = lambda commit: None,
     ) -> "SqliteStore":
@@ -95,7 +104,7 @@ class SqliteStore(Store):
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            return cls(reader, writer, window, stack.pop_all())
+            return cls(reader, writer, window, sizes, stack.pop_all())
 
     async def create_conversation(
         self,
@@ -107,7 +116,8 @@ class SqliteStore(Store):
         request: RequestKey | None = None,
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
-            return changes.create_conversation(connection, project, conversation, items, self._attempt(request))
+            attempt = self._attempt(request)
+            return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
         return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
 
@@ -150,7 +160,9 @@ class SqliteStore(Store):
     ) -> list[bytes]:
         def work(connection: sqlite3.Connection) -> list[bytes]:
             attempt = self._attempt(request)
-            return changes.append_items(connection, project, conversation_id, items, attempt, expected_last)
+            return changes.append_items(
+                connection, project, conversation_id, items, attempt, expected_last, sizes=self._sizes
+            )
 
         return await self._writer.write(work, size=_size(items), deadline=deadline)
 
@@ -207,7 +219,7 @@ class SqliteStore(Store):
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
-            return responses.record_response(connection, project, response, self._attempt(request))
+            return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
         return await self._writer.write(work, size=size, deadline=deadline)
