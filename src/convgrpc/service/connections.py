@@ -6,6 +6,8 @@ is taken, and what it refuses it does not refuse in the words of the API.
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ MAX_HEAD_BYTES = 32 << 10
 _HEADER_BYTES = 32
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
+_AT_ONCE = struct.pack("ii", 1, 0)
 _GLANCE = 0.5
 """Seconds between two looks at who takes too long."""
 
@@ -49,7 +52,7 @@ class Connections:
     """
 
     def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+        self._most, self.seconds = bounds
         self._number = 0
         self._unsent = 0
         # Since when they wait, the longest first: for the head of a request, and for room to write the rest of an answer.
@@ -69,14 +72,14 @@ class Connections:
         """Ends those whose clients take too long, until cancelled."""
         while True:
             await asyncio.sleep(_GLANCE)
-            late = time.monotonic() - self._bounds.seconds
+            late = time.monotonic() - self.seconds
             for waiting in (self._idle, self._stalled):
                 for connection in [connection for connection, since in waiting.items() if since < late]:
                     connection.abort()
 
     def opened(self, connection: "_Connection") -> None:
         self._number += 1
-        if self._number > self._bounds.connections:
+        if self._number > self._most:
             next(iter(self._idle), connection).abort()
         self.idles(connection)
 
@@ -124,6 +127,8 @@ class _Connection(HttpToolsProtocol):
         """Ends the connection at once, with whatever is on its way."""
         self._connections.works(self)
         self._connections.flows(self)
+        # The kernel, too, shall forget what is on its way.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

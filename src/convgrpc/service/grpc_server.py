@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from convgrpc import errors
-from convgrpc.contract import faults
+from convgrpc.contract import faults, wire
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
@@ -38,7 +38,6 @@ MAX_WAITING = 256
 MAX_METADATA_BYTES = 16 << 10
 _LARGE = 1 << 16
 _MOMENT = 1.0
-_HANDSHAKE_MS = 10_000
 _IDLE_MS = 300_000
 _AGE_MS = 600_000
 _AGE_GRACE_MS = 90_000
@@ -73,7 +72,9 @@ class GrpcServer:
         self._transfer_timeout = transfer_timeout
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[asyncio.Timeout, None] = {}
-        self._server = grpc.aio.server(interceptors=[_Streams()], options=_options(max_message_bytes, max_connections))
+        self._server = grpc.aio.server(
+            interceptors=[_Streams()], options=_options(max_message_bytes, max_connections, transfer_timeout)
+        )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
             # As one of a stream, a call is here before its message is.
@@ -217,7 +218,7 @@ def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tupl
     return ("x-request-id", identity), ("grpc-status-details-bin", status.SerializeToString()), *hint
 
 
-def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connections: int, transfer_timeout: float) -> list[tuple[str, int]]:
     return [
         # Two servers would otherwise share a port without a word, and clients reach either.
         ("grpc.so_reuseport", 0),
@@ -229,7 +230,7 @@ def _options(max_message_bytes: int, max_connections: int) -> list[tuple[str, in
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         # The last resort against clients that take nothing of their answers.
         ("grpc.max_connection_age_ms", _AGE_MS),
@@ -273,6 +274,8 @@ class _Symbols:
 
 
 def _decode(method: Method, data: bytes) -> Message:
+    if len(data) > _LARGE:
+        wire.check_size(data, method.request)
     try:
         return method.request.FromString(data)
     except DecodeError:

@@ -1,12 +1,13 @@
 """The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +33,10 @@ from convgrpc.store.protocol import Commit, Sizes, Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
+_SEND_BUFFER = 256 << 10
+_MMAP_THRESHOLD = -3
+"""The option of that name of glibc's `mallopt`."""
+_LARGE = 128 << 10
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
 
@@ -80,6 +85,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
+    _give_memory_back()
     certificates = _certificates(settings)
     metrics = Metrics()
     store = await open_store(settings, metrics.observe_commit)
@@ -97,6 +103,13 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         raise group.exceptions[0] from None
     finally:
         await store.close()
+
+
+def _give_memory_back() -> None:
+    """Has the C library take large pieces of memory apart, so that the system gets each back as soon as it is free."""
+    with suppress(AttributeError):
+        # Not every C library has it.
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 async def open_store(settings: Settings, observe: Callable[[Commit], None] = lambda commit: None) -> Store:
@@ -267,6 +280,8 @@ def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     except OSError as error:
         raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
     with listener:
+        # By itself the kernel takes some megabytes of answers that are not read.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         yield listener
 
 
@@ -283,6 +298,20 @@ class _HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals to `serve`, which stops both fronts together."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens. By uvicorn's own a handshake would have a minute."""
+        timeout = self._connections.seconds if self.config.ssl else None
+        protocol = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=each, ssl=self.config.ssl, backlog=_BACKLOG, ssl_handshake_timeout=timeout
+            )
+            for each in sockets or []
+        ]
+        await self.lifespan.startup()
+        self.started = True
 
     async def main_loop(self) -> None:
         watching = asyncio.create_task(self._connections.watch())
