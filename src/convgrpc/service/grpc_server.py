@@ -62,6 +62,7 @@ class GrpcServer:
         methods: Iterable[Method],
         *,
         max_message_bytes: int,
+        max_calls: int,
         max_connections: int,
         transfer_timeout: float,
         with_reflection: bool,
@@ -73,7 +74,7 @@ class GrpcServer:
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[asyncio.Timeout, None] = {}
         self._server = grpc.aio.server(
-            interceptors=[_Streams()], options=_options(max_message_bytes, max_connections, transfer_timeout)
+            interceptors=[_Streams()], options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout)
         )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
@@ -218,7 +219,9 @@ def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tupl
     return ("x-request-id", identity), ("grpc-status-details-bin", status.SerializeToString()), *hint
 
 
-def _options(max_message_bytes: int, max_connections: int, transfer_timeout: float) -> list[tuple[str, int]]:
+def _options(
+    max_message_bytes: int, max_calls: int, max_connections: int, transfer_timeout: float
+) -> list[tuple[str, int]]:
     return [
         # Two servers would otherwise share a port without a word, and clients reach either.
         ("grpc.so_reuseport", 0),
@@ -229,6 +232,9 @@ def _options(max_message_bytes: int, max_connections: int, transfer_timeout: flo
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
+        # What waits to be looked at is refused without costing more than that: first some of it, then all.
+        ("grpc.server.max_pending_requests", max(1, max_calls // 2)),
+        ("grpc.server.max_pending_requests_hard_limit", max_calls),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),

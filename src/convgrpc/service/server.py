@@ -147,6 +147,7 @@ async def _fronts(
         metrics,
         contract,
         max_message_bytes=settings.max_message_bytes,
+        max_calls=settings.max_calls,
         max_connections=settings.max_connections,
         transfer_timeout=settings.transfer_timeout,
         with_reflection=settings.reflection,
