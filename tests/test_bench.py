@@ -107,6 +107,13 @@ def test_the_table_has_a_line_for_each_result(bench: Any) -> None:
     ]
 
 
+def test_what_is_measured_in_bytes_is_told_in_mebibytes(bench: Any) -> None:
+    spread = bench.Spread(1 << 20, 3 << 20, 5 << 20)
+    found = bench.Result("memory", "before", 2, 3, spread, spread, 1, bench.Spread(1, 1, 1), "MiB")
+    assert bench.cells(found)[1:3] == ("3 MiB", "1-5")
+    assert json.loads(bench.as_json([found]))[0]["unit"] == "bytes"
+
+
 def test_json_has_what_the_table_has(bench: Any) -> None:
     """Rounded nowhere; what JSON has no number for is null."""
     one, other = json.loads(bench.as_json([result(bench, 1.504, 1.15), result(bench, float("inf"), None)]))

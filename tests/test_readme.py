@@ -24,9 +24,10 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 
-from convgrpc.contract import options, validator
+from convgrpc.contract import json_text, options, validator
 from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
+from convgrpc.service.connections import MAX_HEAD_BYTES
 from convgrpc.settings import Address, Settings
 from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.tokens.models_file import read_models
@@ -39,8 +40,8 @@ from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
-# These need a Docker engine, or would run the tests within the tests.
-NOT_RUN = {"Docker", "Development"}
+# These need a Docker engine, would run the tests within the tests, or measure.
+NOT_RUN = {"Docker", "Development", "Overload"}
 TIMEOUT = 60
 
 RUNNERS = {"python": [sys.executable, "-W", "error", "-c"], "sh": ["/bin/sh", "-eu", "-c"]}
@@ -454,6 +455,7 @@ EXCESSES: list[tuple[str, int, dict[str, Any]]] = [
             ]
         },
     ),
+    ("Values in a request", json_text.MAX_VALUES, {"metadata": {"a": [0] * json_text.MAX_VALUES}}),
     ("Metadata, pairs", 16, {"metadata": {str(number): "" for number in range(17)}}),
     ("Metadata, a key", 64, {"metadata": {"k" * 65: ""}}),
     ("Metadata, a value", 512, {"metadata": {"k": "v" * 513}}),
@@ -466,8 +468,15 @@ def test_limits(row: str, limit: int, body: dict[str, Any], http: httpx.Client) 
     """What goes beyond a limit of the table is refused, and the error names the limit."""
     assert re.match(rf"{limit:,}\b", dict(_table("Limits"))[row])
     refusal = http.post("/conversations", json=body)
-    assert refusal.status_code == 400
+    assert refusal.status_code == (413 if "Values" in row else 400)
     assert re.search(rf"\b{limit}\b", refusal.json()["error"]["message"])
+
+
+def test_limit_of_heads(http: httpx.Client) -> None:
+    assert dict(_table("Limits"))["The head of a REST request"] == f"{MAX_HEAD_BYTES:,} bytes"
+    assert http.get("/conversations/conv_1", headers={"x-a": "a" * (MAX_HEAD_BYTES - 1024)}).status_code == 404
+    refusal = http.get("/conversations/conv_1", headers={"x-a": "a" * MAX_HEAD_BYTES})
+    assert (refusal.status_code, refusal.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_limits_of_pages(http: httpx.Client) -> None:
@@ -495,7 +504,9 @@ def test_limit_of_requests() -> None:
         "Items in a request",
         "Items in a page",
         "A page",
-        *[row for row, _, _ in EXCESSES[1:]],
+        *[row for row, _, _ in EXCESSES[1:5]],
+        "The head of a REST request",
+        *[row for row, _, _ in EXCESSES[5:]],
     ]
 
 

@@ -305,6 +305,21 @@ def copies_too_large(limit: int, *, param: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 
 
+def item_too_large(limit: int, *, param: str) -> ConvgrpcError:
+    message = f"An item has more than {limit} bytes, as it is stored. Nothing was stored."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
+
+
+def conversation_full(limit: int, *, param: str) -> ConvgrpcError:
+    message = f"The conversation would have more than {limit} items. Nothing was stored; please go on in another one."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
+
+
+def project_full(limit: int) -> ConvgrpcError:
+    message = f"The project would have more than {limit} conversations. Nothing was stored; please delete some first."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
+
+
 def no_key() -> ConvgrpcError:
     message = "You didn't provide an API key. Send one with the call, as 'Authorization: Bearer KEY'."
     return failure(ErrorReason.ERROR_REASON_UNAUTHENTICATED, message)

@@ -103,11 +103,34 @@ class Settings:
     max_message_bytes: int = field(
         default=32 * 1024 * 1024, metadata={"help": "The largest request, by gRPC and by REST alike."}
     )
+    max_item_bytes: int = field(
+        default=0, metadata={"help": "The largest item, in bytes as it is stored; 0 is no limit."}
+    )
+    max_conversation_items: int = field(
+        default=0, metadata={"help": "The most items that a conversation may have; 0 is no limit."}
+    )
+    max_project_conversations: int = field(
+        default=0, metadata={"help": "The most conversations that a project may have; 0 is no limit."}
+    )
     project_rate: float = field(
         default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
     )
     project_concurrency: int = field(
         default=0, metadata={"help": "The most calls that a project may make at once; 0 is no limit."}
+    )
+    max_calls: int = field(
+        default=256,
+        metadata={"help": "The most calls at work at once; a project gets no more of them than are left."},
+    )
+    max_request_bytes: int = field(
+        default=256 * 1024 * 1024,
+        metadata={"help": "The most bytes of requests at once; a project gets no more of them than are left."},
+    )
+    max_connections: int = field(
+        default=1000, metadata={"help": "The most connections at once, by gRPC and by REST each."}
+    )
+    transfer_timeout: float = field(
+        default=30.0, metadata={"help": "Seconds that a client may take to send a request, and to take its answer."}
     )
     request_timeout: float = field(
         default=60.0, metadata={"help": "Seconds after which a request is given up, whatever its own deadline."}
@@ -124,6 +147,8 @@ class Settings:
             raise ValueError(
                 "--unknown keep returns items as they are, and --include-policy strict does not: choose one"
             )
+        if self.max_request_bytes < 2 * self.max_message_bytes:
+            raise ValueError("--max-request-bytes must be at least twice --max-message-bytes")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("--tls-cert and --tls-key go together")
         if self.tls_client_ca and not self.tls_cert:

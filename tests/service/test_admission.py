@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from convgrpc import Client
 from convgrpc.errors import ResourceExhausted, Unavailable
-from convgrpc.service.admission import Admission, Limits
+from convgrpc.service.admission import Admission, Admitted, Limits
 from convgrpc.service.keys import Keys
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
@@ -46,8 +46,8 @@ def test_calls_by_the_second_are_bounded_for_each_project() -> None:
     admission = Admission(OneKey(), Limits(calls_per_second=4), ticks=lambda: now)
 
     async def call(project: str) -> None:
-        async with admission.admitted([project]) as name:
-            assert name == project
+        async with admission.admitted([project]) as admitted:
+            assert admitted.project == project
 
     async def scenario() -> None:
         nonlocal now
@@ -89,6 +89,75 @@ def test_calls_at_once_are_bounded_for_each_project() -> None:
                 await breaking()
             async with admission.admitted(["alder"]):
                 pass
+
+    asyncio.run(scenario())
+
+
+def test_a_project_gets_no_more_room_than_is_left() -> None:
+    """One that takes what it can takes half, and another finds room; what it took is free again when its calls leave."""
+    admission = Admission(OneKey(), Limits(server_calls=8))
+
+    async def work(project: str) -> Admitted:
+        call = await admission.enter([project])
+        try:
+            call.work()
+        except ResourceExhausted:
+            call.leave()
+            raise
+        return call
+
+    async def scenario() -> None:
+        working = [await work("alder") for _ in range(4)]
+        with pytest.raises(ResourceExhausted, match="too much to do") as refused:
+            await work("alder")
+        assert refused.value.retry_after == 1
+        working += [await work("birch") for _ in range(2)]
+        with pytest.raises(ResourceExhausted):
+            await work("birch")
+        working += [await work("cedar")]
+        for call in working:
+            call.leave()
+        assert admission.running == 0
+        assert len([await work("birch") for _ in range(4)]) == 4
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_wait_for_their_requests_take_no_part_in_what_is_done_at_once() -> None:
+    admission = Admission(OneKey(), Limits(server_calls=2))
+
+    async def scenario() -> None:
+        waiting = [await admission.enter(["alder"]) for _ in range(10)]
+        waiting[0].work()
+        with pytest.raises(ResourceExhausted):
+            waiting[1].work()
+        with pytest.raises(ResourceExhausted):
+            await admission.enter(["alder"])
+
+    asyncio.run(scenario())
+
+
+def test_bytes_at_once_are_bounded() -> None:
+    """Those of requests, and those of answers as long as they are kept."""
+    admission = Admission(OneKey(), Limits(server_bytes=100))
+
+    async def scenario() -> None:
+        first, second = await admission.enter(["alder"]), await admission.enter(["alder"])
+        first.hold(30)
+        first.hold(20)
+        with pytest.raises(ResourceExhausted):
+            second.hold(1)
+        (await admission.enter(["birch"])).hold(50)
+        first.leave()
+        taken = second.keep(60)
+        with pytest.raises(ResourceExhausted):
+            second.hold(1)
+        second.leave()
+        third = await admission.enter(["alder"])
+        with pytest.raises(ResourceExhausted):
+            third.hold(1)
+        taken()
+        third.hold(50)
 
     asyncio.run(scenario())
 

@@ -273,4 +273,5 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
                 "count_removals",
                 "create_responses",
                 "create_keys",
+                "count_contents",
             ]

@@ -338,3 +338,8 @@ def invalid_json() -> ConvgrpcError:
 def invalid_message(full_name: str) -> ConvgrpcError:
     message = f"Invalid message: failed to parse the bytes of the request as {full_name}."
     return failure(ErrorReason.ERROR_REASON_INVALID_MESSAGE, message)
+
+
+def too_many_values(limit: int) -> ConvgrpcError:
+    message = f"Request too large. Expected a body of at most {limit} values, each element and each key counted as one."
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)

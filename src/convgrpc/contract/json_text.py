@@ -19,6 +19,13 @@ except ImportError:
 Fragment = orjson.Fragment
 """JSON text that stands in a value as it is, for `dump_spliced`."""
 
+MAX_VALUES = 1 << 19
+"""How many values JSON text may have: each takes up to a hundred times the bytes that spell it."""
+
+# A search through all of a large text would stop the process meanwhile: no other thread runs during it.
+_WINDOW = 1 << 18
+_OVERLAP = 32
+_IN_STRING = re.compile(rb'(?:[^"\\]+|\\.){0,5000}', re.DOTALL)
 _TOO_DEEP = "depth limit"
 _LONG_NUMBER = re.compile(rb"\d{19}")
 # Their first letters are literal, which makes the search several times as fast. A quotation mark after a backslash is
@@ -30,15 +37,17 @@ _MAYBE_KEY_END = re.compile(rb'\\\\"\s*:')
 def parse(text: bytes) -> Any:
     """The value that JSON text spells; integers are exact, up to some 300 digits.
 
-    Raises InvalidArgument when it is no JSON, or has a key twice in one object.
+    Raises InvalidArgument when it is no JSON, or has a key twice in one object; and ResourceExhausted when it has so many
+    values that they would take up the memory.
     """
+    _check_size(text)
     try:
         value = orjson.loads(text)
-        if _MAYBE_KEY_END.search(text) or len(_KEY_END.findall(text)) != _count_keys(value):
+        if _has(_MAYBE_KEY_END, text) or _count_key_ends(text) != _count_keys(value):
             _refuse_duplicates(text)
         # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
         # library lets lone surrogates and NaN pass.
-        return json.loads(text) if _LONG_NUMBER.search(text) else value
+        return json.loads(text) if _has(_LONG_NUMBER, text) else value
     except RecursionError:
         raise faults.too_deep(ROOT) from None
     except ValueError as error:
@@ -62,6 +71,47 @@ def dump_spliced(value: Any) -> bytes:
 def with_id(text: str, identity: str) -> str:
     """The text of an object, with an id as its first key."""
     return dump({"id": identity} | json.loads(text) | {"id": identity})
+
+
+def _check_size(text: bytes) -> None:
+    """Refuses what has more than `MAX_VALUES` values, before any of them is made."""
+    # A value follows a comma, or an opening bracket or brace; in a string these mean nothing.
+    if _count_values(text, 0, len(text)) < MAX_VALUES:
+        return
+    count = position = 0
+    while count < MAX_VALUES and position < len(text):
+        quote = text.find(b'"', position)
+        outside = len(text) if quote < 0 else quote
+        count += _count_values(text, position, outside)
+        position = _string_end(text, outside + 1)
+    if count >= MAX_VALUES:
+        raise faults.too_many_values(MAX_VALUES)
+
+
+def _string_end(text: bytes, position: int) -> int:
+    """Where a string ends, from a position in it; the end of the text, or beyond, if it does not."""
+    while True:
+        found = _IN_STRING.match(text, position)
+        if found is None or found.end() in (position, len(text)) or text[found.end()] == ord('"'):
+            return (found.end() if found else position) + 1
+        position = found.end()
+
+
+def _count_values(text: bytes, start: int, end: int) -> int:
+    return text.count(b",", start, end) + text.count(b"[", start, end) + text.count(b"{", start, end)
+
+
+def _has(pattern: re.Pattern[bytes], text: bytes) -> bool:
+    return any(pattern.search(text, start, start + _WINDOW + _OVERLAP) for start in range(0, len(text), _WINDOW))
+
+
+def _count_key_ends(text: bytes) -> int:
+    """How many ends of keys there are; fewer, where one has a lot of white space in it."""
+    count = 0
+    for start in range(0, len(text), _WINDOW):
+        end = start + _WINDOW
+        count += len(_KEY_END.findall(text, start, end + _OVERLAP)) - len(_KEY_END.findall(text, end, end + _OVERLAP))
+    return count
 
 
 def _count_keys(value: Any) -> int:

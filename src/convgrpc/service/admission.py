@@ -1,10 +1,13 @@
-"""Which calls are let in: those with a key, within the limits of their project, while the server does not stop."""
+"""Which calls are let in: those with a key, within the limits of their project and of the server, while it does not stop.
+
+What the server has room for is shared: a project gets no more of it than what is left, so that one which takes all it can
+takes half, and another finds room still.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from convgrpc import errors
@@ -12,10 +15,14 @@ from convgrpc.service.keys import Keys
 
 
 class Limits(NamedTuple):
-    """How many calls a project may make by the second, and how many at once. 0 is no limit."""
+    """How many calls a project may make by the second, and how many at once; and what the server does at once, in calls
+    and in bytes of their requests. 0 is no limit.
+    """
 
     calls_per_second: float = 0
     calls_at_once: int = 0
+    server_calls: int = 0
+    server_bytes: int = 0
 
 
 class Admission:
@@ -30,16 +37,36 @@ class Admission:
         self._ticks = ticks
         # By name. There are no more than the operator made keys for.
         self._projects: dict[str, _Project] = {}
+        self._calls = _Room(limits.server_calls)
+        self._bytes = _Room(limits.server_bytes)
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
 
-    def admitted(self, authorization: list[str]) -> "Admitted":
-        """Lets a call in, from its first byte on, while the context lasts; refuses it, saying why, as it begins.
+    @asynccontextmanager
+    async def admitted(self, authorization: list[str]) -> AsyncIterator["Admitted"]:
+        """Lets a call in while the context lasts; see `enter`."""
+        call = await self.enter(authorization)
+        try:
+            yield call
+        finally:
+            call.leave()
 
-        What the context gives is the project. `authorization` are the values of that header.
+    async def enter(self, authorization: list[str]) -> "Admitted":
+        """Lets a call in, from its first byte on, until it leaves; refuses it, saying why.
+
+        `authorization` are the values of that header.
         """
-        return Admitted(self, authorization)
+        if self._refuses:
+            raise errors.shutting_down()
+        name = await self._keys.project(authorization)
+        project = self._projects.get(name)
+        if project is None:
+            project = self._projects[name] = _Project(self._limits, self._ticks())
+        self._calls.check(project.working, 1)
+        project.enter(self._ticks())
+        self.running += 1
+        return Admitted(self, name, project)
 
     async def finish(self, grace: float) -> None:
         """Refuses new calls, and waits up to `grace` seconds for those that run."""
@@ -49,39 +76,73 @@ class Admission:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
 
-    async def enter(self, authorization: list[str]) -> str:
-        if self._refuses:
-            raise errors.shutting_down()
-        name = await self._keys.project(authorization)
-        project = self._projects.get(name)
-        if project is None:
-            project = self._projects[name] = _Project(self._limits, self._ticks())
-        project.enter(self._ticks())
-        self.running += 1
-        return name
+    def hold(self, project: "_Project", size: int) -> None:
+        self._bytes.check(project.bytes, size)
+        self.keep(project, size)
 
-    def leave(self, name: str) -> None:
-        self._projects[name].running -= 1
+    def keep(self, project: "_Project", size: int) -> None:
+        self._bytes.taken += size
+        project.bytes += size
+
+    def work(self, project: "_Project") -> None:
+        self._calls.check(project.working, 1)
+        self._calls.taken += 1
+        project.working += 1
+
+    def leave(self, project: "_Project", size: int, *, worked: bool) -> None:
+        self._bytes.taken -= size
+        project.bytes -= size
+        self._calls.taken -= worked
+        project.working -= worked
+        project.running -= 1
         self.running -= 1
         if not self.running:
             self._idle.set()
 
 
 class Admitted:
-    """A call that is in, while the context lasts."""
+    """A call that is in, of a project. What its request takes of the server's room is free again when it leaves."""
 
-    def __init__(self, admission: Admission, authorization: list[str]) -> None:
+    def __init__(self, admission: Admission, name: str, project: "_Project") -> None:
+        self.project = name
         self._admission = admission
-        self._authorization = authorization
+        self._shares = project
+        self._size = 0
+        self._works = False
 
-    async def __aenter__(self) -> str:
-        self._project = await self._admission.enter(self._authorization)
-        return self._project
+    def hold(self, size: int) -> None:
+        """Takes room for so many more bytes of the request. Raises `ResourceExhausted`."""
+        self._admission.hold(self._shares, size)
+        self._size += size
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._admission.leave(self._project)
+    def work(self) -> None:
+        """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
+
+        Raises `ResourceExhausted`.
+        """
+        self._admission.work(self._shares)
+        self._works = True
+
+    def keep(self, size: int) -> Callable[[], None]:
+        """Takes room for an answer, which there is already, until what is returned is called."""
+        self._admission.keep(self._shares, size)
+        return lambda: self._admission.keep(self._shares, -size)
+
+    def leave(self) -> None:
+        self._admission.leave(self._shares, self._size, worked=self._works)
+
+
+class _Room:
+    """What the server has room for, and how much of that is taken."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken = 0
+
+    def check(self, own: int, more: int) -> None:
+        """Refuses a project that would have more of it than what is left."""
+        if self._size and own + more > self._size - self.taken:
+            raise errors.overloaded()
 
 
 class _Project:
@@ -89,7 +150,9 @@ class _Project:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self.running = 0
-        self._rate, self._at_once = limits
+        self.working = 0
+        self.bytes = 0
+        self._rate, self._at_once = limits.calls_per_second, limits.calls_at_once
         self._most = max(1.0, self._rate)
         self._saved = self._most
         self._since = now

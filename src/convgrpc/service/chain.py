@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -21,7 +22,8 @@ from convgrpc.contract.validator import validate
 _log = logging.getLogger(__name__)
 
 _MAX_REQUEST_ID_LENGTH = 128
-_LARGE = 1 << 20
+_LARGE = 1 << 16
+"""How many bytes of a message are read or written on the event loop: others wait a millisecond for them."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,11 +61,6 @@ class Call(NamedTuple):
     request_id: str
 
 
-async def _aside(size: int, work: Callable[[T], R], argument: T) -> R:
-    """Does work on messages of a size: in a thread where they are so large that the event loop would wait."""
-    return await asyncio.to_thread(work, argument) if size > _LARGE else work(argument)
-
-
 class Chain:
     """Runs calls with the handlers of methods, by their gRPC paths."""
 
@@ -71,6 +68,8 @@ class Chain:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
         self._max_timeout = max_timeout
+        # One thread: more would not be sooner done, and while a message is decoded it takes many times its size.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="large-messages")
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
@@ -79,7 +78,7 @@ class Chain:
         try:
             async with asyncio.timeout(timeout):
                 reply = await self._handled(call, context)
-                return await _aside(reply.ByteSize(), call.encode, reply)
+                return await self._done(reply.ByteSize(), call.encode, reply)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except errors.ConvgrpcError:
@@ -89,8 +88,14 @@ class Chain:
             raise errors.internal_error() from None
 
     async def _handled(self, call: Call, context: Context) -> Message:
-        request = await _aside(call.size, self._request, call)
+        request = await self._done(call.size, self._request, call)
         return await self._handlers[call.method.path](request, context)
+
+    async def _done(self, size: int, work: Callable[[T], R], argument: T) -> R:
+        """Does work on a message of a size: beside the event loop where that would wait for it."""
+        if size <= _LARGE:
+            return work(argument)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work, argument)
 
     def _request(self, call: Call) -> Message:
         request = call.decode()

@@ -20,7 +20,7 @@ from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
-from convgrpc.service.admission import Admission
+from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.service.health import Health
@@ -58,7 +58,7 @@ class Gateway:
         methods: Collection[Method],
         *,
         max_body_bytes: int,
-        max_timeout: float,
+        body_timeout: float,
         hosts: Container[str] | None,
         keep_unknown: bool,
     ) -> None:
@@ -69,7 +69,7 @@ class Gateway:
         self._routes = Routes(methods)
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
-        self._max_timeout = max_timeout
+        self._body_timeout = body_timeout
         self._hosts = hosts
         self._keep_unknown = keep_unknown
 
@@ -113,8 +113,10 @@ class Gateway:
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
         note.method = match.method
-        async with self._admission.admitted(_authorization(scope)) as note.project:
-            body = await self._body(headers, receive)
+        async with self._admission.admitted(_authorization(scope)) as admitted:
+            note.project = admitted.project
+            body = await self._body(headers, receive, admitted)
+            admitted.work()
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
             call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
@@ -134,12 +136,12 @@ class Gateway:
         if origin is not None and origin.partition("://")[2] != host:
             raise _forbidden(f"the origin '{origin}' is another site")
 
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    async def _body(self, headers: Mapping[str, str], receive: Receive, admitted: Admitted) -> bytes:
         if int(headers.get("content-length", 0)) > self._max_body_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(self._max_timeout):
-                body = await self._received(receive)
+            async with asyncio.timeout(self._body_timeout):
+                body = await self._received(receive, admitted)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except asyncio.CancelledError:
@@ -149,17 +151,19 @@ class Gateway:
             _check_is_json(headers)
         return body
 
-    async def _received(self, receive: Receive) -> bytes:
+    async def _received(self, receive: Receive, admitted: Admitted) -> bytes:
         body = bytearray()
         more = True
         while more:
             event = await receive()
             if event["type"] == "http.disconnect":
                 raise Disconnected
-            body += event.get("body", b"")
+            part = event.get("body", b"")
             more = event.get("more_body", False)
-            if len(body) > self._max_body_bytes:
+            if len(body) + len(part) > self._max_body_bytes:
                 raise self._too_large()
+            admitted.hold(len(part))
+            body += part
         return bytes(body)
 
     def _too_large(self) -> ConvgrpcError:

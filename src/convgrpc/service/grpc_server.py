@@ -4,10 +4,12 @@ Handlers are registered without serializers, so that bytes which are no message 
 fault, rather than as UNKNOWN by grpcio.
 """
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -18,13 +20,32 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from convgrpc.contract import faults
+from convgrpc import errors
+from convgrpc.contract import faults, wire
 from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
-from convgrpc.service.admission import Admission
+from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
 from convgrpc.service.metrics import Metrics
+
+MAX_CALLS_ON_CONNECTION = 100
+"""How many calls may be open on one connection: a client lets more of them wait."""
+MAX_STREAMS = 128
+"""How many calls there may be of those that last, of health and of reflection."""
+MAX_WAITING = 256
+"""How many messages may be on their way, before the one goes that has been so the longest, for more than a moment."""
+MAX_METADATA_BYTES = 16 << 10
+_LARGE = 1 << 16
+_MOMENT = 1.0
+_IDLE_MS = 300_000
+_AGE_MS = 600_000
+_AGE_GRACE_MS = 90_000
+_PING_MS = 60_000
+_PING_TIMEOUT_MS = 20_000
+
+# Our handlers raise nothing; what it has to log are clients that went away.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -41,15 +62,24 @@ class GrpcServer:
         methods: Iterable[Method],
         *,
         max_message_bytes: int,
+        max_calls: int,
+        max_connections: int,
+        transfer_timeout: float,
         with_reflection: bool,
     ) -> None:
         self._admission = admission
         self._chain = chain
         self._metrics = metrics
-        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        self._transfer_timeout = transfer_timeout
+        # The calls whose messages are on their way, the one that has waited longest first.
+        self._waiting: dict[asyncio.Timeout, None] = {}
+        self._server = grpc.aio.server(
+            interceptors=[_Streams()], options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout)
+        )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
-            handler: Any = grpc.unary_unary_rpc_method_handler(partial(self._call, method))
+            # As one of a stream, a call is here before its message is.
+            handler: Any = grpc.stream_unary_rpc_method_handler(partial(self._call, method))
             by_service.setdefault(method.service, {})[method.name] = handler
         self._services = list(by_service)
         for service, handlers in by_service.items():
@@ -82,28 +112,109 @@ class GrpcServer:
         """Refuses new calls, and ends those in flight that are not done within `grace` seconds."""
         await self._server.stop(grace)
 
-    async def _call(self, method: Method, data: bytes, context: Any) -> bytes:
-        metadata = context.invocation_metadata() or ()
-        sent = next((value for key, value in metadata if key == "x-request-id"), None)
-        identity = request_id(sent if isinstance(sent, str) else None)
-        authorization = [value for key, value in metadata if key == "authorization"]
-        decode = partial(_decode, method, data)
-        with CallNote(self._metrics, identity, method) as note:
+    async def _call(self, method: Method, requests: object, context: Any) -> bytes:
+        head = _Head.of(context.invocation_metadata() or ())
+        with CallNote(self._metrics, head.request_id, method) as note:
             try:
-                async with self._admission.admitted(authorization) as note.project:
-                    call = Call(
-                        method, note.project, decode, _serialized, len(data), context.time_remaining(), identity
-                    )
-                    reply = await self._chain.run(call)
+                async with self._admission.admitted(head.authorization) as admitted:
+                    note.project = admitted.project
+                    reply = await self._answer(method, admitted, context, note)
             except ConvgrpcError as error:
-                status, code = to_status(error, identity), _CODES[error.report.grpc]
-                note.refused(error)
-                note.status = code.name
-                await context.abort(code, status.message, _trailers(error, status, identity))
-                raise
+                await _abort(context, error, note)
             note.status = "OK"
-            context.set_trailing_metadata((("x-request-id", identity),))
+            context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
+
+    async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
+        data = await self._message(method, context)
+        admitted.hold(len(data))
+        admitted.work()
+        decode = partial(_decode, method, data)
+        call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), note.request_id)
+        reply = await self._chain.run(call)
+        if len(reply) > _LARGE:
+            # It takes room until the client has taken it.
+            leave = admitted.keep(len(reply))
+            _current_task().add_done_callback(lambda task: leave())
+        return reply
+
+    async def _message(self, method: Method, context: Any) -> bytes:
+        """What the caller sent. gRPC itself would wait for the rest of it for ever."""
+        try:
+            async with asyncio.timeout(self._transfer_timeout) as timeout:
+                self._make_room()
+                self._waiting[timeout] = None
+                try:
+                    data = await context.read()
+                finally:
+                    self._waiting.pop(timeout, None)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        if data is grpc.aio.EOF:
+            raise faults.invalid_message(method.request.DESCRIPTOR.full_name)
+        return bytes(data)
+
+    def _make_room(self) -> None:
+        """Lets time run out, where too many messages are on their way, for the one that has been so the longest."""
+        if len(self._waiting) < MAX_WAITING:
+            return
+        first, now = next(iter(self._waiting)), asyncio.get_running_loop().time()
+        if (first.when() or 0) < now + self._transfer_timeout - _MOMENT:
+            del self._waiting[first]
+            first.reschedule(now)
+
+
+class _Streams(grpc.aio.ServerInterceptor):
+    """Bounds the calls that last as long as their callers like, and need no key: of health, and of reflection."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler and handler.response_streaming:
+            if len(self._tasks) >= MAX_STREAMS:
+                return grpc.stream_stream_rpc_method_handler(_refuse)
+            task = _current_task()
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return handler
+
+
+class _Head(NamedTuple):
+    """What a call says of itself before its message."""
+
+    request_id: str
+    authorization: list[str]
+
+    @classmethod
+    def of(cls, metadata: Iterable[tuple[str, str | bytes]]) -> "_Head":
+        sent = next((value for key, value in metadata if key == "x-request-id"), None)
+        authorization = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
+        return cls(request_id(sent if isinstance(sent, str) else None), authorization)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task
+    return task
+
+
+async def _refuse(requests: object, context: Any) -> None:
+    error = errors.overloaded()
+    await context.abort(_CODES[error.report.grpc], error.message)
+
+
+async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
+    status, code = to_status(error, note.request_id), _CODES[error.report.grpc]
+    note.refused(error)
+    note.status = code.name
+    await context.abort(code, status.message, _trailers(error, status, note.request_id))
+    raise error
 
 
 def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tuple[str, str | bytes], ...]:
@@ -112,7 +223,9 @@ def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tupl
     return ("x-request-id", identity), ("grpc-status-details-bin", status.SerializeToString()), *hint
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(
+    max_message_bytes: int, max_calls: int, max_connections: int, transfer_timeout: float
+) -> list[tuple[str, int]]:
     return [
         # Two servers would otherwise share a port without a word, and clients reach either.
         ("grpc.so_reuseport", 0),
@@ -121,6 +234,20 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         # data ends the connection with ENHANCE_YOUR_CALM.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
+        # What waits to be looked at is refused without costing more than that: first some of it, then all.
+        ("grpc.server.max_pending_requests", max(1, max_calls // 2)),
+        ("grpc.server.max_pending_requests_hard_limit", max_calls),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        # The last resort against clients that take nothing of their answers.
+        ("grpc.max_connection_age_ms", _AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS),
+        # Half-open connections: whoever does not answer a ping is gone.
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     ]
 
 
@@ -157,6 +284,8 @@ class _Symbols:
 
 
 def _decode(method: Method, data: bytes) -> Message:
+    if len(data) > _LARGE:
+        wire.check_size(data, method.request)
     try:
         return method.request.FromString(data)
     except DecodeError:

@@ -1,13 +1,15 @@
 """The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 from prometheus_client import make_asgi_app
@@ -18,6 +20,7 @@ from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.chain import Chain, handlers
+from convgrpc.service.connections import Bounds, Connections
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
@@ -28,10 +31,14 @@ from convgrpc.service.keys import Keys
 from convgrpc.service.metrics import Metrics
 from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
-from convgrpc.store.protocol import Commit, Store
+from convgrpc.store.protocol import Commit, Sizes, Store
 from convgrpc.store.sqlite import SqliteStore
 
 _BACKLOG = 1024
+_SEND_BUFFER = 256 << 10
+_MMAP_THRESHOLD = -3
+"""The option of that name of glibc's `mallopt`."""
+_LARGE = 128 << 10
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
 
@@ -80,6 +87,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
+    _give_memory_back()
     certificates = _certificates(settings)
     metrics = Metrics()
     store = await open_store(settings, metrics.observe_commit, alone=True)
@@ -99,6 +107,13 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         await store.close()
 
 
+def _give_memory_back() -> None:
+    """Has the C library take large pieces of memory apart, so that the system gets each back as soon as it is free."""
+    with suppress(AttributeError):
+        # Not every C library has it.
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
 async def open_store(
     settings: Settings, observe: Callable[[Commit], None] = lambda commit: None, *, alone: bool = False
 ) -> Store:
@@ -106,9 +121,9 @@ async def open_store(
 
     `alone` is for a server: of those that open it so there is one at a time.
     """
-    return await asyncio.to_thread(
-        SqliteStore.open, settings.db, alone=alone, keep_requests=settings.keep_requests, observe=observe
-    )
+    sizes = Sizes(settings.max_item_bytes, settings.max_conversation_items, settings.max_project_conversations)
+    opened = partial(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, sizes=sizes, observe=observe)
+    return await asyncio.to_thread(opened, alone=alone)
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -131,7 +146,7 @@ async def _fronts(
 ) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
     chain = _chain(store, counter, settings)
-    admission = Admission(Keys(store), Limits(settings.project_rate, settings.project_concurrency))
+    admission = Admission(Keys(store), _limits(settings))
     metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
     grpc_server = GrpcServer(
         admission,
@@ -139,14 +154,17 @@ async def _fronts(
         metrics,
         contract,
         max_message_bytes=settings.max_message_bytes,
+        max_calls=settings.max_calls,
+        max_connections=settings.max_connections,
+        transfer_timeout=settings.transfer_timeout,
         with_reflection=settings.reflection,
     )
     health = Health(store, grpc_server.tell_health)
     _observe_health(metrics, health)
-    gateway = _gateway(admission, health, chain, metrics, contract, settings)
-    pages = [_Page("REST", settings.http, _http_server(gateway, certificates))]
+    gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
+    pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
     if settings.metrics:
-        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), None)))
+        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), bounds, None)))
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
@@ -242,10 +260,18 @@ def _gateway(
         metrics,
         contract,
         max_body_bytes=settings.max_message_bytes,
-        max_timeout=settings.request_timeout,
+        body_timeout=settings.transfer_timeout,
         hosts=_hosts(settings),
         keep_unknown=settings.unknown == "keep",
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.project_rate, settings.project_concurrency, settings.max_calls, settings.max_request_bytes)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(settings.max_connections, settings.transfer_timeout)
 
 
 def _check_exposure(address: Address, settings: Settings, *, has_keys: bool) -> None:
@@ -282,6 +308,8 @@ def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     except OSError as error:
         raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
     with listener:
+        # By itself the kernel takes some megabytes of answers that are not read.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         yield listener
 
 
@@ -290,6 +318,10 @@ def _reason(error: OSError) -> str:
 
 
 class _HttpServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals to `serve`, which stops both fronts together."""
@@ -307,23 +339,45 @@ class _HttpServer(uvicorn.Server):
             if connection.cycle is None or connection.cycle.response_complete:
                 connection.transport.abort()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens. By uvicorn's own a handshake would have a minute."""
+        timeout = self._connections.seconds if self.config.ssl else None
+        protocol = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=each, ssl=self.config.ssl, backlog=_BACKLOG, ssl_handshake_timeout=timeout
+            )
+            for each in sockets or []
+        ]
+        await self.lifespan.startup()
+        self.started = True
 
-def _http_server(application: Any, certificates: Certificates | None) -> uvicorn.Server:
-    return _HttpServer(
-        uvicorn.Config(
-            application,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-            ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
-        )
+    async def main_loop(self) -> None:
+        watching = asyncio.create_task(self._connections.watch())
+        try:
+            await super().main_loop()
+        finally:
+            watching.cancel()
+
+
+def _http_server(application: Any, bounds: Bounds, certificates: Certificates | None) -> uvicorn.Server:
+    connections = Connections(bounds)
+    config = uvicorn.Config(
+        application,
+        # It asks for a class, and only ever calls it.
+        http=cast(type[asyncio.Protocol], connections),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+        ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
     )
+    return _HttpServer(config, connections)
 
 
 @contextmanager

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from convgrpc.errors import (
     conversation_changed,
+    conversation_full,
     copies_too_large,
     item_already_in_conversation,
     item_not_found,
+    item_too_large,
+    project_full,
     referenced_item_not_found,
 )
 from convgrpc.store.lookups import (
@@ -21,7 +24,7 @@ from convgrpc.store.lookups import (
     find_item,
     last_item_id,
 )
-from convgrpc.store.protocol import NewConversation, NewItem, Origin
+from convgrpc.store.protocol import NO_LIMITS, NewConversation, NewItem, Origin, Sizes
 from convgrpc.store.requests import (
     Attempt,
     StoredRequest,
@@ -42,7 +45,9 @@ SWEPT_AT_ONCE = 500
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
-_COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1 WHERE number = ?"
+_COUNT_ITEMS = "UPDATE conversations SET items = items + ? WHERE number = ? RETURNING items"
+_COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1, items = items - ? WHERE number = ?"
+_COUNT_CONVERSATIONS = "UPDATE projects SET conversations = conversations + ? WHERE number = ? RETURNING conversations"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
 """
@@ -62,17 +67,22 @@ def create_conversation(
     conversation: NewConversation,
     items: Sequence[NewItem],
     attempt: Attempt | None = None,
+    *,
+    sizes: Sizes = NO_LIMITS,
 ) -> bytes:
     """Stores a conversation with its first items, and the project if it is new."""
     number = project_number(connection, project)
     if earlier := find_request(connection, number, attempt):
         return created_conversation(connection, earlier)
+    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, number)).fetchone()
+    if 0 < sizes.project_conversations < count:
+        raise project_full(sizes.project_conversations)
     connection.execute(
         "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?)", (number, conversation.id, conversation.data)
     )
     stored = find_conversation(connection, project, conversation.id)
     _insert_metadata(connection, stored, conversation.metadata)
-    appended = append(connection, stored.holder, {"items": items})
+    appended = append(connection, stored.holder, {"items": items}, sizes)
     record_request(connection, number, attempt, appended.request(stored.number))
     return conversation.data
 
@@ -104,6 +114,7 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
     """Deletes a conversation, whose items and responses `sweep` will remove."""
     conversation = find_conversation(connection, project, conversation_id)
     connection.execute("DELETE FROM conversations WHERE number = ?", (conversation.number,))
+    connection.execute(_COUNT_CONVERSATIONS, (-1, conversation.project)).fetchone()
     connection.execute(_DELETE_METADATA, (conversation.number,))
     connection.execute("INSERT INTO deleted_conversations (number) VALUES (?)", (conversation.number,))
 
@@ -115,6 +126,8 @@ def append_items(
     items: Sequence[NewItem],
     attempt: Attempt | None = None,
     expected_last: str | None = None,
+    *,
+    sizes: Sizes = NO_LIMITS,
 ) -> list[bytes]:
     """Appends items and returns them as they were stored."""
     conversation = find_conversation(connection, project, conversation_id)
@@ -122,7 +135,7 @@ def append_items(
         return appended_items(connection, earlier)
     if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
         raise conversation_changed(expected_last, last)
-    appended = append(connection, conversation.holder, {"items": items})
+    appended = append(connection, conversation.holder, {"items": items}, sizes)
     record_request(connection, conversation.project, attempt, appended.request(conversation.number))
     return appended.items
 
@@ -138,7 +151,9 @@ class Appended(NamedTuple):
         return StoredRequest(holder, self.positions.start, self.positions.stop - 1)
 
 
-def append(connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]]) -> Appended:
+def append(
+    connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes
+) -> Appended:
     """Appends the items of several groups, one group after the other. A refusal names the group."""
     contents: dict[str, Content] = {}
     rows = []
@@ -146,12 +161,18 @@ def append(connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, 
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
     for group, item in ((group, item) for group, items in groups.items() for item in items):
         content = contents[item.id] = _content(connection, holder, group, item, contents)
+        if 0 < sizes.item_bytes < len(content.data):
+            raise item_too_large(sizes.item_bytes, param=group)
         rows.append((holder.project, holder.number, item.id, content.minted, content.data))
         copied += len(content.data) if content.data is not item.data else 0
         if copied > MAX_COPIED_BYTES:
             raise copies_too_large(MAX_COPIED_BYTES, param=group)
     if not rows:
         return Appended([], range(0))
+    # The items of a response on no conversation are as many as one request has.
+    count = connection.execute(_COUNT_ITEMS, (len(rows), holder.number)).fetchone()
+    if count and 0 < sizes.conversation_items < count[0]:
+        raise conversation_full(sizes.conversation_items, param=group)
     connection.executemany(_INSERT_ITEM, rows)
     (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
@@ -167,9 +188,10 @@ def _insert_metadata(
 def delete_item(connection: sqlite3.Connection, project: str, conversation_id: str, item_id: str) -> bytes:
     """Removes an item wherever it stands in the conversation, and returns the conversation."""
     conversation = find_conversation(connection, project, conversation_id)
-    if not connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount:
+    removed = connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount
+    if not removed:
         raise item_not_found(item_id)
-    connection.execute(_COUNT_REMOVAL, (conversation.number,))
+    connection.execute(_COUNT_REMOVAL, (removed, conversation.number))
     return conversation.data
 
 

@@ -140,6 +140,19 @@ def create_keys(database: Database) -> None:
     )
 
 
+@MIGRATIONS()
+def count_contents(database: Database) -> None:
+    # How much there is of what has a limit, so that a write need not count it.
+    statements = (
+        "ALTER TABLE conversations ADD COLUMN items INTEGER NOT NULL DEFAULT 0",
+        "UPDATE conversations SET items = (SELECT count(*) FROM items WHERE conversation = conversations.number)",
+        "ALTER TABLE projects ADD COLUMN conversations INTEGER NOT NULL DEFAULT 0",
+        "UPDATE projects SET conversations = (SELECT count(*) FROM conversations WHERE project = projects.number)",
+    )
+    for statement in statements:
+        database.execute(statement)
+
+
 def unknown_migrations(database: Database) -> list[str]:
     """The migrations applied to a database of which this version knows nothing."""
     with closing(sqlite3.connect(":memory:")) as empty:

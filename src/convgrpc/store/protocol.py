@@ -5,7 +5,7 @@ which they are found. It decides everything that depends on what is stored (orde
 already) inside its own transactions, and a write is answered only once it would survive a power cut.
 
 Every method raises `convgrpc.errors.NotFound` for what does not exist in the project, and `Unavailable` when the
-database refuses. Writes raise `ResourceExhausted` when too many are waiting, and `DeadlineExceeded` when their
+database refuses. Writes raise `ResourceExhausted` when too many are waiting or what they write to would become too large, and `DeadlineExceeded` when their
 deadline, a reading of `time.monotonic()`, passed before their turn came: they were then not written.
 """
 
@@ -23,6 +23,19 @@ class Origin(Enum):
     """The caller: the id may be that of an item that exists already."""
     REFERENCE = "reference"
     """The caller, who sent nothing else: the id must be that of an item that exists."""
+
+
+class Sizes(NamedTuple):
+    """How large things may become: an item, in bytes as it is stored, a conversation, in items, and a project, in
+    conversations. 0 is no limit.
+    """
+
+    item_bytes: int = 0
+    conversation_items: int = 0
+    project_conversations: int = 0
+
+
+NO_LIMITS = Sizes()
 
 
 class NewItem(NamedTuple):

@@ -18,7 +18,7 @@ from convgrpc.errors import (
 )
 from convgrpc.store.changes import append, project_number
 from convgrpc.store.lookups import RESPONSE_IS_THERE, Holder, find_conversation, growth
-from convgrpc.store.protocol import Growth, NewResponse, Segment
+from convgrpc.store.protocol import NO_LIMITS, Growth, NewResponse, Segment, Sizes
 from convgrpc.store.requests import Attempt, StoredRequest, find_request, record_request
 
 MAX_LINEAGE = 10_000
@@ -63,7 +63,12 @@ class StoredResponse(NamedTuple):
 
 
 def record_response(
-    connection: sqlite3.Connection, project: str, response: NewResponse, attempt: Attempt | None = None
+    connection: sqlite3.Connection,
+    project: str,
+    response: NewResponse,
+    attempt: Attempt | None = None,
+    *,
+    sizes: Sizes = NO_LIMITS,
 ) -> bytes:
     """Stores a response with its items, and the project if it is new."""
     project_at = project_number(connection, project)
@@ -74,7 +79,7 @@ def record_response(
     connection.execute(_INSERT, (project_at, response.id, previous, origin, response.data))
     (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
     holder = Holder(project_at, origin if origin and previous is None else -number)
-    append(connection, holder, {"input": response.input, "output": response.output})
+    append(connection, holder, {"input": response.input, "output": response.output}, sizes)
     (last_position,) = connection.execute(_SELECT_LAST_POSITION, (holder.number,)).fetchone()
     connection.execute(_SETTLE, (holder.number, last_position, number))
     record_request(connection, project_at, attempt, StoredRequest(-number))

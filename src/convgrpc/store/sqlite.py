@@ -23,6 +23,7 @@ from convgrpc.store.lookups import (
     list_items,
 )
 from convgrpc.store.protocol import (
+    NO_LIMITS,
     Commit,
     Condition,
     ConversationPage,
@@ -33,6 +34,7 @@ from convgrpc.store.protocol import (
     Page,
     RequestKey,
     Segment,
+    Sizes,
     Store,
     StoredKey,
 )
@@ -55,12 +57,14 @@ class SqliteStore(Store):
         files: Files,
         troubles: Troubles,
         window: Callable[[], Window],
+        sizes: Sizes,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._troubles = troubles
         self._watch = Watch(files, troubles, writer, checkpoints, self._read)
         self._window = window
+        self._sizes = sizes
         self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -76,6 +80,7 @@ class SqliteStore(Store):
         max_waiting_writes: int = 1024,
         max_waiting_bytes: int = 64 << 20,
         keep_requests: float = 86_400.0,
+        sizes: Sizes = NO_LIMITS,
         clock: Callable[[], float] = time.time,
         observe: Callable[[Commit], None] = lambda commit: None,
     ) -> "SqliteStore":
@@ -117,7 +122,7 @@ class SqliteStore(Store):
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            store = cls(reader, writer, checkpoints, files, troubles, window)
+            store = cls(reader, writer, checkpoints, files, troubles, window, sizes)
             store._closing_down = stack.pop_all()
             return store
 
@@ -131,7 +136,8 @@ class SqliteStore(Store):
         request: RequestKey | None = None,
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
-            return changes.create_conversation(connection, project, conversation, items, self._attempt(request))
+            attempt = self._attempt(request)
+            return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
         return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
 
@@ -174,7 +180,9 @@ class SqliteStore(Store):
     ) -> list[bytes]:
         def work(connection: sqlite3.Connection) -> list[bytes]:
             attempt = self._attempt(request)
-            return changes.append_items(connection, project, conversation_id, items, attempt, expected_last)
+            return changes.append_items(
+                connection, project, conversation_id, items, attempt, expected_last, sizes=self._sizes
+            )
 
         return await self._writer.write(work, size=_size(items), deadline=deadline)
 
@@ -231,7 +239,7 @@ class SqliteStore(Store):
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
-            return responses.record_response(connection, project, response, self._attempt(request))
+            return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
         return await self._writer.write(work, size=size, deadline=deadline)

@@ -1,0 +1,210 @@
+"""The connections of the HTTP server, within bounds: how many, how long their clients take, and how much waits for them.
+
+uvicorn does the rest. By itself it has no bound on the head of a request, nor on the time until that is whole or an answer
+is taken, and what it refuses it does not refuse in the words of the API.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from typing import Any, NamedTuple
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from convgrpc.errors import ConvgrpcError, failure
+from convgrpc.service.gateway import envelope
+from convgrpc.v1.error_reason_pb2 import ErrorReason
+
+MAX_HEAD_BYTES = 32 << 10
+"""How large the head of a request may be, with what stands after its body; a header counts 32 bytes more than it has."""
+_HEADER_BYTES = 32
+MAX_UNSENT_BYTES = 64 << 20
+"""How much of all answers may wait for their clients."""
+_AT_ONCE = struct.pack("ii", 1, 0)
+_GLANCE = 0.5
+"""Seconds between two looks at who takes too long."""
+
+_MALFORMED = failure(ErrorReason.ERROR_REASON_INVALID_VALUE, "Invalid request: it is not HTTP/1.1.")
+_HEAD_TOO_LARGE = failure(
+    ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, f"Request too large. Expected a head of at most {MAX_HEAD_BYTES} bytes."
+)
+
+# At WARNING it logs whatever is no HTTP: anybody could fill the log.
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class Bounds(NamedTuple):
+    """How many connections there may be, and how many seconds a client has to send a head, and to take an answer."""
+
+    connections: int
+    seconds: float
+
+
+class Connections:
+    """Those of one server: makes them, and ends those that are too many or whose clients take too long.
+
+    Where there are too many, the one goes first that has waited for its client the longest: who begins and does not go
+    on makes room for others.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._most, self.seconds = bounds
+        self._number = 0
+        self._unsent = 0
+        # Since when they wait, the longest first: for the head of a request, and for room to write the rest of an answer.
+        self._idle: dict[_Connection, float] = {}
+        self._stalled: dict[_Connection, float] = {}
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "_Connection":
+        return _Connection(self, config, server_state, app_state, _loop)
+
+    async def watch(self) -> None:
+        """Ends those whose clients take too long, until cancelled."""
+        while True:
+            await asyncio.sleep(_GLANCE)
+            late = time.monotonic() - self.seconds
+            for waiting in (self._idle, self._stalled):
+                for connection in [connection for connection, since in waiting.items() if since < late]:
+                    connection.abort()
+
+    def opened(self, connection: "_Connection") -> None:
+        self._number += 1
+        if self._number > self._most:
+            next(iter(self._idle), connection).abort()
+        self.idles(connection)
+
+    def closed(self, connection: "_Connection") -> None:
+        self._number -= 1
+        self.works(connection)
+        self.flows(connection)
+
+    def idles(self, connection: "_Connection") -> None:
+        self._idle[connection] = time.monotonic()
+
+    def works(self, connection: "_Connection") -> None:
+        self._idle.pop(connection, None)
+
+    def stalls(self, connection: "_Connection") -> None:
+        self._stalled[connection] = time.monotonic()
+        self._unsent += connection.unsent
+        while self._unsent > MAX_UNSENT_BYTES and len(self._stalled) > 1:
+            next(iter(self._stalled)).abort()
+
+    def flows(self, connection: "_Connection") -> None:
+        if self._stalled.pop(connection, None):
+            self._unsent -= connection.unsent
+
+
+class _Connection(HttpToolsProtocol):
+    """One of them. `unsent` is how many bytes waited when its client ceased to take them."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._connections = connections
+        self._refusal = _MALFORMED
+        self._head_bytes = 0
+        self._unparsed = 0
+        self.unsent = 0
+
+    def abort(self) -> None:
+        """Ends the connection at once, with whatever is on its way."""
+        self._connections.works(self)
+        self._connections.flows(self)
+        # The kernel, too, shall forget what is on its way.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connections.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._unparsed += len(data)
+        super().data_received(data)
+        # The parser keeps a header to itself until it is whole.
+        if self._unparsed > MAX_HEAD_BYTES:
+            self._refusal = _HEAD_TOO_LARGE
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + _HEADER_BYTES)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._unparsed = 0
+        self._connections.works(self)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unparsed = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if is_last or self.transport.is_closing():
+            self._connections.idles(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unsent = self.transport.get_write_buffer_size()
+        self._connections.stalls(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._connections.flows(self)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what cannot be parsed, and closes."""
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.abort()
+        elif not self.transport.is_closing():
+            self.transport.write(_written(self._refusal))
+            self.transport.close()
+            self._connections.idles(self)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refusal = _HEAD_TOO_LARGE
+            # The parser stops, and what is refused is answered where it was fed.
+            raise ValueError("the head is too large")
+
+
+def _written(error: ConvgrpcError) -> bytes:
+    body = envelope(error)
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[error.report.http] + head + body
