@@ -205,6 +205,18 @@ def test_a_project_past_its_limit_is_told_when_to_come_back(settings: Settings, 
         assert http.get("/v1/x/conversations", headers={"authorization": f"Bearer {other}"}).status_code == 200
 
 
+def test_a_connection_outlives_a_refusal(settings: Settings, limited: Running) -> None:
+    """Unless a body is on its way that nobody will read."""
+    key = make_key(settings, "alder")
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=f"http://{limited.http}", timeout=20, headers=headers) as http:
+        assert http.get("/v1/x/conversations").status_code == 200
+        refused = http.get("/v1/x/conversations")
+        assert (refused.status_code, refused.headers.get("connection")) == (429, None)
+        refused = http.post("/v1/conversations", json={})
+        assert (refused.status_code, refused.headers.get("connection")) == (429, "close")
+
+
 def test_the_client_is_told_when_to_come_back(settings: Settings, limited: Running) -> None:
     """In the exception, in seconds."""
     with Client(str(limited.grpc), api_key=make_key(settings, "alder")) as client:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from convgrpc import Client, InternalError
+from convgrpc.service.keys import Keys
 from convgrpc.service.server import CannotListen, Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
@@ -24,6 +27,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListConversationsRequest,
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 CREATE = "/convgrpc.v1.ConversationsService/CreateConversation"
 BUF = Path(sys.executable).with_name("buf")
@@ -207,3 +211,22 @@ def test_without_reflection_the_contract_is_not_told(settings: Settings) -> None
             ConversationsServiceStub(channel).CreateConversation(CreateConversationRequest())
         with pytest.raises(subprocess.CalledProcessError):
             buf_curl(server, "--list-methods", f"http://{server.grpc}")
+
+
+def test_what_nobody_expected_is_told_in_fixed_words(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both transports, also before the call is let in; what it was is for the log."""
+
+    async def failing(self: Keys, authorization: list[str]) -> str:
+        raise RuntimeError(f"secret {authorization}")
+
+    monkeypatch.setattr(Keys, "project", failing)
+    with served(settings) as server, Client(str(server.grpc), api_key="cg_1") as client:
+        with pytest.raises(InternalError) as refused:
+            client.list_conversations()
+        answer = httpx.get(f"http://{server.http}/v1/x/conversations")
+    assert answer.status_code == 500
+    assert refused.value.reason == ErrorReason.ERROR_REASON_INTERNAL
+    assert refused.value.request_id
+    for text in (str(refused.value), repr(refused.value.__cause__), answer.text):
+        assert "secret" not in text
+        assert "cg_1" not in text

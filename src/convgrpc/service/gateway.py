@@ -36,6 +36,8 @@ Answer: TypeAlias = tuple[int, bytes]
 _log = logging.getLogger(__name__)
 
 _HEALTH, _LIFE = "/healthz", "/livez"
+_BEFORE_THE_BODY = (401, 413, 429)
+"""The statuses that are told before the whole body is there."""
 _GONE = 499
 """The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
@@ -86,6 +88,9 @@ class Gateway:
                 note.refused(error)
                 status, body = _refusal(error)
                 extra = _advice(error, scope["method"], headers)
+                if status in _BEFORE_THE_BODY and _has_body(headers):
+                    # The body, or the rest of it, is on its way still, and not worth reading.
+                    extra.append((b"connection", b"close"))
             note.status = status
         await _respond(send, status, body, identity, extra)
 
@@ -214,6 +219,10 @@ def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *
     return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
 
 
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
 def _authorization(scope: Scope) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
 
@@ -254,8 +263,5 @@ async def _respond(send: Send, status: int, body: bytes, identity: str, extra: C
         (b"x-request-id", identity.encode()),
         *extra,
     ]
-    if status in (401, 413, 429):
-        # The body, or the rest of it, is on its way still, and not worth reading.
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

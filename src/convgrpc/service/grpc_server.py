@@ -47,6 +47,8 @@ _PING_TIMEOUT_MS = 20_000
 # Our handlers raise nothing; what it has to log are clients that went away.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
+_log = logging.getLogger(__name__)
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -121,6 +123,9 @@ class GrpcServer:
                     reply = await self._answer(method, admitted, context, note)
             except ConvgrpcError as error:
                 await _abort(context, error, note)
+            except Exception:
+                _log.exception("unexpected error, request %s", head.request_id)
+                await _abort(context, errors.internal_error(), note)
             note.status = "OK"
             context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
