@@ -442,7 +442,7 @@ def long_metadata(target: Target) -> None:
 def closed_windows(target: Target) -> None:
     """Large pages asked for, of which nothing is let through."""
     request = message(ListItemsRequest(conversation_id=target.conversation, limit=100).SerializeToString())
-    connections = [Http2(target, INITIAL_WINDOW_SIZE=0) for _ in range(3)]
+    connections = [Http2(target, INITIAL_WINDOW_SIZE=0) for _ in range(2)]
     for connection in connections:
         for _ in range(90):
             connection.send(connection.ask(f"{_METHOD}ListItems"), request)

@@ -26,7 +26,7 @@ TIMEOUT = 60
 PATIENCE = 2
 """Seconds that a client has, on these servers, to send a request and to take its answer."""
 MEMORY = 150 << 20
-"""How much more a server may have while it is attacked. Soon after that a fifth of it is left, and what was warmed up."""
+"""How much more a server may have while it is attacked, unless it is said below."""
 MEMORY_OF = {
     # Up to half of the room for requests is taken, and as much again is read before it is refused.
     "unread_answers": 500 << 20,
@@ -41,7 +41,8 @@ LATENCY_OF = {
     # Each answer has megabytes to be written as JSON.
     "unread_answers": 4.0,
 }
-_WARMTH = 40 << 20
+LEFT = 150 << 20
+"""How much more it may have soon after that: the C library keeps what is in pieces, and uses it the next time."""
 BY_TLS = {"half_handshakes"}
 
 
@@ -226,4 +227,4 @@ def observe(name: str, victim: Victim, calls: list[Callable[[], None]]) -> None:
     worst, growth = max(seen.latencies), max(seen.memory) - before
     assert worst < LATENCY_OF.get(name, LATENCY)
     assert growth < MEMORY_OF.get(name, MEMORY)
-    settled(victim, descriptors, before + MEMORY_OF.get(name, MEMORY) // 5 + _WARMTH)
+    settled(victim, descriptors, before + LEFT)

@@ -241,9 +241,10 @@ def _options(
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
-        # What waits to be looked at is refused without costing more than that: first some of it, then all.
-        ("grpc.server.max_pending_requests", max(1, max_calls // 2)),
-        ("grpc.server.max_pending_requests_hard_limit", max_calls),
+        # gRPC ends what waits to be looked at beyond this, with CANCELLED: some of it, and past the second bound all.
+        # It costs next to nothing there; in Python a refusal costs nearly as much as a call, and queues as long.
+        ("grpc.server.max_pending_requests", max_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * max_calls),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
