@@ -19,8 +19,11 @@ from convgrpc.errors import ConvgrpcError, failure
 from convgrpc.service.gateway import envelope
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
-MAX_HEAD_BYTES = 32 << 10
-"""How large the head of a request may be, with what stands after its body; a header counts 32 bytes more than it has."""
+MAX_HEAD_BYTES = 128 << 10
+"""How large the head of a request may be, with what stands after its body; a header counts 32 bytes more than it has.
+
+A search for as much metadata as there may be is a URL of some 110 kB.
+"""
 _HEADER_BYTES = 32
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
