@@ -119,7 +119,7 @@ class Settings:
         default=0, metadata={"help": "The most calls that a project may make at once; 0 is no limit."}
     )
     max_calls: int = field(
-        default=256,
+        default=1024,
         metadata={"help": "The most calls at work at once; a project gets no more of them than are left."},
     )
     max_request_bytes: int = field(

@@ -5,8 +5,9 @@ which they are found. It decides everything that depends on what is stored (orde
 already) inside its own transactions, and a write is answered only once it would survive a power cut.
 
 Every method raises `convgrpc.errors.NotFound` for what does not exist in the project, and `Unavailable` when the
-database refuses. Writes raise `ResourceExhausted` when too many are waiting or what they write to would become too large, and `DeadlineExceeded` when their
-deadline, a reading of `time.monotonic()`, passed before their turn came: they were then not written.
+database refuses. Writes raise `ResourceExhausted` when too many are waiting or what they write to would become too large,
+and `DeadlineExceeded` when their deadline, a reading of `time.monotonic()`, passed before their turn came: they were then
+not written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
