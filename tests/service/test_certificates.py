@@ -4,8 +4,10 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -246,6 +248,31 @@ def test_a_server_does_not_start_with_files_that_cannot_be_used(
     ):
         pass
     assert not Path(secure.db).exists()
+
+
+def test_grpc_is_given_no_configuration_twice(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It destroys each: given the same again, it would read freed memory. Without a change it is given none."""
+    given: list[Any] = []
+    asked: list[Callable[[], Any]] = []
+
+    def credentials(initial: Any, fetch: Callable[[], Any], require: bool) -> Any:
+        given.append(initial)
+        asked.append(fetch)
+
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", credentials)
+    Certificates(folder.files()).for_grpc()
+    assert [asked[0]() for _ in range(3)] == [None] * 3
+    for _ in range(2):
+        folder.write_pair(Authority().server())
+        given += [asked[0](), *(each for each in [asked[0]()] if each)]
+    assert len({id(each) for each in given}) == len(given) == 3
+
+
+def test_many_handshakes_at_once_do_no_harm(tls: Running, authority: Authority) -> None:
+    """Each reads the certificates."""
+    with ThreadPoolExecutor(16) as pool:
+        callers = [Caller(tls, authority) for _ in range(200)]
+        assert all(pool.map(Caller.by_grpc, callers))
 
 
 def test_files_that_did_not_change_are_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

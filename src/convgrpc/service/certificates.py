@@ -27,7 +27,13 @@ class Files(NamedTuple):
 class _Loaded(NamedTuple):
     state: _State
     for_rest: ssl.SSLContext
-    for_grpc: grpc.ServerCertificateConfiguration
+    certificate: bytes
+    key: bytes
+    authorities: bytes | None
+
+    def for_grpc(self) -> grpc.ServerCertificateConfiguration:
+        """A new configuration: gRPC destroys each that it is given, and must not be given one twice."""
+        return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], self.authorities)
 
 
 class Certificates:
@@ -46,9 +52,14 @@ class Certificates:
 
     def for_grpc(self) -> grpc.ServerCredentials:
         """Credentials for a gRPC server."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._loaded.for_grpc, lambda: self._current().for_grpc, bool(self._files.client_authorities)
-        )
+        shown = self._current()
+
+        def renewed() -> Any:
+            nonlocal shown
+            before, shown = shown, self._current()
+            return None if shown is before else shown.for_grpc()
+
+        return grpc.dynamic_ssl_server_credentials(shown.for_grpc(), renewed, bool(self._files.client_authorities))
 
     def for_rest(self) -> ssl.SSLContext:
         """A context for a server of asyncio's, or of uvloop's."""
@@ -87,8 +98,7 @@ class Certificates:
             # SSLError is one.
             named = ", ".join(filter(None, files))
             raise ValueError(f"cannot use the certificates in {named}: {error.strerror or error}") from None
-        for_grpc = grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
-        return _Loaded(state, context, for_grpc)
+        return _Loaded(state, context, certificate, key, authorities)
 
 
 class _Delegating(ssl.SSLContext):
