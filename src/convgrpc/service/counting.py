@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import chain
 from typing import TypeAlias, TypeVar
 
 from convgrpc.errors import NotFound
@@ -35,8 +34,6 @@ _LONG = 1000
 
 _PAGE_ITEMS = 500
 _PAGE_BYTES = 1 << 18
-_SHARE = 1 << 16
-"""How many bytes of stored items a thread reads at once."""
 _TAIL_ITEMS = 50
 
 R = TypeVar("R")
@@ -162,18 +159,11 @@ class Counter(Counts):
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            read = await self._features(growth.items, encoding, deadline)
+            some = partial(_features, growth.items)
+            read = await self._read(some, encoding, deadline, is_much=_is_much(growth.items))
             # All at once: whoever gives up leaves behind what is true.
             conversation.add(read, growth)
             has_more = growth.has_more
-
-    async def _features(self, items: Sequence[bytes], encoding: Encoding, deadline: float) -> list[Features]:
-        """Reads stored items; many of them in several threads, as tiktoken takes most of the time, and lets others run."""
-        reads = [
-            self._read(partial(_features, share), encoding, deadline, is_much=_is_much(share))
-            for share in _slices(items, _SHARE)
-        ]
-        return list(chain.from_iterable(await asyncio.gather(*reads)))
 
     async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
         """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with others."""

@@ -33,7 +33,7 @@ _REACH = 1 << 12
 # characters: it is cut all the same, which may make a token more.
 _DESERT = 1 << 10
 
-_COPIES = 3
+_COPIES = 2
 _loading = threading.Lock()
 
 
@@ -46,7 +46,7 @@ class Encoding:
 
     `name` is the same for encodings that make the same of all texts.
 
-    tiktoken is faster by a fifth in the first thread that uses an encoding than in all others: the first three that count
+    tiktoken is faster by a fifth in the first thread that uses an encoding than in all others: the first two that count
     have copies of their own, of some 40 MB each.
     """
 
