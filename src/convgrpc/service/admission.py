@@ -39,6 +39,7 @@ class Admission:
         self._projects: dict[str, _Project] = {}
         self._calls = _Room(limits.server_calls)
         self._bytes = _Room(limits.server_bytes)
+        self._answers = _Room(limits.server_bytes)
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
@@ -78,11 +79,15 @@ class Admission:
 
     def hold(self, project: "_Project", size: int) -> None:
         self._bytes.check(project.bytes, size)
-        self.keep(project, size)
-
-    def keep(self, project: "_Project", size: int) -> None:
         self._bytes.taken += size
         project.bytes += size
+
+    def check_answer(self, project: "_Project", size: int) -> None:
+        self._answers.check(project.answers, size)
+
+    def keep(self, project: "_Project", size: int) -> None:
+        self._answers.taken += size
+        project.answers += size
 
     def work(self, project: "_Project") -> None:
         self._calls.check(project.working, 1)
@@ -123,8 +128,13 @@ class Admitted:
         self._admission.work(self._shares)
         self._works = True
 
-    def keep(self, size: int) -> Callable[[], None]:
-        """Takes room for an answer, which there is already, until what is returned is called."""
+    def keep(self, size: int, *, may_refuse: bool) -> Callable[[], None]:
+        """Takes room for an answer, until what is returned is called. That room is apart from that for requests.
+
+        Raises `ResourceExhausted` where there is none, if the call may still be refused: when it changed nothing.
+        """
+        if may_refuse:
+            self._admission.check_answer(self._shares, size)
         self._admission.keep(self._shares, size)
         return lambda: self._admission.keep(self._shares, -size)
 
@@ -152,6 +162,7 @@ class _Project:
         self.running = 0
         self.working = 0
         self.bytes = 0
+        self.answers = 0
         self._rate, self._at_once = limits.calls_per_second, limits.calls_at_once
         self._most = max(1.0, self._rate)
         self._saved = self._most

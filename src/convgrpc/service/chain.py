@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _MAX_REQUEST_ID_LENGTH = 128
 _LARGE = 1 << 16
 """How many bytes of a message are read or written on the event loop: others wait a millisecond for them."""
+_LARGEST = 1 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,8 +69,10 @@ class Chain:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
         self._max_timeout = max_timeout
-        # One thread: more would not be sooner done, and while a message is decoded it takes many times its size.
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="large-messages")
+        # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
+        # must not wait for it.
+        self._aside = ThreadPoolExecutor(2, thread_name_prefix="large-messages")
+        self._far_aside = ThreadPoolExecutor(1, thread_name_prefix="largest-messages")
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
@@ -95,7 +98,8 @@ class Chain:
         """Does work on a message of a size: beside the event loop where that would wait for it."""
         if size <= _LARGE:
             return work(argument)
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work, argument)
+        threads = self._aside if size <= _LARGEST else self._far_aside
+        return await asyncio.get_running_loop().run_in_executor(threads, work, argument)
 
     def _request(self, call: Call) -> Message:
         request = call.decode()

@@ -28,6 +28,8 @@ _HEADER_BYTES = 32
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
 _AT_ONCE = struct.pack("ii", 1, 0)
+_PAUSE = 2.0
+"""Seconds for which a client may take nothing of an answer while too much waits for others too."""
 _GLANCE = 0.5
 """Seconds between two looks at who takes too long."""
 
@@ -92,6 +94,7 @@ class Connections:
         self.flows(connection)
 
     def idles(self, connection: "_Connection") -> None:
+        self._idle.pop(connection, None)
         self._idle[connection] = time.monotonic()
 
     def works(self, connection: "_Connection") -> None:
@@ -100,7 +103,8 @@ class Connections:
     def stalls(self, connection: "_Connection") -> None:
         self._stalled[connection] = time.monotonic()
         self._unsent += connection.unsent
-        while self._unsent > MAX_UNSENT_BYTES and len(self._stalled) > 1:
+        late = time.monotonic() - _PAUSE
+        while self._unsent > MAX_UNSENT_BYTES and next(iter(self._stalled.values()), late) < late:
             next(iter(self._stalled)).abort()
 
     def flows(self, connection: "_Connection") -> None:
@@ -131,7 +135,8 @@ class _Connection(HttpToolsProtocol):
         self._connections.works(self)
         self._connections.flows(self)
         # The kernel, too, shall forget what is on its way.
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        if at := self.transport.get_extra_info("socket"):
+            at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -40,7 +40,7 @@ _LARGE = 1 << 16
 _MOMENT = 1.0
 _IDLE_MS = 300_000
 _AGE_MS = 600_000
-_AGE_GRACE_MS = 90_000
+_AGE_GRACE_MS = 10_000
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
 
@@ -67,6 +67,7 @@ class GrpcServer:
         max_calls: int,
         max_connections: int,
         transfer_timeout: float,
+        request_timeout: float,
         with_reflection: bool,
     ) -> None:
         self._admission = admission
@@ -76,7 +77,8 @@ class GrpcServer:
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[asyncio.Timeout, None] = {}
         self._server = grpc.aio.server(
-            interceptors=[_Streams()], options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout)
+            interceptors=[_Streams()],
+            options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout),
         )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
@@ -138,10 +140,19 @@ class GrpcServer:
         call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), note.request_id)
         reply = await self._chain.run(call)
         if len(reply) > _LARGE:
-            # It takes room until the client has taken it.
-            leave = admitted.keep(len(reply))
-            _current_task().add_done_callback(lambda task: leave())
+            self._keep(reply, admitted, may_refuse=method.verb == "GET")
         return reply
+
+    def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
+        """Has an answer take room until the client has taken it, for which there is a time."""
+        task, leave = _current_task(), admitted.keep(len(reply), may_refuse=may_refuse)
+        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
+
+        def over(task: asyncio.Task[Any]) -> None:
+            ending.cancel()
+            leave()
+
+        task.add_done_callback(over)
 
     async def _message(self, method: Method, context: Any) -> bytes:
         """What the caller sent. gRPC itself would wait for the rest of it for ever."""
@@ -164,7 +175,8 @@ class GrpcServer:
         if len(self._waiting) < MAX_WAITING:
             return
         first, now = next(iter(self._waiting)), asyncio.get_running_loop().time()
-        if (first.when() or 0) < now + self._transfer_timeout - _MOMENT:
+        # One whose time has run out already cannot be told so again.
+        if now < (first.when() or 0) < now + self._transfer_timeout - _MOMENT:
             del self._waiting[first]
             first.reschedule(now)
 
@@ -229,7 +241,7 @@ def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tupl
 
 
 def _options(
-    max_message_bytes: int, max_calls: int, max_connections: int, transfer_timeout: float
+    max_message_bytes: int, max_calls: int, max_connections: int, transfer_timeout: float, request_timeout: float
 ) -> list[tuple[str, int]]:
     return [
         # Two servers would otherwise share a port without a word, and clients reach either.
@@ -250,7 +262,8 @@ def _options(
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         # The last resort against clients that take nothing of their answers.
         ("grpc.max_connection_age_ms", _AGE_MS),
-        ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS),
+        # A call may last this long: until its message is there, until it is done, and until its answer is taken.
+        ("grpc.max_connection_age_grace_ms", ceil((2 * transfer_timeout + request_timeout) * 1000) + _AGE_GRACE_MS),
         # Half-open connections: whoever does not answer a ping is gone.
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterator
@@ -34,6 +35,7 @@ from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Commit, Sizes, Store
 from convgrpc.store.sqlite import SqliteStore
 
+_OTHER_FILES = 200
 _BACKLOG = 1024
 _SEND_BUFFER = 256 << 10
 _MMAP_THRESHOLD = -3
@@ -88,6 +90,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     on its way is cut off.
     """
     _give_memory_back()
+    _raise_open_files(settings)
     certificates = _certificates(settings)
     metrics = Metrics()
     store = await open_store(settings, metrics.observe_commit, alone=True)
@@ -105,6 +108,15 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         raise group.exceptions[0] from None
     finally:
         await store.close()
+
+
+def _raise_open_files(settings: Settings) -> None:
+    """Has the system allow as many open files as there may be connections, as far as it lets us."""
+    wanted = len([settings.grpc, settings.http, settings.metrics]) * settings.max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
 def _give_memory_back() -> None:
@@ -157,6 +169,7 @@ async def _fronts(
         max_calls=settings.max_calls,
         max_connections=settings.max_connections,
         transfer_timeout=settings.transfer_timeout,
+        request_timeout=settings.request_timeout,
         with_reflection=settings.reflection,
     )
     health = Health(store, grpc_server.tell_health)

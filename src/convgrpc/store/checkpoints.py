@@ -58,7 +58,7 @@ class Checkpoints:
             self._copied = False
             self._pages_written = 0
             return
-        self._pages_written += rows * _PAGES_PER_ROW + size // _PAGE_BYTES
+        self._pages_written += max(1, rows * _PAGES_PER_ROW + size // _PAGE_BYTES)
         if self._pages_written < self._pages:
             return
         self._pages_written = 0

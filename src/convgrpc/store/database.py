@@ -32,12 +32,15 @@ def claimed(path: Path) -> Iterator[None]:
     """
     _check_place(path)
     _peek(path)
-    try:
-        with open(f"{path}-lock", "ab") as lock:
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(open(f"{path}-lock", "ab"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise UnusableDatabase(path, "another server is using it") from None
+        except BlockingIOError:
+            raise UnusableDatabase(path, "another server is using it") from None
+        except OSError as error:
+            raise UnusableDatabase(path, f"{path}-lock cannot be locked: {error.strerror}") from None
+        yield
 
 
 def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:

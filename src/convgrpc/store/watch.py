@@ -42,7 +42,7 @@ class Watch:
             return str(error)
         if self._writer.busy_for > _STALLED:
             return TOO_SLOW
-        if self._troubles.failure or time.monotonic() - self._writer.committed_at > _IDLE:
+        if self._troubles.failure or self._troubles.damage or time.monotonic() - self._writer.committed_at > _IDLE:
             await self._try()
         return self._troubles.failure
 
@@ -53,15 +53,16 @@ class Watch:
             self._read()
             async with asyncio.timeout(_STALLED):
                 await self._writer.write(_touch)
-            if before:
-                await asyncio.to_thread(self._checkpoints.copy)
+                if before:
+                    await asyncio.to_thread(self._checkpoints.copy)
         except TimeoutError:
             self._troubles.failure = TOO_SLOW
         except ResourceExhausted:
             # Too much is waiting, which tells nothing.
             self._troubles.failure = before
-        except Unavailable:
-            pass
+        except Unavailable as error:
+            # Also where single things are damaged, and this is all of it.
+            self._troubles.failure = self._troubles.failure or self._troubles.damage or str(error)
         if before == FULL and not self._files.have_room(_ROOM):
             self._troubles.failure = FULL
 
