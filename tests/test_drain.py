@@ -1,5 +1,6 @@
 """How a server ends that was told to stop, whatever hangs on it."""
 
+import re
 import signal
 import socket
 import sqlite3
@@ -117,7 +118,10 @@ def test_writes_that_wait_are_done_and_answered(tmp_path: Path) -> None:
             for _ in range(20)
         ]
         assert http.get("/healthz").status_code == 200
-        time.sleep(0.2)
+        (metrics,) = re.findall(r"metrics (\S+)", started[0])
+        there_by = time.monotonic() + TIMEOUT
+        while "convgrpc_calls_in_flight 20.0" not in http.get(metrics).text:
+            assert time.monotonic() < there_by
         process.send_signal(signal.SIGTERM)
         refused_by = time.monotonic() + 3
         while (answer := http.get("/v1/x/conversations")).status_code != 503:

@@ -45,7 +45,7 @@ def test_ids_made_here_are_known(prefix: str) -> None:
     assert all(ids.is_minted(ids.item_id(prefix, ids.conversation_id(), now)) for now in (0, 1, NOW) for _ in range(20))
 
 
-@pytest.mark.parametrize("minted", MINTED[:3])
+@pytest.mark.parametrize("minted", MINTED[:3], ids=["first", "second", "third"])
 def test_an_id_with_one_digit_changed_is_not_known(minted: str) -> None:
     """Whichever it is."""
     start = len(minted) - 48

@@ -18,6 +18,12 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TextIO, TypeAlias
 
+# What others log below these levels anybody could fill the log with, and some of it quotes requests.
+_LEVELS = {
+    "grpc._cython.cygrpc": logging.CRITICAL,
+    "uvicorn.access": logging.CRITICAL,
+    "uvicorn.error": logging.ERROR,
+}
 _MAX_WAITING = 10_000
 _MAX_MESSAGE = 4096
 _LAST_LINES = 2.0
@@ -42,13 +48,17 @@ def logging_by(write: _Write, formatter: logging.Formatter, level: str) -> Itera
     writing = threading.Thread(target=entrance.drain, args=(write, formatter), name="convgrpc-log", daemon=True)
     writing.start()
     root = logging.getLogger()
-    before = root.level
+    levels: dict[logging.Logger, int | str] = {logging.getLogger(name): least for name, least in _LEVELS.items()}
+    levels[root] = level.upper()
+    before = {logger: logger.level for logger in levels}
     root.addHandler(entrance)
-    root.setLevel(level.upper())
+    for logger, least in levels.items():
+        logger.setLevel(least)
     try:
         yield
     finally:
-        root.setLevel(before)
+        for logger, least in before.items():
+            logger.setLevel(least)
         root.removeHandler(entrance)
         entrance.end()
         writing.join(_LAST_LINES)

@@ -27,6 +27,7 @@ def _few_values(monkeypatch: pytest.MonkeyPatch) -> None:
         b"\xc0\x3e\x01" * 6,
         b"\xc5\x3e0000" * 6,
     ],
+    ids=["messages", "parts", "pairs", "unknown bytes", "unknown numbers", "unknown words"],
 )
 def test_too_many_values_are_refused(data: bytes) -> None:
     """On each level alike, and of fields that are not known."""

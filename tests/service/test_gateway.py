@@ -219,7 +219,7 @@ def test_a_body_over_the_limit_is_refused(settings: Settings) -> None:
 
 def test_a_body_that_never_ends_is_given_up(settings: Settings) -> None:
     """A client that stops in the middle does not hold the server for ever."""
-    with served(replace(settings, request_timeout=0.2)) as server, socket.create_connection(server.http) as client:
+    with served(replace(settings, transfer_timeout=0.2)) as server, socket.create_connection(server.http) as client:
         client.sendall(b"POST /v1/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
         client.settimeout(30)
         assert client.recv(100).startswith(b"HTTP/1.1 504")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
@@ -17,6 +18,8 @@ import uvloop
 from convgrpc.service.server import Running, serve
 from convgrpc.settings import Address, Settings
 from convgrpc.tokens.encodings import load_copies
+
+TIMEOUT = 120.0
 
 _FREE = Address("127.0.0.1", 0)
 
@@ -56,8 +59,11 @@ class Servers:
 
     def _line(self) -> str:
         assert self._process.stdout
+        timer = threading.Timer(TIMEOUT, self._process.kill)
+        timer.start()
         line = self._process.stdout.readline()
-        assert line, "the server did not start"
+        timer.cancel()
+        assert line, "the server did not start, or did not end"
         return line
 
 

@@ -146,7 +146,11 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("model", "pair", "kept"), PAIRS)
-@pytest.mark.parametrize(("identity", "is_kept"), [(None, False), (OWN, True), (MINTED, False), ("fc_1", True)])
+@pytest.mark.parametrize(
+    ("identity", "is_kept"),
+    [(None, False), (OWN, True), (MINTED, False), ("fc_1", True)],
+    ids=["none", "own", "minted", "other"],
+)
 def test_a_call_and_its_output_count_together(
     model: str, pair: int, kept: int, identity: str | None, is_kept: bool
 ) -> None:

@@ -63,8 +63,9 @@ class Admission:
         name = await self._keys.project(authorization)
         project = self._projects.get(name)
         if project is None:
-            project = self._projects[name] = _Project(self._limits, self._ticks())
-        self._calls.check(project.working, 1)
+            rooms = _Share(self._calls), _Share(self._bytes), _Share(self._answers)
+            project = self._projects[name] = _Project(self._limits, *rooms, self._ticks())
+        project.calls.check(1)
         project.enter(self._ticks())
         self.running += 1
         return Admitted(self, name, project)
@@ -77,28 +78,7 @@ class Admission:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
 
-    def hold(self, project: "_Project", size: int) -> None:
-        self._bytes.check(project.bytes, size)
-        self._bytes.taken += size
-        project.bytes += size
-
-    def check_answer(self, project: "_Project", size: int) -> None:
-        self._answers.check(project.answers, size)
-
-    def keep(self, project: "_Project", size: int) -> None:
-        self._answers.taken += size
-        project.answers += size
-
-    def work(self, project: "_Project") -> None:
-        self._calls.check(project.working, 1)
-        self._calls.taken += 1
-        project.working += 1
-
-    def leave(self, project: "_Project", size: int, *, worked: bool) -> None:
-        self._bytes.taken -= size
-        project.bytes -= size
-        self._calls.taken -= worked
-        project.working -= worked
+    def leave(self, project: "_Project") -> None:
         project.running -= 1
         self.running -= 1
         if not self.running:
@@ -113,11 +93,12 @@ class Admitted:
         self._admission = admission
         self._shares = project
         self._size = 0
-        self._works = False
+        self._works = 0
 
     def hold(self, size: int) -> None:
         """Takes room for so many more bytes of the request. Raises `ResourceExhausted`."""
-        self._admission.hold(self._shares, size)
+        self._shares.bytes.check(size)
+        self._shares.bytes.take(size)
         self._size += size
 
     def work(self) -> None:
@@ -125,8 +106,9 @@ class Admitted:
 
         Raises `ResourceExhausted`.
         """
-        self._admission.work(self._shares)
-        self._works = True
+        self._shares.calls.check(1)
+        self._shares.calls.take(1)
+        self._works = 1
 
     def keep(self, size: int, *, may_refuse: bool) -> Callable[[], None]:
         """Takes room for an answer, until what is returned is called. That room is apart from that for requests.
@@ -134,35 +116,52 @@ class Admitted:
         Raises `ResourceExhausted` where there is none, if the call may still be refused: when it changed nothing.
         """
         if may_refuse:
-            self._admission.check_answer(self._shares, size)
-        self._admission.keep(self._shares, size)
-        return lambda: self._admission.keep(self._shares, -size)
+            self._shares.answers.check(size)
+        self._shares.answers.take(size)
+        return lambda: self._shares.answers.give_back(size)
 
     def leave(self) -> None:
-        self._admission.leave(self._shares, self._size, worked=self._works)
+        self._shares.bytes.give_back(self._size)
+        self._shares.calls.give_back(self._works)
+        self._admission.leave(self._shares)
 
 
 class _Room:
     """What the server has room for, and how much of that is taken."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self.taken = 0
 
-    def check(self, own: int, more: int) -> None:
-        """Refuses a project that would have more of it than what is left."""
-        if self._size and own + more > self._size - self.taken:
+
+class _Share:
+    """What a project has of a room."""
+
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._own = 0
+
+    def check(self, more: int) -> None:
+        """Refuses a project that would have more of the room than what is left."""
+        if self._room.size and self._own + more > self._room.size - self._room.taken:
             raise errors.overloaded()
+
+    def take(self, size: int) -> None:
+        self._own += size
+        self._room.taken += size
+
+    def give_back(self, size: int) -> None:
+        self.take(-size)
 
 
 class _Project:
     """What a project does now. Up to a second's share of calls that it did not make is saved up."""
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, calls: _Share, bytes: _Share, answers: _Share, now: float) -> None:
         self.running = 0
-        self.working = 0
-        self.bytes = 0
-        self.answers = 0
+        self.calls = calls
+        self.bytes = bytes
+        self.answers = answers
         self._rate, self._at_once = limits.calls_per_second, limits.calls_at_once
         self._most = max(1.0, self._rate)
         self._saved = self._most

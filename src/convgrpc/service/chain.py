@@ -22,7 +22,7 @@ from convgrpc.contract.validator import validate
 _log = logging.getLogger(__name__)
 
 _MAX_REQUEST_ID_LENGTH = 128
-_LARGE = 1 << 16
+LARGE = 1 << 16
 """How many bytes of a message are read or written on the event loop: others wait a millisecond for them."""
 _LARGEST = 1 << 20
 
@@ -96,7 +96,7 @@ class Chain:
 
     async def _done(self, size: int, work: Callable[[T], R], argument: T) -> R:
         """Does work on a message of a size: beside the event loop where that would wait for it."""
-        if size <= _LARGE:
+        if size <= LARGE:
             return work(argument)
         threads = self._aside if size <= _LARGEST else self._far_aside
         return await asyncio.get_running_loop().run_in_executor(threads, work, argument)

@@ -5,7 +5,6 @@ is taken, and what it refuses it does not refuse in the words of the API.
 """
 
 import asyncio
-import logging
 import socket
 import struct
 import time
@@ -37,9 +36,6 @@ _MALFORMED = failure(ErrorReason.ERROR_REASON_INVALID_VALUE, "Invalid request: i
 _HEAD_TOO_LARGE = failure(
     ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, f"Request too large. Expected a head of at most {MAX_HEAD_BYTES} bytes."
 )
-
-# At WARNING it logs whatever is no HTTP: anybody could fill the log.
-logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class Bounds(NamedTuple):

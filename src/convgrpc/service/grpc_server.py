@@ -26,7 +26,7 @@ from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.chain import LARGE, Call, Chain, request_id
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
@@ -36,16 +36,12 @@ MAX_STREAMS = 128
 MAX_WAITING = 256
 """How many messages may be on their way, before the one goes that has been so the longest, for more than a moment."""
 MAX_METADATA_BYTES = 16 << 10
-_LARGE = 1 << 16
 _MOMENT = 1.0
 _IDLE_MS = 300_000
 _AGE_MS = 600_000
 _AGE_GRACE_MS = 10_000
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
-
-# Our handlers raise nothing; what it has to log are clients that went away.
-logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +135,7 @@ class GrpcServer:
         decode = partial(_decode, method, data)
         call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), note.request_id)
         reply = await self._chain.run(call)
-        if len(reply) > _LARGE:
+        if len(reply) > LARGE:
             self._keep(reply, admitted, may_refuse=method.verb == "GET")
         return reply
 
@@ -303,7 +299,7 @@ class _Symbols:
 
 
 def _decode(method: Method, data: bytes) -> Message:
-    if len(data) > _LARGE:
+    if len(data) > LARGE:
         wire.check_size(data, method.request)
     try:
         return method.request.FromString(data)

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import logging
 import os
 import resource
 import signal
@@ -35,6 +34,8 @@ from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Commit, Sizes, Store
 from convgrpc.store.sqlite import SqliteStore
 
+_FRONTS = 3
+"""gRPC, REST and metrics."""
 _OTHER_FILES = 200
 _BACKLOG = 1024
 _SEND_BUFFER = 256 << 10
@@ -43,9 +44,6 @@ _MMAP_THRESHOLD = -3
 _LARGE = 128 << 10
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
-
-# uvicorn's own log of requests quotes them.
-logging.getLogger("uvicorn.access").disabled = True
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -73,8 +71,11 @@ class Running(NamedTuple):
 async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
 
-    Raises `UnusableDatabase`, `CannotCount`, `CannotSecure` and `CannotListen` before anything is served.
+    The process is the server's own: its limits and its memory are set for it. Raises `UnusableDatabase`, `CannotCount`,
+    `CannotSecure` and `CannotListen` before anything is served.
     """
+    _give_memory_back()
+    _raise_open_files(settings)
     stopping = asyncio.Event()
     with _signals(stopping):
         async with running(settings) as addresses:
@@ -89,8 +90,6 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
     on its way is cut off.
     """
-    _give_memory_back()
-    _raise_open_files(settings)
     certificates = _certificates(settings)
     metrics = Metrics()
     store = await open_store(settings, metrics.observe_commit, alone=True)
@@ -112,7 +111,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
 
 def _raise_open_files(settings: Settings) -> None:
     """Has the system allow as many open files as there may be connections, as far as it lets us."""
-    wanted = len([settings.grpc, settings.http, settings.metrics]) * settings.max_connections + _OTHER_FILES
+    wanted = _FRONTS * settings.max_connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -155,8 +155,9 @@ class Writer:
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         seconds = time.monotonic() - began
         self._began = float("inf")
-        _deliver(batch, outcomes)
+        # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(batch), seconds))
+        _deliver(batch, outcomes)
         self._report(sum(write.size for write in batch))
         self._untidy = True
 
