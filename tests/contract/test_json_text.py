@@ -5,7 +5,7 @@ import json
 import pytest
 
 from convgrpc.contract import json_text
-from convgrpc.errors import ConvgrpcError, ResourceExhausted
+from convgrpc.errors import ConvgrpcError, InvalidArgument, ResourceExhausted
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,14 @@ def test_what_stands_where_two_windows_meet_is_seen(monkeypatch: pytest.MonkeyPa
         assert json_text.parse(number) == {"a": 12345678901234567890123, "b": 1}
         with pytest.raises(ConvgrpcError, match="key"):
             json_text.parse(b'{"a":' + b" " * space + b'1,"b":2,"a" : 3}')
+
+
+@pytest.mark.parametrize("blanks", range(0, 60, 3))
+@pytest.mark.parametrize("start", range(8))
+def test_key_that_is_there_twice_is_found_wherever_it_is(blanks: int, start: int) -> None:
+    """Also where the white space behind it goes on for longer than is looked at in one go."""
+    text = " " * start + '{"a"' + " " * blanks + ':1,"a":2}'
+    with pytest.raises(InvalidArgument, match="stands twice"):
+        json_text.parse(text.encode())
+    text = text.replace('"a":2', '"b":2')
+    assert json_text.parse(text.encode()) == {"a": 1, "b": 2}

@@ -243,7 +243,8 @@ def test_corrupt_page_breaks_what_is_on_it(settings: Settings, caplog: pytest.Lo
     corrupt(Path(settings.db), marker.encode())
     with patient(settings) as server:
         assert server.health() == (SERVING, 200, {"status": "ok"})
-        assert refused(server.http.get(f"/v1/conversations/{hit}/items"), "it is corrupt")
+        for _ in range(3):
+            assert refused(server.http.get(f"/v1/conversations/{hit}/items"), "it is corrupt")
         damaged = {"status": "damaged", "database": "it is corrupt"}
         eventually(lambda: server.health() == (SERVING, 200, damaged), server.health)
         assert server.metric("convgrpc_store_damaged") == 1
@@ -251,6 +252,7 @@ def test_corrupt_page_breaks_what_is_on_it(settings: Settings, caplog: pytest.Lo
         assert server.texts(after) == ["y" * 20_000]
         assert server.texts(server.create("later").json()["id"]) == ["later"]
     assert "The database is damaged: SQLITE_CORRUPT" in caplog.text
+    assert caplog.text.count("A read failed") == 1
     assert integrity(settings.db) != ["ok"]
 
 
@@ -276,6 +278,25 @@ def test_slow_disk_is_a_trouble_while_it_lasts(
             server.turns(bad=None)
         assert ledger.refusals == []
         assert losses(server.running, ledger) == []
+
+
+def test_disk_that_is_always_slow_is_no_better_between_two_commits(
+    settings: Settings, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The health stays bad until a commit is done in time."""
+    monkeypatch.setattr("convgrpc.store.watch._STALLED", 0.2)
+
+    async def scenario() -> None:
+        async with opened(settings) as store:
+            power_cut.seconds_per_sync = 0.4
+            for name in ("conv_1", "conv_2"):
+                await create(store, name)
+                assert await store.condition() == Condition("the disk is too slow", None)
+            power_cut.seconds_per_sync = 0
+            while await store.condition() != Condition(None, None):
+                await asyncio.sleep(0.05)
+
+    run(scenario())
 
 
 def test_dropped_syncs_are_a_trouble_until_they_are_done(settings: Settings, power_cut: PowerCut) -> None:
@@ -421,6 +442,23 @@ def test_server_beside_a_server_is_refused(settings: Settings) -> None:
     assert os.path.exists(f"{settings.db}-lock")
     with served(settings):
         pass
+
+
+def test_lock_that_was_taken_away_is_taken_again(settings: Settings) -> None:
+    """By the server, with its next write; if another was faster, that one has the database."""
+    lock = Path(f"{settings.db}-lock")
+    with patient(settings) as server:
+        lock.unlink()
+        assert server.create("kept").status_code == 200
+        with pytest.raises(UnusableDatabase, match="another server is using it"), served(settings):
+            pass
+        lock.unlink()
+        with patient(settings) as other:
+            assert refused(server.create("refused"), "another server is using it")
+            server.turns(bad="another server is using it")
+            assert other.create("kept").status_code == 200
+        server.turns(bad=None)
+        assert server.create("kept").status_code == 200
 
 
 def test_backup_beside_a_server_is_whole(settings: Settings, tmp_path: Path) -> None:

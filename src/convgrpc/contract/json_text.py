@@ -43,7 +43,7 @@ def parse(text: bytes) -> Any:
     _check_size(text)
     try:
         value = orjson.loads(text)
-        if _has(_MAYBE_KEY_END, text) or _count_key_ends(text) != _count_keys(value):
+        if _is_blank_between_windows(text) or _has(_MAYBE_KEY_END, text) or _count_key_ends(text) != _count_keys(value):
             _refuse_duplicates(text)
         # orjson rounds integers that need more than 64 bits; it is asked first all the same, because the standard
         # library lets lone surrogates and NaN pass.
@@ -101,12 +101,17 @@ def _count_values(text: bytes, start: int, end: int) -> int:
     return text.count(b",", start, end) + text.count(b"[", start, end) + text.count(b"{", start, end)
 
 
+def _is_blank_between_windows(text: bytes) -> bool:
+    """Whether what is sought may go from one window so far into the next that it is seen in neither."""
+    return any(text[start : start + _OVERLAP].isspace() for start in range(_WINDOW, len(text), _WINDOW))
+
+
 def _has(pattern: re.Pattern[bytes], text: bytes) -> bool:
     return any(pattern.search(text, start, start + _WINDOW + _OVERLAP) for start in range(0, len(text), _WINDOW))
 
 
 def _count_key_ends(text: bytes) -> int:
-    """How many ends of keys there are; fewer, where one has a lot of white space in it."""
+    """How many ends of keys there are, and maybe of other things."""
     count = 0
     for start in range(0, len(text), _WINDOW):
         end = start + _WINDOW

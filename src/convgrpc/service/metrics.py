@@ -56,6 +56,12 @@ class Metrics:
             registry=self.registry,
             buckets=_SECONDS,
         )
+        self._syncs = Histogram(
+            "convgrpc_store_sync_seconds",
+            "How long the disk took for a commit.",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
         self._batches = Histogram(
             "convgrpc_store_commit_writes",
             "How many writes were committed together.",
@@ -89,6 +95,7 @@ class Metrics:
     def observe_commit(self, commit: Commit) -> None:
         """Counts a commit; called from the thread that writes."""
         self._commits.observe(commit.seconds)
+        self._syncs.observe(commit.sync_seconds)
         self._batches.observe(commit.writes)
 
     def _grpc_children(self, path: str, code: str) -> tuple[Counter, Histogram]:

@@ -4,14 +4,17 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlite_utils import Database
 
 from convgrpc.store import troubles
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
+from convgrpc.store.troubles import Displaced, identity
+
+_CLAIMED = "another server is using it"
 
 
 class UnusableDatabase(Exception):
@@ -23,24 +26,45 @@ class UnusableDatabase(Exception):
         self.why = why
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Keeps other servers off a database while the context lasts, however it ends. Raises `UnusableDatabase`.
+class Claim:
+    """Keeps other servers off a database until it is closed, however that happens.
 
     Programs that come and go, such as a backup, need no claim. The claim is on a file beside the database, as SQLite's
     own locks would be lost with it; the file stays, and means nothing by itself.
     """
-    _check_place(path)
-    _peek(path)
-    with ExitStack() as stack:
+
+    def __init__(self, path: Path) -> None:
+        """Raises `UnusableDatabase`."""
+        _check_place(path)
+        _peek(path)
+        self._path = path
+        self._file = self._locked()
+
+    def check(self) -> None:
+        """Claims the database anew where somebody took the file away. Raises `Displaced` if another server was faster."""
+        if identity(f"{self._path}-lock") == identity(self._file.fileno()):
+            return
         try:
-            lock = stack.enter_context(open(f"{path}-lock", "ab"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UnusableDatabase(path, "another server is using it") from None
-        except OSError as error:
-            raise UnusableDatabase(path, f"{path}-lock cannot be locked: {error.strerror}") from None
-        yield
+            claimed = self._locked()
+        except UnusableDatabase as error:
+            raise Displaced(error.why) from None
+        self._file.close()
+        self._file = claimed
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _locked(self) -> BinaryIO:
+        with ExitStack() as on_failure:
+            try:
+                file = on_failure.enter_context(open(f"{self._path}-lock", "ab"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnusableDatabase(self._path, _CLAIMED) from None
+            except OSError as error:
+                raise UnusableDatabase(self._path, f"{self._path}-lock cannot be locked: {error.strerror}") from None
+            on_failure.pop_all()
+            return file
 
 
 def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:

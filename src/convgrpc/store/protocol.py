@@ -81,10 +81,13 @@ class RequestKey(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A commit, or one that failed: of how many writes it was, and how many seconds it took with its sync to disk."""
+    """A commit, or one that failed: of how many writes it was, how many seconds it took, and how many of these went by
+    until it was on disk, once all was written.
+    """
 
     writes: int
     seconds: float
+    sync_seconds: float
 
 
 class Condition(NamedTuple):

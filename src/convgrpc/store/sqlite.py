@@ -1,7 +1,6 @@
 """The store in one SQLite file, for one process that owns it."""
 
 import asyncio
-import logging
 import sqlite3
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
-from convgrpc.store.database import claimed, connect, open_database
+from convgrpc.store.database import Claim, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
@@ -42,8 +41,6 @@ from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
-
-_log = logging.getLogger(__name__)
 
 
 class SqliteStore(Store):
@@ -102,11 +99,16 @@ class SqliteStore(Store):
 
         troubles = Troubles()
         with ExitStack() as stack:
-            if alone:
-                stack.enter_context(claimed(path))
+            claim = stack.enter_context(closing(Claim(path))) if alone else None
             connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
             files = Files(path)
+
+            def check() -> None:
+                files.check()
+                if claim:
+                    claim.check()
+
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
             checkpoints = Checkpoints(path, copier, failed=troubles.note)
@@ -116,7 +118,7 @@ class SqliteStore(Store):
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
                 observe=observe,
-                check=files.check,
+                check=check,
                 failed=troubles.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
@@ -313,8 +315,7 @@ class SqliteStore(Store):
             finally:
                 self._reader.rollback()
         except sqlite3.Error as error:
-            _log.exception("A read failed: %s", error)
-            self._troubles.note(error)
+            self._troubles.note_read(error)
             raise store_unavailable(troubles.name(error)) from error
 
 

@@ -3,12 +3,15 @@
 import logging
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
 FULL = "the disk is full"
 TOO_SLOW = "the disk is too slow"
+_SILENCE = 60.0
+"""Seconds for which the same is not said again."""
 
 _NAMES = {
     sqlite3.SQLITE_NOTADB: "it is not a SQLite database",
@@ -54,6 +57,8 @@ class Troubles:
     def __init__(self) -> None:
         self.failure: str | None = None
         self.damage: str | None = None
+        # Of what was said of reads, when.
+        self._said: dict[str, float] = {}
 
     def note(self, error: Exception) -> None:
         """Notes an error, unless it is one of a single statement."""
@@ -68,19 +73,27 @@ class Troubles:
         elif named := name(error):
             self.failure = named
 
+    def note_read(self, error: sqlite3.Error) -> None:
+        """Notes an error of a read, and logs it, but not again and again: callers try as often as they like."""
+        named, now = getattr(error, "sqlite_errorname", type(error).__name__), time.monotonic()
+        if now > self._said.get(named, float("-inf")) + _SILENCE:
+            self._said[named] = now
+            _log.error("A read failed: %s (%s)", error, named, exc_info=error)
+        self.note(error)
+
 
 class Files:
     """The files of an open database: where they are, and whether they are still those that were opened."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._opened = {f"{path}{suffix}": (_identity(f"{path}{suffix}"), what) for suffix, what in _FILES.items()}
+        self._opened = {f"{path}{suffix}": (identity(f"{path}{suffix}"), what) for suffix, what in _FILES.items()}
 
     def check(self) -> None:
         """Raises `Displaced` when a file was deleted, moved or replaced."""
-        for path, (identity, what) in self._opened.items():
-            found = _identity(path)
-            if found != identity:
+        for path, (opened, what) in self._opened.items():
+            found = identity(path)
+            if found != opened:
                 raise Displaced(f"{what} was {'replaced' if found else 'deleted or moved away'}")
 
     def have_room(self, size: int) -> bool:
@@ -92,9 +105,10 @@ class Files:
         return disk.f_bavail * disk.f_frsize >= size
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(file: str | int) -> tuple[int, int] | None:
+    """What tells a file, given by its path or its descriptor, from others; None where there is none."""
     try:
-        found = os.stat(path)
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_dev, found.st_ino

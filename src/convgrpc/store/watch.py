@@ -42,9 +42,15 @@ class Watch:
             return str(error)
         if self._writer.busy_for > _STALLED:
             return TOO_SLOW
-        if self._troubles.failure or self._troubles.damage or time.monotonic() - self._writer.committed_at > _IDLE:
+        idle = time.monotonic() - self._writer.committed_at > _IDLE
+        if idle or self._was_slow or self._troubles.failure or self._troubles.damage:
             await self._try()
-        return self._troubles.failure
+        # Where each takes too long, one that is done at last is no good news.
+        return self._troubles.failure or (TOO_SLOW if self._was_slow else None)
+
+    @property
+    def _was_slow(self) -> bool:
+        return self._writer.commit_seconds > _STALLED
 
     async def _try(self) -> None:
         # Whatever still fails is noted again.

@@ -67,6 +67,7 @@ class Writer:
         self._last_failure = ""
         self._began = float("inf")
         self.committed_at = float("-inf")
+        self.commit_seconds = 0.0
         self._rows_reported = connection.total_changes
         self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
         self._thread.start()
@@ -139,12 +140,13 @@ class Writer:
             return batch
 
     def _commit(self, batch: Sequence[_Write]) -> None:
-        began = self._began = time.monotonic()
+        began = self._began = written = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._outcome(write) for write in batch]
             # As late as can be: what is acknowledged must be where others will look for it.
             self._check()
+            written = time.monotonic()
             self._connection.execute("COMMIT")
             self._last_failure = ""
             self.committed_at = time.monotonic()
@@ -153,10 +155,11 @@ class Writer:
             self._roll_back()
             self._failed(error)
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
+        self.commit_seconds = ended - began
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
-        self._observe(Commit(len(batch), seconds))
+        self._observe(Commit(len(batch), self.commit_seconds, ended - written))
         _deliver(batch, outcomes)
         self._report(sum(write.size for write in batch))
         self._untidy = True
