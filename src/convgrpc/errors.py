@@ -320,6 +320,13 @@ def project_full(limit: int) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
 
 
+def project_out_of_room(limit: int, *, param: str) -> ConvgrpcError:
+    message = (
+        f"The items of the project would have more than {limit} bytes. Nothing was stored; please delete some first."
+    )
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
+
+
 def no_key() -> ConvgrpcError:
     message = "You didn't provide an API key. Send one with the call, as 'Authorization: Bearer KEY'."
     return failure(ErrorReason.ERROR_REASON_UNAUTHENTICATED, message)

@@ -112,6 +112,9 @@ class Settings:
     max_project_conversations: int = field(
         default=0, metadata={"help": "The most conversations that a project may have; 0 is no limit."}
     )
+    max_project_bytes: int = field(
+        default=0, metadata={"help": "The most bytes that the items of a project may have, as stored; 0 is no limit."}
+    )
     project_rate: float = field(
         default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
     )

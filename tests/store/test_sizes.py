@@ -107,6 +107,40 @@ def test_a_project_has_a_most_of_conversations(path: Path) -> None:
     run(path, Sizes(project_conversations=2), scenario)
 
 
+def test_a_project_has_a_most_of_bytes(path: Path) -> None:
+    """Of all its items, copies too. What is removed makes room at once, and what is deleted soon."""
+
+    async def scenario(store: SqliteStore) -> None:
+        await store.create_conversation("alder", conversation("a"), items("1", "2", data=b"12345"), None)
+        await store.create_conversation("alder", conversation("b"), [NewItem("1", b"", Origin.REFERENCE)], None)
+        for refused in (items("3", data=b"123456"), [NewItem("2", b"", Origin.REFERENCE), *items("3", data=b"1")]):
+            with pytest.raises(ResourceExhausted, match="more than 20 bytes") as raised:
+                await store.append_items("alder", "b", refused, None)
+            assert raised.value.param == "items"
+        await store.create_conversation("birch", conversation("a"), items("3", data=b"1" * 20), None)
+        await store.append_items("alder", "b", items("3", data=b"12345"), None)
+        with pytest.raises(ResourceExhausted):
+            await store.record_response("alder", NewResponse("r", b"", None, None, items("4"), []), None)
+        await store.delete_item("alder", "b", "1", None)
+        await store.record_response("alder", NewResponse("r", b"", None, None, items("4", data=b"12345"), []), None)
+        with pytest.raises(ResourceExhausted):
+            await store.append_items("alder", "b", items("5", data=b"1"), None)
+        await store.delete_conversation("alder", "a", None)
+        async with asyncio.timeout(30):
+            while not await is_stored(store, items("5", data=b"1" * 10)):
+                await asyncio.sleep(0.01)
+        assert not await is_stored(store, items("6", data=b"1"))
+
+    async def is_stored(store: SqliteStore, new: list[NewItem]) -> bool:
+        try:
+            await store.append_items("alder", "b", new, None)
+        except ResourceExhausted:
+            return False
+        return True
+
+    run(path, Sizes(project_bytes=20), scenario)
+
+
 def test_what_is_there_already_counts(path: Path) -> None:
     """In a database of a version that did not count."""
 
@@ -119,10 +153,17 @@ def test_what_is_there_already_counts(path: Path) -> None:
         with pytest.raises(ResourceExhausted, match="more than 1 conversations"):
             await store.create_conversation("alder", conversation("b"), [], None)
 
+    async def full(store: SqliteStore) -> None:
+        with pytest.raises(ResourceExhausted, match="more than 9 bytes"):
+            await store.append_items("alder", "a", items("3", data=b"12"), None)
+        await store.append_items("alder", "a", items("3", data=b"1"), None)
+
     run(path, Sizes(), before)
     with closing(sqlite3.connect(path)) as database:
         database.execute("ALTER TABLE conversations DROP COLUMN items")
         database.execute("ALTER TABLE projects DROP COLUMN conversations")
-        database.execute("DELETE FROM _sqlite_migrations WHERE name = 'count_contents'")
+        database.execute("ALTER TABLE projects DROP COLUMN bytes")
+        database.execute("DELETE FROM _sqlite_migrations WHERE name IN ('count_contents', 'count_bytes')")
         database.commit()
     run(path, Sizes(conversation_items=2, project_conversations=1), scenario)
+    run(path, Sizes(project_bytes=9), full)

@@ -132,7 +132,12 @@ async def open_store(
 
     `alone` is for a server: of those that open it so there is one at a time.
     """
-    sizes = Sizes(settings.max_item_bytes, settings.max_conversation_items, settings.max_project_conversations)
+    sizes = Sizes(
+        item_bytes=settings.max_item_bytes,
+        conversation_items=settings.max_conversation_items,
+        project_conversations=settings.max_project_conversations,
+        project_bytes=settings.max_project_bytes,
+    )
     opened = partial(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, sizes=sizes, observe=observe)
     return await asyncio.to_thread(opened, alone=alone)
 

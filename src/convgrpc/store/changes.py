@@ -12,6 +12,7 @@ from convgrpc.errors import (
     item_not_found,
     item_too_large,
     project_full,
+    project_out_of_room,
     referenced_item_not_found,
 )
 from convgrpc.store.lookups import (
@@ -44,12 +45,14 @@ SWEPT_AT_ONCE = 500
 
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
-_DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
+_DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION} RETURNING length(data)"
 _COUNT_ITEMS = "UPDATE conversations SET items = items + ? WHERE number = ? RETURNING items"
 _COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1, items = items - ? WHERE number = ?"
 _COUNT_CONVERSATIONS = "UPDATE projects SET conversations = conversations + ? WHERE number = ? RETURNING conversations"
+_COUNT_BYTES = "UPDATE projects SET bytes = bytes + ? WHERE number = ? RETURNING bytes"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
+    RETURNING length(data), project
 """
 # The items of a response on no conversation are swept like those of a conversation.
 _LEAVE_ITEMS_OF_RESPONSES = """
@@ -173,6 +176,10 @@ def append(
     count = connection.execute(_COUNT_ITEMS, (len(rows), holder.number)).fetchone()
     if count and 0 < sizes.conversation_items < count[0]:
         raise conversation_full(sizes.conversation_items, param=group)
+    size = sum(len(row[-1]) for row in rows)
+    (total,) = connection.execute(_COUNT_BYTES, (size, holder.project)).fetchone()
+    if 0 < sizes.project_bytes < total:
+        raise project_out_of_room(sizes.project_bytes, param=group)
     connection.executemany(_INSERT_ITEM, rows)
     (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
@@ -188,10 +195,11 @@ def _insert_metadata(
 def delete_item(connection: sqlite3.Connection, project: str, conversation_id: str, item_id: str) -> bytes:
     """Removes an item wherever it stands in the conversation, and returns the conversation."""
     conversation = find_conversation(connection, project, conversation_id)
-    removed = connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).rowcount
+    removed = connection.execute(_DELETE_ITEM, (conversation.project, item_id, conversation.number)).fetchall()
     if not removed:
         raise item_not_found(item_id)
-    connection.execute(_COUNT_REMOVAL, (removed, conversation.number))
+    connection.execute(_COUNT_REMOVAL, (len(removed), conversation.number))
+    connection.execute(_COUNT_BYTES, (-sum(size for (size,) in removed), conversation.project)).fetchone()
     return conversation.data
 
 
@@ -206,8 +214,13 @@ def _sweep_deleted(connection: sqlite3.Connection) -> bool:
         return False
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_LEAVE_ITEMS_OF_RESPONSES, (number, SWEPT_AT_ONCE))
-    swept = [connection.execute(sweep, (number, SWEPT_AT_ONCE)).rowcount for sweep in (_SWEEP_RESPONSES, _SWEEP_ITEMS)]
-    if max(swept) < SWEPT_AT_ONCE:
+    responses = connection.execute(_SWEEP_RESPONSES, (number, SWEPT_AT_ONCE)).rowcount
+    items = connection.execute(_SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).fetchall()
+    if items:
+        # A conversation and all that hangs on it are of one project.
+        size, project = sum(size for size, _ in items), items[0][1]
+        connection.execute(_COUNT_BYTES, (-size, project)).fetchone()
+    if max(responses, len(items)) < SWEPT_AT_ONCE:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
     return True

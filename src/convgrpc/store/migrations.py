@@ -153,6 +153,21 @@ def count_contents(database: Database) -> None:
         database.execute(statement)
 
 
+@MIGRATIONS()
+def count_bytes(database: Database) -> None:
+    # Of what was deleted it counts what is there still.
+    statements = (
+        "ALTER TABLE projects ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
+        """
+        UPDATE projects SET bytes = sizes.bytes
+        FROM (SELECT project, sum(length(data)) AS bytes FROM items GROUP BY project) AS sizes
+        WHERE sizes.project = projects.number
+        """,
+    )
+    for statement in statements:
+        database.execute(statement)
+
+
 def unknown_migrations(database: Database) -> list[str]:
     """The migrations applied to a database of which this version knows nothing."""
     with closing(sqlite3.connect(":memory:")) as empty:

@@ -28,12 +28,13 @@ class Origin(Enum):
 
 class Sizes(NamedTuple):
     """How large things may become: an item, in bytes as it is stored, a conversation, in items, and a project, in
-    conversations. 0 is no limit.
+    conversations and in bytes of items. 0 is no limit.
     """
 
     item_bytes: int = 0
     conversation_items: int = 0
     project_conversations: int = 0
+    project_bytes: int = 0
 
 
 NO_LIMITS = Sizes()
