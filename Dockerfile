@@ -23,6 +23,5 @@ ENV PATH=/opt/convgrpc/bin:$PATH \
 EXPOSE 50051 8080
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10s CMD ["convgrpc", "health"]
 ENTRYPOINT ["convgrpc"]
-# A container must serve on all of its addresses. Who reaches them is decided by what `docker run` publishes: serving
-# everybody who does is what --insecure stands for.
-CMD ["serve", "--insecure"]
+# It serves on all addresses of its container, and hence not without a key.
+CMD ["serve"]

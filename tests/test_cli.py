@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -66,6 +67,33 @@ def test_the_start_line_tells_version_addresses_and_database(tmp_path: Path) -> 
         assert run("health", "--grpc", address).stdout == "SERVING\n"
 
 
+def test_all_addresses_are_those_of_ipv4_too(tmp_path: Path) -> None:
+    """By both transports."""
+    with serving("--db", str(tmp_path / "a.db"), "--grpc", "[::]:0", "--http", "[::]:0", "--insecure") as (_, started):
+        _, grpc_address, http_address, _ = started.groups()
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{http_address.rpartition(':')[2]}/livez").status_code == 200
+            assert run("health", "--grpc", f"{host}:{grpc_address.rpartition(':')[2]}").stdout == "SERVING\n"
+
+
+def test_paths_are_those_of_the_folder_where_the_script_is_called(tmp_path: Path) -> None:
+    """Whoever makes keys there, for a database there, means that one."""
+    scripts, here = tmp_path / "checkout" / "scripts", tmp_path / "here"
+    for folder in (scripts, here):
+        folder.mkdir(parents=True)
+    script = Path(__file__).parents[1] / "scripts" / "serve"
+    shutil.copy(script, scripts)
+    (scripts / "environment").write_text(f"#!/bin/sh\necho {sys.executable}\n")
+    (scripts / "environment").chmod(0o755)
+    (tmp_path / "link").symlink_to(scripts / "serve")
+    command = ["env", "-C", str(here), str(tmp_path / "link")]
+    with subprocess.Popen([*command, "--db", "a.db", *FREE], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert STARTED.fullmatch(process.stdout.readline())
+        process.kill()
+    assert (here / "a.db").exists()
+
+
 def test_a_server_with_a_certificate_is_asked_for_its_health_by_tls(tmp_path: Path) -> None:
     """By whoever trusts the authority, and shows a certificate where that is asked for."""
     authority = trustme.CA()
@@ -83,10 +111,22 @@ def test_a_server_with_a_certificate_is_asked_for_its_health_by_tls(tmp_path: Pa
         ).stdout
         empty = tmp_path / "empty.pem"
         empty.touch()
-        refused = [["--tls-ca", ca], [], tls, ["--tls-ca", str(empty), *tls], ["--tls-ca", ca, "--tls-cert", "/no.pem"]]
-        for arguments in refused:
+        own = {"CONVGRPC_HEALTH_TLS_CERT": cert, "CONVGRPC_HEALTH_TLS_KEY": key}
+        servers = {"CONVGRPC_TLS_CA": ca, "CONVGRPC_TLS_CERT": str(empty), "CONVGRPC_TLS_KEY": str(empty)}
+        assert run("health", "--grpc", started[2], **servers, **own).stdout == "SERVING\n"
+        refused = [
+            (["--tls-ca", ca], "UNAVAILABLE: "),
+            ([], "UNAVAILABLE: "),
+            (tls, "--tls-ca"),
+            (["--tls-ca", str(empty), *tls], "UNAVAILABLE: "),
+            (["--tls-ca", ca, "--tls-cert", "/no.pem", "--tls-key", key], "/no.pem"),
+            (["--tls-ca", ca, "--tls-cert", cert], "go together"),
+            (["--tls-ca", ca, "--tls-key", key], "go together"),
+        ]
+        for arguments, why in refused:
             ended = run("health", "--grpc", started[2], *arguments)
             assert (ended.returncode, ended.stdout) == (1, "")
+            assert why in ended.stderr
             assert "Traceback" not in ended.stderr
 
 
@@ -127,7 +167,7 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
         assert httpx.get(f"http://{started[3]}/v1/conversations/{conversation['id']}").json() == conversation
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.Signals) -> None:
     """Health turns NOT_SERVING, the request that is under way is answered, and the exit code is 0."""
     with serving("--db", str(tmp_path / "a.db"), *FREE) as (process, started):

@@ -73,12 +73,33 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], why: str, tmp_path
 
 
 def test_a_key_that_is_not_there_is_not_revoked(tmp_path: Path) -> None:
-    """The key itself is not its id."""
+    """What is no id is not repeated: it may be a key."""
     db = tmp_path / "convgrpc.db"
     created(db, "alder")
-    ended = keys(db, "revoke", "cg_1")
-    assert ended.returncode == 1
-    assert "there is no key with the id 'cg_1'" in ended.stderr
+    for given, why in (
+        ("0123456789ab", "there is no key with the id '0123456789ab'"),
+        ("cg_1", "this is no id of a key"),
+    ):
+        ended = keys(db, "revoke", given)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert why in ended.stderr
+        assert "cg_1" not in ended.stderr
+
+
+def test_a_key_is_revoked_by_itself_too(tmp_path: Path) -> None:
+    """By somebody who has it and not its id."""
+    db = tmp_path / "convgrpc.db"
+    key = keys(db, "create", "alder").stdout.strip()
+    ended = keys(db, "revoke", key)
+    assert (ended.returncode, ended.stdout) == (0, f"revoked {key[3:15]}\n")
+    assert keys(db, "list").stdout.splitlines()[1].split()[4] == "revoked"
+
+
+def test_a_database_that_is_made_for_a_key_is_told(tmp_path: Path) -> None:
+    """Somebody may have mistyped it, and would have a key that no server knows."""
+    db = tmp_path / "convgrpc.db"
+    assert f"made the database {db}" in keys(db, "create", "alder").stderr
+    assert keys(db, "create", "alder").stderr == ""
 
 
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:

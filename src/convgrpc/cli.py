@@ -62,7 +62,7 @@ _TYPES: dict[Any, Any] = {
     Address | None: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
     UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
-    LogLevel: click.Choice(get_args(LogLevel)),
+    LogLevel: click.Choice(get_args(LogLevel), case_sensitive=False),
 }
 
 
@@ -83,6 +83,7 @@ def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         show_default=True,
         envvar=f"CONVGRPC_{name.upper()}",
         show_envvar=True,
+        metavar=setting.metadata.get("unit"),
         help=setting.metadata["help"],
     )
 
@@ -139,14 +140,27 @@ main.add_command(keys)
     show_envvar=True,
     help="The name that the server's certificate is for, where it is not that of the address.",
 )
-@_setting("tls_cert")
-@_setting("tls_key")
-def _health(tls_ca: Any, tls_server_name: str | None, tls_cert: str, tls_key: str, **values: Any) -> None:
+@click.option(
+    "--tls-cert",
+    envvar=["CONVGRPC_HEALTH_TLS_CERT", "CONVGRPC_TLS_CERT"],
+    show_envvar=True,
+    help="A PEM file with a certificate to show, where the server asks for one.",
+)
+@click.option(
+    "--tls-key",
+    envvar=["CONVGRPC_HEALTH_TLS_KEY", "CONVGRPC_TLS_KEY"],
+    show_envvar=True,
+    help="A PEM file with the certificate's key.",
+)
+def _health(tls_ca: Any, tls_server_name: str | None, tls_cert: str | None, tls_key: str | None, **values: Any) -> None:
     """Tells whether the server at an address serves: exits with 0 if it does, with 1 if not.
 
-    A server that speaks TLS is asked by --tls-ca; to one that asks for a certificate, its own are shown.
+    A server that speaks TLS is asked by --tls-ca; to one that asks for a certificate, its own is shown unless there is
+    another for this.
     """
     address = values["grpc"].reachable
+    if bool(tls_cert) != bool(tls_key):
+        _fail("--tls-cert and --tls-key go together")
     if tls_cert and tls_ca is None:
         _fail("with --tls-cert the server speaks TLS: say by --tls-ca whose certificate it has")
     try:
@@ -158,7 +172,7 @@ def _health(tls_ca: Any, tls_server_name: str | None, tls_cert: str, tls_key: st
         with _channel(str(address), credentials, tls_server_name) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
     except grpc.RpcError as error:
-        _fail(f"{address}: {error.code().name}")
+        _fail(f"{address}: {error.code().name}: {error.details()}")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
         _fail(f"{address}: {status}")

@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 import click
 
 from convgrpc.errors import ConvgrpcError
-from convgrpc.service.keys import is_valid, new_key
+from convgrpc.service.keys import is_valid, key_id, new_key
 from convgrpc.service.server import open_store
 from convgrpc.settings import Settings
 from convgrpc.store.database import UnusableDatabase
@@ -64,8 +64,11 @@ def create(project: str, name: str, days: float | None, db: str) -> None:
         raise click.BadParameter("that is not a number", param_hint="--days")
     if not name.isprintable():
         raise click.BadParameter("a name is one line of text", param_hint="--name")
+    is_new = not Path(db).exists()
     key = new_key(project, name, time.time(), None if days is None else days * _DAY)
     _with_store(db, lambda store: store.create_key(key.stored))
+    if is_new:
+        click.echo(f"convgrpc: made the database {db}, which was not there", err=True)
     click.echo(key.text)
 
 
@@ -82,13 +85,18 @@ def list_keys(db: str) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@click.argument("key", metavar="ID")
 @_database
-def revoke(key_id: str, db: str) -> None:
-    """Makes a key invalid for good. Its id is what `list` shows, and follows `cg_` in the key."""
+def revoke(key: str, db: str) -> None:
+    """Makes a key invalid for good. Its id is what `list` shows, and follows `cg_` in the key, which may be given itself."""
     _check_exists(db)
-    if not _with_store(db, lambda store: store.revoke_key(key_id, time.time())):
-        _fail(f"there is no key with the id '{key_id}'")
+    identity = key_id(key)
+    # What is no id may be a key that was mistyped, and has no place in what others may read.
+    if identity is None:
+        _fail("this is no id of a key, which has 12 digits from 0 to f")
+    if not _with_store(db, lambda store: store.revoke_key(identity, time.time())):
+        _fail(f"there is no key with the id '{identity}'")
+    click.echo(f"revoked {identity}")
 
 
 def _check_exists(db: str) -> None:

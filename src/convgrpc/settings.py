@@ -116,7 +116,8 @@ class Settings:
         default=0, metadata={"help": "The most bytes that the items of a project may have, as stored; 0 is no limit."}
     )
     project_rate: float = field(
-        default=0.0, metadata={"help": "The most calls that a project may make in a second; 0 is no limit."}
+        default=0.0,
+        metadata={"help": "The most calls that a project may make in a second; 0 is no limit.", "unit": "CALLS"},
     )
     project_concurrency: int = field(
         default=0, metadata={"help": "The most calls that a project may make at once; 0 is no limit."}

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from convgrpc.service.certificates import Certificates, Files
 from convgrpc.service.server import CannotSecure, Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
-from tests.conftest import make_key
+from tests.conftest import FREE_PORT, make_key
 
 TIMEOUT = 20
 
@@ -243,11 +246,34 @@ def test_a_server_does_not_start_with_files_that_cannot_be_used(
     """It names them, and neither asks for a password nor makes a database."""
     broken(folder, authority)
     with (
-        pytest.raises(CannotSecure, match=str(folder.certificate)),
+        pytest.raises(CannotSecure, match=str(folder.certificate)) as refused,
         served(replace(secure, tls_client_ca=str(folder.authorities))),
     ):
         pass
+    is_encrypted = folder.key.exists() and b"ENCRYPTED" in folder.key.read_bytes()
+    assert ("the key has a password" in str(refused.value)) == is_encrypted
     assert not Path(secure.db).exists()
+
+
+def test_a_certificate_that_has_expired_is_told(
+    authority: Authority, folder: Folder, secure: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until when it is valid is measured, so that somebody is warned in time; callers refuse one that is not."""
+    until = datetime(2021, 3, 4, 5, 6, 7, tzinfo=UTC)
+    with served(replace(secure, metrics=FREE_PORT, tls_client_ca=str(folder.authorities))) as server:
+
+        def expires_at() -> float:
+            page = httpx.get(f"http://{server.metrics}/metrics").text
+            found = re.search(r"^convgrpc_tls_certificate_expires_at_seconds (\S+)$", page, re.MULTILINE)
+            assert found
+            return float(found[1])
+
+        assert expires_at() > time.time()
+        assert "expired" not in caplog.text
+        old = authority.ca.issue_cert("localhost", not_before=until - timedelta(days=9), not_after=until)
+        folder.write_pair(_pair(old))
+        assert expires_at() == until.timestamp()
+        assert f"The certificate in {folder.certificate} has expired" in caplog.text
 
 
 def test_grpc_is_given_no_configuration_twice(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """What is measured of a server."""
 
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import httpx
@@ -73,6 +76,24 @@ def test_requests_by_rest_are_counted_and_timed(http: httpx.Client, measured: Me
     assert measured.value("http_requests_total", **route, status="404") == 3
     assert measured.value("http_request_duration_seconds_count", **route) == 3
     assert measured.value("http_requests_total", method="none", route="none", status="404") == 3
+
+
+def test_health_is_told_where_metrics_are(settings: Settings, tmp_path: Path) -> None:
+    """To probes, which have neither a key nor a certificate; nothing else is there."""
+    key = make_key(settings, "alder")
+    with served(replace(settings, metrics=FREE_PORT)) as server:
+        for path in ("/healthz", "/livez"):
+            answer = httpx.get(f"http://{server.metrics}{path}")
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        for path in ("/", "/metrics/", "/v1/conversations"):
+            answer = httpx.get(f"http://{server.metrics}{path}", headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 404
+        os.rename(settings.db, tmp_path / "away.db")
+        give_up = time.monotonic() + TIMEOUT
+        while (answer := httpx.get(f"http://{server.metrics}/healthz")).status_code != 503:
+            assert time.monotonic() < give_up
+        assert answer.json()["database"] == "the file was deleted or moved away"
+        assert httpx.get(f"http://{server.metrics}/livez").status_code == 200
 
 
 def test_the_store_is_measured(http: httpx.Client, measured: Measured) -> None:

@@ -335,15 +335,25 @@ async def create(store: SqliteStore, name: str, request: RequestKey | None = Non
 
 
 def test_locked_database_is_a_trouble_while_it_lasts(settings: Settings) -> None:
-    """Another program that keeps a transaction open holds up all writes."""
+    """Another program that keeps a transaction open holds up all writes: the first for long, so that it may yet end."""
 
     async def scenario() -> None:
-        async with opened(settings, busy_timeout=0.1) as store:
+        async with opened(settings, busy_timeout=2) as store:
             with closing(sqlite3.connect(settings.db, isolation_level=None)) as other:
+                for least, most in ((2, 3), (0, 1), (0, 1)):
+                    other.execute("BEGIN IMMEDIATE")
+                    began = time.monotonic()
+                    with pytest.raises(Unavailable, match="another process is using it"):
+                        await create(store, "conv_1")
+                    assert least <= time.monotonic() - began < most
+                    assert await store.condition() == Condition("another process is using it", None)
+                    other.execute("ROLLBACK")
+                assert await store.condition() == Condition(None, None)
                 other.execute("BEGIN IMMEDIATE")
-                with pytest.raises(Unavailable, match="another process is using it"):
-                    await create(store, "conv_1")
-                assert await store.condition() == Condition("another process is using it", None)
+                waiting = asyncio.create_task(create(store, "conv_2"))
+                await asyncio.sleep(0.5)
+                other.execute("ROLLBACK")
+                await waiting
             assert await store.condition() == Condition(None, None)
 
     run(scenario())

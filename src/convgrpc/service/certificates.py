@@ -4,12 +4,17 @@ import logging
 import os
 import ssl
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 
 _log = logging.getLogger(__name__)
+
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME.
+_NO_CHECK_TIME = 0x200000
 
 _State: TypeAlias = tuple[tuple[int, int, int], ...]
 
@@ -30,6 +35,7 @@ class _Loaded(NamedTuple):
     certificate: bytes
     key: bytes
     authorities: bytes | None
+    expires_at: float
 
     def for_grpc(self) -> grpc.ServerCertificateConfiguration:
         """A new configuration: gRPC destroys each that it is given, and must not be given one twice."""
@@ -49,6 +55,11 @@ class Certificates:
         self._lock = threading.Lock()
         self._loaded = self._load()
         self._lamented: _State | None = None
+
+    @property
+    def expires_at(self) -> float:
+        """Until when the server's certificate is valid, in Unix time."""
+        return self._current().expires_at
 
     def for_grpc(self) -> grpc.ServerCredentials:
         """Credentials for a gRPC server."""
@@ -86,19 +97,23 @@ class Certificates:
         try:
             # The defaults of Python: TLS 1.2 or newer, no compression, ciphers that are thought safe.
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            # Without this, OpenSSL would ask for the password of a key on the terminal.
-            context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+            # By itself OpenSSL would ask for the password on the terminal.
+            context.load_cert_chain(files.certificate, files.key, password=_refuse_password)
             certificate, key = Path(files.certificate).read_bytes(), Path(files.key).read_bytes()
             authorities = None
             if files.client_authorities:
                 context.load_verify_locations(files.client_authorities)
                 context.verify_mode = ssl.CERT_REQUIRED
                 authorities = Path(files.client_authorities).read_bytes()
-        except OSError as error:
-            # SSLError is one.
+        except (OSError, _HasPassword) as error:
+            # SSLError is one of the system's.
             named = ", ".join(filter(None, files))
-            raise ValueError(f"cannot use the certificates in {named}: {error.strerror or error}") from None
-        return _Loaded(state, context, certificate, key, authorities)
+            why = getattr(error, "strerror", None) or error
+            raise ValueError(f"cannot use the certificates in {named}: {why}") from None
+        expires_at = _expiry(context, files.certificate)
+        if expires_at < time.time():
+            _log.warning("The certificate in %s has expired", files.certificate)
+        return _Loaded(state, context, certificate, key, authorities, expires_at)
 
 
 class _Delegating(ssl.SSLContext):
@@ -109,6 +124,33 @@ class _Delegating(ssl.SSLContext):
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
         wrapped: ssl.SSLObject = self.current().wrap_bio(*arguments, **options)
         return wrapped
+
+
+class _HasPassword(Exception):
+    """A key cannot be read without a password, and there is nobody to ask for it."""
+
+
+def _refuse_password() -> str:
+    raise _HasPassword("the key has a password")
+
+
+def _expiry(context: ssl.SSLContext, certificate: str) -> float:
+    """Until when the certificate of a context is valid, in Unix time.
+
+    Python tells that of a certificate which the other side of a handshake showed, and which it trusts.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    trusting.load_verify_locations(certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(to_client, to_server)
+    for side in (client, context.wrap_bio(to_server, to_client, server_side=True), client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    shown = client.getpeercert()
+    assert shown
+    return ssl.cert_time_to_seconds(str(shown["notAfter"]))
 
 
 def _state(files: Files) -> _State:

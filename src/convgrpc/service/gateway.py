@@ -23,7 +23,7 @@ from convgrpc.errors import ConvgrpcError
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
-from convgrpc.service.health import Health
+from convgrpc.service.health import LIVES, Health
 from convgrpc.service.metrics import Metrics
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -111,7 +111,7 @@ class Gateway:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path in (_HEALTH, _LIFE):
             _check_is_read(verb, path)
-            return _told(self._health) if path == _HEALTH else (200, b'{"status":"ok"}')
+            return self._health.answer() if path == _HEALTH else LIVES
         self._check_site(headers)
         if path in self._documents:
             _check_is_read(verb, path)
@@ -174,17 +174,6 @@ class Gateway:
     def _too_large(self) -> ConvgrpcError:
         message = f"Request too large. Expected a body of at most {self._max_body_bytes} bytes."
         return errors.failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message)
-
-
-def _told(health: Health) -> Answer:
-    trouble, damage = health.condition
-    if health.draining:
-        return 503, b'{"status":"draining"}'
-    if trouble:
-        return 503, orjson.dumps({"status": "failing", "database": trouble})
-    if damage:
-        return 200, orjson.dumps({"status": "damaged", "database": damage})
-    return 200, b'{"status":"ok"}'
 
 
 def _check_is_read(verb: str, path: str) -> None:

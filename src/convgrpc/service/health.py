@@ -8,12 +8,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import orjson
+
 from convgrpc.store.protocol import Condition, Store
 
 _log = logging.getLogger(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks at the database."""
+LIVES = 200, b'{"status":"ok"}'
+"""What is told of a server that is there."""
 
 
 class Health:
@@ -27,6 +31,17 @@ class Health:
         self.condition = Condition(None, None)
         self._store = store
         self._tell = tell
+
+    def answer(self) -> tuple[int, bytes]:
+        """What is told over HTTP: a status, and JSON."""
+        trouble, damage = self.condition
+        if self.draining:
+            return 503, b'{"status":"draining"}'
+        if trouble:
+            return 503, orjson.dumps({"status": "failing", "database": trouble})
+        if damage:
+            return 200, orjson.dumps({"status": "damaged", "database": damage})
+        return LIVES
 
     async def watch(self) -> None:
         """Looks at the database now and then, until it is cancelled."""

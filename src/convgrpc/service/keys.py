@@ -20,6 +20,7 @@ DEFAULT_PROJECT = "default"
 """The project of all callers as long as there are no keys."""
 
 _KEY = re.compile(r"cg_([0-9a-f]{12})_[0-9a-f]{64}")
+_KEY_OR_ID = re.compile(rf"{_KEY.pattern}|([0-9a-f]{{12}})")
 _HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _MAX_KNOWN = 4096
 _FRESH = 1.0
@@ -36,10 +37,16 @@ class NewKey(NamedTuple):
 
 def new_key(project: str, name: str, now: float, lifetime: float | None) -> NewKey:
     """Makes a key that is valid from now on for `lifetime` seconds, or until it is revoked."""
-    key_id = token_hex(6)
-    text = f"cg_{key_id}_{token_hex(32)}"
+    identity = token_hex(6)
+    text = f"cg_{identity}_{token_hex(32)}"
     expires_at = None if lifetime is None else now + lifetime
-    return NewKey(text, StoredKey(key_id, project, name, _digest(text), now, expires_at, None))
+    return NewKey(text, StoredKey(identity, project, name, _digest(text), now, expires_at, None))
+
+
+def key_id(text: str) -> str | None:
+    """The id of a key, given the key or its id; None where it is neither."""
+    found = _KEY_OR_ID.fullmatch(text)
+    return found and (found[1] or found[2])
 
 
 def is_valid(key: StoredKey, now: float) -> bool:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import uvicorn
-from prometheus_client import make_asgi_app
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convgrpc.contract.methods import Method, methods
@@ -29,6 +28,7 @@ from convgrpc.service.health import Health
 from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.service.keys import Keys
 from convgrpc.service.metrics import Metrics
+from convgrpc.service.operations import Operations
 from convgrpc.service.responses import ResponsesService
 from convgrpc.settings import Address, Settings
 from convgrpc.store.protocol import Commit, Sizes, Store
@@ -45,7 +45,7 @@ _LARGE = 128 << 10
 _LAST_ANSWERS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class CannotListen(Exception):
@@ -69,7 +69,7 @@ class Running(NamedTuple):
 
 
 async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
-    """Serves until SIGTERM or SIGINT; then lets what is in flight finish. A second signal ends that too.
+    """Serves until SIGTERM, SIGINT or SIGHUP; then lets what is in flight finish. A second signal ends that too.
 
     The process is the server's own: its limits and its memory are set for it. Raises `UnusableDatabase`, `CannotCount`,
     `CannotSecure` and `CannotListen` before anything is served.
@@ -92,6 +92,12 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
     """
     certificates = _certificates(settings)
     metrics = Metrics()
+    if certificates:
+        metrics.observe_gauge(
+            "convgrpc_tls_certificate_expires_at_seconds",
+            "Until when the server's certificate is valid, in Unix time.",
+            lambda: certificates.expires_at,
+        )
     store = await open_store(settings, metrics.observe_commit, alone=True)
     metrics.observe_gauge(
         "convgrpc_store_waiting_writes", "Writes that wait to be stored.", lambda: store.waiting_writes
@@ -181,7 +187,8 @@ async def _fronts(
     gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
     pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
     if settings.metrics:
-        pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), bounds, None)))
+        operations = Operations(metrics.registry, health)
+        pages.append(_Page("metrics", settings.metrics, _http_server(operations, bounds, None)))
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
@@ -320,8 +327,10 @@ def _bound(server: GrpcServer, address: Address, certificates: Certificates | No
 @contextmanager
 def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    # As gRPC does: all addresses are those of IPv4, too.
+    is_dual = address.host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
         raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
     with listener:

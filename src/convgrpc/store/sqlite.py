@@ -115,6 +115,7 @@ class SqliteStore(Store):
             stack.callback(checkpoints.close)
             writer = Writer(
                 connection,
+                busy_timeout=busy_timeout,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
                 observe=observe,

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_BATCH_WRITES = 512
 _MAX_BATCH_BYTES = 1 << 20
+_IMPATIENCE = 0.1
+"""Seconds to wait for another process that has locked the database for long."""
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Writer:
         self,
         connection: sqlite3.Connection,
         *,
+        busy_timeout: float = 5.0,
         committed: Callable[[int, int], None],
         tidy: Callable[[sqlite3.Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
@@ -52,6 +55,7 @@ class Writer:
         max_bytes: int = 64 << 20,
     ) -> None:
         self._connection = connection
+        self._busy_timeout = self._patience = busy_timeout
         self._committed = committed
         self._tidy = tidy
         self._observe = observe
@@ -149,10 +153,13 @@ class Writer:
             written = time.monotonic()
             self._connection.execute("COMMIT")
             self._last_failure = ""
+            self._wait_for_others(self._busy_timeout)
             self.committed_at = time.monotonic()
         except Exception as error:
             self._log_failure(error, len(batch))
             self._roll_back()
+            if troubles.code(error) == sqlite3.SQLITE_BUSY:
+                self._wait_for_others(_IMPATIENCE)
             self._failed(error)
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
@@ -204,6 +211,12 @@ class Writer:
         if said != self._last_failure:
             _log.error("A commit failed, and with it %d writes: %s", writes, said, exc_info=error)
         self._last_failure = said
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Sets how long a commit waits for other processes: once one was waited for in vain, callers are told soon."""
+        if seconds != self._patience:
+            self._patience = seconds
+            self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
