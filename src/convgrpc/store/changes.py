@@ -173,8 +173,10 @@ def append(
     count = connection.execute(_COUNT_ITEMS, (len(rows), holder.number)).fetchone()
     if count and 0 < sizes.conversation_items < count[0]:
         raise conversation_full(sizes.conversation_items, param=group)
-    connection.executemany(_INSERT_ITEM, rows)
-    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    # What many rows were inserted by does not tell the position of the last.
+    if rows[1:]:
+        connection.executemany(_INSERT_ITEM, rows[:-1])
+    last = connection.execute(_INSERT_ITEM, rows[-1]).lastrowid or 0
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 
