@@ -1,29 +1,35 @@
-"""The arithmetic of `scripts/bench`, on made-up numbers: nothing is timed here."""
+"""What `scripts/bench` is made of: its arithmetic on made-up numbers, and what makes calls and databases. Nothing is timed."""
 
-import importlib.util
 import json
-from importlib.machinery import SourceFileLoader
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench"
-
-
-@pytest.fixture(scope="module")
-def bench() -> Any:
-    # The file has no suffix, by which its kind would be known.
-    loader = SourceFileLoader("bench", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+from benchmarks import generators, results
+from benchmarks.dialogues import message
+from benchmarks.generators import Caller, Request, Run
+from benchmarks.library import fill
+from benchmarks.processes import Process
+from benchmarks.results import Effort, Measurement, Result, Spread
+from benchmarks.turns import Turns
+from convgrpc.service.server import Running
+from convgrpc.settings import Settings
+from convgrpc.testing import served
+from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest
+from convgrpc.v1.item_pb2 import Role
 
 
 def measurement(
-    bench: Any, measured: list[float], reference: list[float], goal: float | None = 2, order: list[str] | None = None
+    measured: list[float], reference: list[float], goal: float | None = 2, order: list[str] | None = None
 ) -> Any:
     """One whose samples are known; `order` takes the turns in which they are asked for."""
 
@@ -35,90 +41,199 @@ def measurement(
 
         return sample
 
-    return bench.Measurement("a", "b", goal, len(measured) - 1, sampler("a", measured), sampler("b", reference))
+    return Measurement("a", "b", goal, len(measured) - 1, sampler("a", measured), sampler("b", reference))
 
 
-def result(bench: Any, ratio: float, goal: float | None) -> Any:
-    spread = bench.Spread(0.0005, 0.00075, 0.0123456)
-    return bench.Result("a count", "a call", goal, 10, spread, spread, ratio, bench.Spread(0.5, ratio, 3.25))
+def result(ratio: float, goal: float | None) -> Any:
+    spread = Spread(0.0005, 0.00075, 0.0123456)
+    return Result("a count", "a call", goal, 10, spread, spread, ratio, Spread(0.5, ratio, 3.25))
 
 
-def test_a_spread_has_the_median_and_the_outer_deciles(bench: Any) -> None:
+def test_a_spread_has_the_median_and_the_outer_deciles() -> None:
     """In any order, and between two samples where none stands at the decile itself."""
-    assert bench.spread([10, 3, 1, 2, 4, 5, 6, 8, 7, 9, 0]) == bench.Spread(1, 5, 9)
-    assert bench.spread([1, 2]) == pytest.approx((1.1, 1.5, 1.9))
+    assert results.spread([10, 3, 1, 2, 4, 5, 6, 8, 7, 9, 0]) == Spread(1, 5, 9)
+    assert results.spread([1, 2]) == pytest.approx((1.1, 1.5, 1.9))
 
 
-def test_a_single_sample_is_its_own_spread(bench: Any) -> None:
-    assert bench.spread([7]) == bench.Spread(7, 7, 7)
+def test_a_single_sample_is_its_own_spread() -> None:
+    assert results.spread([7]) == Spread(7, 7, 7)
 
 
-def test_one_slow_sample_does_not_move_the_ratio(bench: Any) -> None:
+def test_one_slow_sample_does_not_move_the_ratio() -> None:
     """The ratio is that of the medians, and not that of the means."""
-    found = bench.summary(measurement(bench, [], []), [(2, 1), (2, 1), (2, 1), (2, 1), (500, 1)])
+    found = results.summary(measurement([], []), [(2, 1), (2, 1), (2, 1), (2, 1), (500, 1)])
     assert found.ratio == 2
     assert found.rounds == 5
     assert found.ratios.median == 2
 
 
-def test_the_spread_of_ratios_is_that_of_the_rounds(bench: Any) -> None:
+def test_the_spread_of_ratios_is_that_of_the_rounds() -> None:
     """What slows both sides of a round alike does not show in it."""
-    found = bench.summary(measurement(bench, [], []), [(2, 1), (20, 10), (4, 2)])
-    assert found.ratios == bench.Spread(2, 2, 2)
+    found = results.summary(measurement([], []), [(2, 1), (20, 10), (4, 2)])
+    assert found.ratios == Spread(2, 2, 2)
     assert found.measured.p90 > found.measured.median
 
 
-def test_a_reference_that_took_no_time_is_beaten_without_end(bench: Any) -> None:
-    found = bench.summary(measurement(bench, [], []), [(1, 0), (1, 0)])
+def test_a_reference_that_took_no_time_is_beaten_without_end() -> None:
+    found = results.summary(measurement([], []), [(1, 0), (1, 0)])
     assert found.ratio == float("inf")
     assert found.verdict == "missed"
 
 
 @pytest.mark.parametrize(("goal", "verdict"), [(1.49, "missed"), (1.5, "ok"), (1.51, "ok"), (None, "")])
-def test_a_goal_is_met_by_a_ratio_that_is_no_greater(bench: Any, goal: float | None, verdict: str) -> None:
-    assert result(bench, 1.5, goal).verdict == verdict
+def test_a_goal_is_met_by_a_ratio_that_is_no_greater(goal: float | None, verdict: str) -> None:
+    assert result(1.5, goal).verdict == verdict
 
 
-def test_both_sides_take_turns(bench: Any) -> None:
+def test_both_sides_take_turns() -> None:
     """Neither is always the first."""
     order: list[str] = []
-    bench.take(measurement(bench, [0, 1, 2], [0, 1, 2], order=order), 2)
+    results.take(measurement([0, 1, 2], [0, 1, 2], order=order), 2)
     assert order == ["b0", "a0", "a1", "b1", "b2", "a2"]
 
 
-def test_the_round_that_warms_up_does_not_count(bench: Any) -> None:
-    found = bench.take(measurement(bench, [900, 3, 3], [1, 1, 1]), 2)
+def test_the_round_that_warms_up_does_not_count() -> None:
+    found = results.take(measurement([900, 3, 3], [1, 1, 1]), 2)
     assert (found.rounds, found.ratio, found.measured.p90) == (2, 3, 3)
 
 
-def test_a_measurement_ends_when_its_time_is_over(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it has by then, be it no more than the round that warms up."""
-    monkeypatch.setattr(bench, "SECONDS_EACH", -1)
-    found = bench.take(measurement(bench, [3, 8], [1, 1]), 1)
+    monkeypatch.setattr(results, "SECONDS_EACH", -1)
+    found = results.take(measurement([3, 8], [1, 1]), 1)
     assert (found.rounds, found.ratio) == (1, 3)
 
 
-def test_the_table_has_a_line_for_each_result(bench: Any) -> None:
+def test_the_table_has_a_line_for_each_result() -> None:
     """Names stand to the left and numbers to the right, in milliseconds."""
-    assert bench.table([result(bench, 1.504, 1.15), result(bench, 0.5, None)]).splitlines() == [
-        "           ms   p10-p90  compared with    ms   p10-p90  ratio    p10-p90  goal",
-        "a count  0.75  0.5-12.3  a call         0.75  0.5-12.3   1.50  0.50-3.25  1.15  missed",
+    assert results.table([result(1.504, 1.15), result(0.5, None)]).splitlines() == [
+        "           ms   p10-p90  compared with    ms   p10-p90  ratio    p10-p90    goal",
+        "a count  0.75  0.5-12.3  a call         0.75  0.5-12.3   1.50  0.50-3.25  <=1.15  missed",
         "a count  0.75  0.5-12.3  a call         0.75  0.5-12.3   0.50  0.50-3.25",
     ]
 
 
-def test_what_is_measured_in_bytes_is_told_in_mebibytes(bench: Any) -> None:
-    spread = bench.Spread(1 << 20, 3 << 20, 5 << 20)
-    found = bench.Result("memory", "before", 2, 3, spread, spread, 1, bench.Spread(1, 1, 1), "MiB")
-    assert bench.cells(found)[1:3] == ("3 MiB", "1-5")
-    assert json.loads(bench.as_json([found]))[0]["unit"] == "bytes"
+def test_of_rates_the_higher_is_the_better() -> None:
+    """And what there is to tell beside stands at the end."""
+    spread = Spread(900, 1000, 1100)
+    good, bad = (
+        Result("a", "b", 0.5, 3, spread, spread, ratio, spread, "rate", {"µs": 157.4}) for ratio in (0.5, 0.49)
+    )
+    assert (good.verdict, bad.verdict) == ("ok", "missed")
+    assert results.cells(good)[1:3] == ("1000/s", "900-1100")
+    assert results.cells(good)[-3:] == (">=0.5", "ok", "µs 157")
 
 
-def test_json_has_what_the_table_has(bench: Any) -> None:
+def test_quickly_is_a_share_of_it() -> None:
+    assert (Effort(False).rounds(10), Effort(False).seconds(3)) == (10, 3)
+    assert (Effort(True).rounds(10), Effort(True).rounds(1), Effort(True).seconds(3)) == (2, 1, 1.5)
+
+
+def test_runs_take_turns() -> None:
+    """Each is made once a round, in one order and then in the other, whoever asks first and how often."""
+    order: list[str] = []
+
+    def run(name: str) -> Run:
+        order.append(name)
+        return Run(100, 2.0, 0.5, 0.010, 0.030)
+
+    turns = Turns({name: partial(run, name) for name in ("a", "b", "c")}, 1)
+    found = [results.take(each, 1) for each in (turns.rates("a", "c", 1, items=20), turns.slowest("b", "b", 2.5))]
+    assert order == ["c", "b", "a", "a", "b", "c"]
+    assert [(each.ratio, each.verdict) for each in found] == [(20, "ok"), (3, "missed")]
+    assert found[0].beside == {"server µs/call": 5000, "there": 5000}
+
+
+def test_what_is_measured_in_bytes_is_told_in_mebibytes() -> None:
+    spread = Spread(1 << 20, 3 << 20, 5 << 20)
+    found = Result("memory", "before", 2, 3, spread, spread, 1, Spread(1, 1, 1), "MiB")
+    assert results.cells(found)[1:3] == ("3 MiB", "1-5")
+    assert json.loads(results.as_json([found], {}))["rows"][0]["unit"] == "bytes"
+
+
+def test_json_has_what_the_table_has() -> None:
     """Rounded nowhere; what JSON has no number for is null."""
-    one, other = json.loads(bench.as_json([result(bench, 1.504, 1.15), result(bench, float("inf"), None)]))
+    one, other = json.loads(results.as_json([result(1.504, 1.15), result(float("inf"), None)], {}))["rows"]
     assert one["measured"] == {"p10": 0.0005, "median": 0.00075, "p90": 0.0123456}
     assert (one["name"], one["compared_with"], one["rounds"]) == ("a count", "a call", 10)
     assert (one["ratio"], one["goal"], one["verdict"]) == (1.504, 1.15, "missed")
     assert one["ratios"] == {"p10": 0.5, "median": 1.504, "p90": 3.25}
     assert (other["ratio"], other["goal"], other["verdict"]) == (None, None, None)
+
+
+with_each_generator = pytest.mark.parametrize(
+    "generator",
+    [
+        pytest.param("h2load", marks=pytest.mark.skipif(not shutil.which("h2load"), reason="there is no h2load")),
+        "scripts/load",
+    ],
+)
+
+
+@pytest.fixture
+def caller(generator: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Request], Caller]:
+    if generator == "scripts/load":
+        monkeypatch.setattr(generators, "H2LOAD", None)
+    return lambda request: Caller(Process(os.getpid()), request, 0.1)
+
+
+def appends(server: Running, http: httpx.Client, *, is_grpc: bool) -> Request:
+    conversation = http.post("/v1/conversations", json={}).json()["id"]
+    item = {"type": "message", "role": "user", "content": "Hello"}
+    path = f"/v1/conversations/{conversation}/items"
+    made = http.post(path, json={"items": [item]}).content
+    if not is_grpc:
+        return Request(str(server.http), [path], json.dumps({"items": [item]}).encode(), len(made))
+    data = CreateItemsRequest(
+        conversation_id=conversation, items=[message(Role.ROLE_USER, "Hello").item]
+    ).SerializeToString()
+    method = "/convgrpc.v1.ConversationsService/CreateItems"
+    with grpc.insecure_channel(str(server.grpc)) as channel:
+        call: Any = channel.unary_unary(method)
+        answer: bytes = call(data)
+    return Request(str(server.grpc), [method], data, len(answer), is_grpc=True)
+
+
+def stored(settings: Settings) -> int:
+    with closing(sqlite3.connect(settings.db)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM items").fetchone()
+    return int(count)
+
+
+@with_each_generator
+@pytest.mark.parametrize("is_grpc", [True, False])
+def test_as_many_calls_are_made_as_are_counted(
+    caller: Callable[[Request], Caller], settings: Settings, server: Running, http: httpx.Client, is_grpc: bool
+) -> None:
+    appending = caller(appends(server, http, is_grpc=is_grpc))
+    before = stored(settings)
+    run = appending.run()
+    assert stored(settings) - before == appending.acknowledged == run.calls > 0
+    assert 0 < run.p50 <= run.p99 < run.seconds
+
+
+@with_each_generator
+@pytest.mark.parametrize("is_grpc", [True, False])
+def test_calls_that_are_refused_are_no_measurement(
+    caller: Callable[[Request], Caller], server: Running, http: httpx.Client, is_grpc: bool
+) -> None:
+    """gRPC refuses with a status that HTTP does not know."""
+    request = appends(server, http, is_grpc=is_grpc)
+    path = request.paths[0].replace("conv_", "conv_0")
+    refused = request._replace(paths=[path], body=request.body.replace(b"conv_", b"conv-"))
+    with pytest.raises(SystemExit, match="not all calls"):
+        caller(refused).run()
+
+
+def test_a_database_that_is_filled_is_one_of_the_service(settings: Settings) -> None:
+    """In the order of the items, with their texts, and as many as it counts; others follow."""
+    first, _ = fill(Path(settings.db), 2, 30, 100)
+    with served(settings) as addresses, httpx.Client(base_url=f"http://{addresses.http}") as client:
+        path = f"/v1/conversations/{first.id}/items"
+        page = client.get(path, params={"limit": 100}).json()
+        assert [item["id"] for item in page["data"]] == first.item_ids
+        assert len(page["data"][0]["content"][0]["text"]) in range(90, 101)
+        added = client.post(path, json={"items": [{"type": "message", "role": "user", "content": "Hello"}]}).json()
+        assert client.get(path, params={"limit": 1}).json()["data"] == added["data"]
+        assert client.delete(f"{path}/{first.item_ids[3]}").status_code == 200
+        assert len(client.get(path, params={"limit": 100}).json()["data"]) == 30

@@ -1,6 +1,8 @@
 """Ids, and by what those of this service's making are known."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from zlib import crc32
 
@@ -96,3 +98,11 @@ def test_requests_have_ids_of_their_own() -> None:
     made = Counter(ids.request_id() for _ in range(100))
     assert all(re.fullmatch("req_[0-9a-f]{32}", each) for each in made)
     assert len(made) == 100
+
+
+def test_processes_that_fork_make_different_ids() -> None:
+    """Random digits are fetched for many ids at once; what was fetched before is not used twice."""
+    program = "import os; from convgrpc import ids; ids.request_id(); os.fork() or os._exit(print(ids.request_id(), flush=True) or 0); os.wait(); print(ids.request_id())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.split()
+    assert first != second

@@ -46,7 +46,7 @@ def test_calls_by_the_second_are_bounded_for_each_project() -> None:
     admission = Admission(OneKey(), Limits(calls_per_second=4), ticks=lambda: now)
 
     async def call(project: str) -> None:
-        async with admission.admitted([project]) as admitted:
+        with await admission.enter([project]) as admitted:
             assert admitted.project == project
 
     async def scenario() -> None:
@@ -75,19 +75,18 @@ def test_calls_at_once_are_bounded_for_each_project() -> None:
     admission = Admission(OneKey(), Limits(calls_at_once=2))
 
     async def breaking() -> None:
-        async with admission.admitted(["alder"]):
+        with await admission.enter(["alder"]):
             with pytest.raises(ResourceExhausted, match="2 calls at once"):
-                async with admission.admitted(["alder"]):
-                    pass
-            async with admission.admitted(["birch"]):
+                await admission.enter(["alder"])
+            with await admission.enter(["birch"]):
                 pass
             raise ValueError("broken")
 
     async def scenario() -> None:
-        async with admission.admitted(["alder"]):
+        with await admission.enter(["alder"]):
             with pytest.raises(ValueError, match="broken"):
                 await breaking()
-            async with admission.admitted(["alder"]):
+            with await admission.enter(["alder"]):
                 pass
 
     asyncio.run(scenario())
@@ -167,11 +166,10 @@ def test_after_the_end_nobody_is_let_in() -> None:
     admission = Admission(OneKey(), Limits())
 
     async def scenario() -> None:
-        async with admission.admitted(["alder"]):
+        with await admission.enter(["alder"]):
             await admission.finish(0.01)
             with pytest.raises(Unavailable):
-                async with admission.admitted(["alder"]):
-                    pass
+                await admission.enter(["alder"])
         async with asyncio.timeout(10):
             await admission.finish(60)
 

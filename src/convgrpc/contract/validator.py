@@ -192,8 +192,9 @@ def _list_check(field: FieldDescriptor) -> Check:
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         check_length(value, path, replayed)
-        for index, each in enumerate(value):
-            element(each, path.key(index), replayed)
+        # Most are empty; a loop over one ends with an exception.
+        for index in range(len(value)):
+            element(value[index], path.key(index), replayed)
 
     return check
 

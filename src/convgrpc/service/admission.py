@@ -6,9 +6,9 @@ takes half, and another finds room still.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, Self
 
 from convgrpc import errors
 from convgrpc.service.keys import Keys
@@ -44,17 +44,8 @@ class Admission:
         self._idle = asyncio.Event()
         self._refuses = False
 
-    @asynccontextmanager
-    async def admitted(self, authorization: list[str]) -> AsyncIterator["Admitted"]:
-        """Lets a call in while the context lasts; see `enter`."""
-        call = await self.enter(authorization)
-        try:
-            yield call
-        finally:
-            call.leave()
-
     async def enter(self, authorization: list[str]) -> "Admitted":
-        """Lets a call in, from its first byte on, until it leaves; refuses it, saying why.
+        """Lets a call in, from its first byte on, until it leaves, as at the end of a context; refuses it, saying why.
 
         `authorization` are the values of that header.
         """
@@ -119,6 +110,12 @@ class Admitted:
             self._shares.answers.check(size)
         self._shares.answers.take(size)
         return lambda: self._shares.answers.give_back(size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)

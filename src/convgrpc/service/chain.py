@@ -17,7 +17,9 @@ from google.protobuf.message import Message
 
 from convgrpc import errors, ids
 from convgrpc.contract.methods import Method
+from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
+from convgrpc.service.clock import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Context(NamedTuple):
     deadline: float
 
 
-Handler: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Answer]]
 
 
 def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Handler]:
@@ -56,7 +58,7 @@ class Call(NamedTuple):
     method: Method
     project: str
     decode: Callable[[], Message]
-    encode: Callable[[Message], bytes]
+    encode: Callable[[Answer], bytes]
     size: int
     timeout: float | None
     request_id: str
@@ -69,6 +71,7 @@ class Chain:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
         self._max_timeout = max_timeout
+        self._clock = Clock()
         # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
         # must not wait for it.
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="large-messages")
@@ -79,7 +82,7 @@ class Chain:
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
         context = Context(call.project, time.monotonic() + timeout)
         try:
-            async with asyncio.timeout(timeout):
+            with self._clock.within(timeout):
                 reply = await self._handled(call, context)
                 return await self._done(reply.ByteSize(), call.encode, reply)
         except TimeoutError:
@@ -90,7 +93,7 @@ class Chain:
             _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
             raise errors.internal_error() from None
 
-    async def _handled(self, call: Call, context: Context) -> Message:
+    async def _handled(self, call: Call, context: Context) -> Answer:
         request = await self._done(call.size, self._request, call)
         return await self._handlers[call.method.path](request, context)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
+from convgrpc.contract.stored import Answer, Stored, StoredList
 from convgrpc.service.chain import Context
 from convgrpc.service.counts import Counts
 from convgrpc.service.new_items import new_items, request_key
@@ -94,7 +95,7 @@ class ConversationsService:
         await self._store.delete_conversation(context.project, request.conversation_id, context.deadline)
         return DeletedConversation(id=request.conversation_id, deleted=True)
 
-    async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
+    async def CreateItems(self, request: CreateItemsRequest, context: Context) -> Answer:
         key = request_key("CreateItems", request)
         stored = await self._store.append_items(
             context.project,
@@ -106,7 +107,7 @@ class ConversationsService:
         )
         return self._list(stored, request.include, has_more=False)
 
-    async def ListItems(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
+    async def ListItems(self, request: ListItemsRequest, context: Context) -> Answer:
         if request.HasField("budget"):
             return await self._fitting(request, context)
         page = await self._store.list_items(
@@ -119,14 +120,15 @@ class ConversationsService:
         )
         return self._list(page.items, request.include, has_more=page.has_more)
 
-    async def GetItem(self, request: GetItemRequest, context: Context) -> ConversationItem:
+    async def GetItem(self, request: GetItemRequest, context: Context) -> Answer:
         data = await self._store.get_item(context.project, request.conversation_id, request.item_id)
+        if not self._hides:
+            return Stored(ConversationItem, data)
         item = ConversationItem.FromString(data)
-        if self._hides:
-            _hide(item, request.include)
+        _hide(item, request.include)
         return item
 
-    async def BatchGetItems(self, request: BatchGetItemsRequest, context: Context) -> ConversationItemList:
+    async def BatchGetItems(self, request: BatchGetItemsRequest, context: Context) -> Answer:
         items = await self._store.get_items(
             context.project, request.conversation_id, request.item_ids, max_bytes=_MAX_PAGE_BYTES
         )
@@ -137,7 +139,7 @@ class ConversationsService:
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
 
-    async def _fitting(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
+    async def _fitting(self, request: ListItemsRequest, context: Context) -> Answer:
         for other in ("limit", "after"):
             if request.HasField(other):
                 raise errors.budget_beside(other)
@@ -153,15 +155,16 @@ class ConversationsService:
         items = found.items if request.order == Order.ORDER_ASC else found.items[::-1]
         return self._list(items, request.include, has_more=found.has_more)
 
-    def _list(self, items: list[bytes], include: Iterable[int], *, has_more: bool) -> ConversationItemList:
+    def _list(self, items: list[bytes], include: Iterable[int], *, has_more: bool) -> Answer:
         result = ConversationItemList(has_more=has_more)
-        for data in items:
-            result.data.add().MergeFromString(data)
         if items:
-            result.first_id, result.last_id = result.data[0].id, result.data[-1].id
-        if self._hides:
-            for item in result.data:
-                _hide(item, include)
+            first, last = (ConversationItem.FromString(items[end]) for end in (0, -1))
+            result.first_id, result.last_id = first.id, last.id
+        if not self._hides:
+            return StoredList(result, "data", ConversationItem, items)
+        result.data.extend(map(ConversationItem.FromString, items))
+        for item in result.data:
+            _hide(item, include)
         return result
 
 

@@ -16,13 +16,14 @@ import orjson
 from google.protobuf.message import Message
 
 from convgrpc import errors
-from convgrpc.contract import decoder, encoder, json_text, openapi
+from convgrpc.contract import decoder, json_text, openapi, stored
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.errors import ConvgrpcError
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.clock import Clock
 from convgrpc.service.health import LIVES, Health
 from convgrpc.service.metrics import Metrics
 from convgrpc.v1.error_reason_pb2 import ErrorReason
@@ -72,6 +73,7 @@ class Gateway:
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
+        self._clock = Clock()
         self._hosts = hosts
         self._keep_unknown = keep_unknown
 
@@ -118,13 +120,13 @@ class Gateway:
             return 200, self._documents[path]
         match = self._routes.match(verb, path)
         note.method = match.method
-        async with self._admission.admitted(_authorization(scope)) as admitted:
+        with await self._admission.enter(_authorization(scope)) as admitted:
             note.project = admitted.project
             body = await self._body(headers, receive, admitted)
             admitted.work()
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
-            call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
+            call = Call(match.method, note.project, decode, stored.dump, len(body), None, note.request_id)
             return 200, await self._chain.run(call)
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
@@ -142,10 +144,12 @@ class Gateway:
             raise _forbidden(f"the origin '{origin}' is another site")
 
     async def _body(self, headers: Mapping[str, str], receive: Receive, admitted: Admitted) -> bytes:
+        if not _has_body(headers):
+            return b""
         if int(headers.get("content-length", 0)) > self._max_body_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(self._body_timeout):
+            with self._clock.within(self._body_timeout):
                 body = await self._received(receive, admitted)
         except TimeoutError:
             raise errors.deadline_exceeded() from None

@@ -6,6 +6,7 @@ fault, rather than as UNKNOWN by grpcio.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import ceil
@@ -23,10 +24,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from convgrpc import errors
 from convgrpc.contract import faults, wire
 from convgrpc.contract.methods import Method
+from convgrpc.contract.stored import Answer
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import LARGE, Call, Chain, request_id
+from convgrpc.service.clock import Clock, Deadline
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
@@ -71,7 +74,8 @@ class GrpcServer:
         self._metrics = metrics
         self._transfer_timeout = transfer_timeout
         # The calls whose messages are on their way, the one that has waited longest first.
-        self._waiting: dict[asyncio.Timeout, None] = {}
+        self._waiting: dict[Deadline, None] = {}
+        self._clock = Clock()
         self._server = grpc.aio.server(
             interceptors=[_Streams()],
             options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout),
@@ -116,7 +120,7 @@ class GrpcServer:
         head = _Head.of(context.invocation_metadata() or ())
         with CallNote(self._metrics, head.request_id, method) as note:
             try:
-                async with self._admission.admitted(head.authorization) as admitted:
+                with await self._admission.enter(head.authorization) as admitted:
                     note.project = admitted.project
                     reply = await self._answer(method, admitted, context, note)
             except ConvgrpcError as error:
@@ -153,13 +157,13 @@ class GrpcServer:
     async def _message(self, method: Method, context: Any) -> bytes:
         """What the caller sent. gRPC itself would wait for the rest of it for ever."""
         try:
-            async with asyncio.timeout(self._transfer_timeout) as timeout:
+            with self._clock.within(self._transfer_timeout) as deadline:
                 self._make_room()
-                self._waiting[timeout] = None
+                self._waiting[deadline] = None
                 try:
                     data = await context.read()
                 finally:
-                    self._waiting.pop(timeout, None)
+                    self._waiting.pop(deadline, None)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         if data is grpc.aio.EOF:
@@ -170,11 +174,10 @@ class GrpcServer:
         """Lets time run out, where too many messages are on their way, for the one that has been so the longest."""
         if len(self._waiting) < MAX_WAITING:
             return
-        first, now = next(iter(self._waiting)), asyncio.get_running_loop().time()
-        # One whose time has run out already cannot be told so again.
-        if now < (first.when() or 0) < now + self._transfer_timeout - _MOMENT:
+        first = next(iter(self._waiting))
+        if first.at < time.monotonic() + self._transfer_timeout - _MOMENT:
             del self._waiting[first]
-            first.reschedule(now)
+            first.expire()
 
 
 class _Streams(grpc.aio.ServerInterceptor):
@@ -307,5 +310,5 @@ def _decode(method: Method, data: bytes) -> Message:
         raise faults.invalid_message(method.request.DESCRIPTOR.full_name) from None
 
 
-def _serialized(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialized(answer: Answer) -> bytes:
+    return answer.SerializeToString()

@@ -63,22 +63,19 @@ class Keys:
         self._store = store
         self._clock = clock
         self._ticks = ticks
+        # By the headers that gave them: those that were right.
         self._known: OrderedDict[str, tuple[StoredKey, float]] = OrderedDict()
         self._are_needed = False
         self._looked_at = float("-inf")
 
     async def project(self, authorization: list[str]) -> str:
         """The project of a caller who sent these headers. Raises `Unauthenticated`."""
-        if not await self.are_needed():
+        if not (self._are_needed or await self.are_needed()):
             return DEFAULT_PROJECT
         if not authorization:
             raise no_key()
-        header = _HEADER.fullmatch(authorization[0])
-        text = header[1] if header and len(authorization) == 1 else ""
-        shape = _KEY.fullmatch(text)
-        key = await self._key(shape[1]) if shape else None
-        is_right = hmac.compare_digest(key.digest if key else _NO_DIGEST, _digest(text))
-        if not (key and is_right and is_valid(key, self._clock())):
+        key = await self._key(authorization[0]) if len(authorization) == 1 else None
+        if not (key and is_valid(key, self._clock())):
             raise wrong_key()
         return key.project
 
@@ -90,17 +87,25 @@ class Keys:
             self._looked_at = self._ticks()
         return self._are_needed
 
-    async def _key(self, key_id: str) -> StoredKey | None:
-        known = self._known.get(key_id)
+    async def _key(self, header: str) -> StoredKey | None:
+        """The key that a header gives, if there is such a key, be it valid or not."""
+        known = self._known.get(header)
         if known and self._ticks() - known[1] < _FRESH:
             return known[0]
-        key = await self._store.get_key(key_id)
+        key = await self._found(header)
         if key:
-            self._known[key_id] = key, self._ticks()
-            self._known.move_to_end(key_id)
+            self._known[header] = key, self._ticks()
+            self._known.move_to_end(header)
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         return key
+
+    async def _found(self, header: str) -> StoredKey | None:
+        given = _HEADER.fullmatch(header)
+        shape = _KEY.fullmatch(given[1]) if given else None
+        key = await self._store.get_key(shape[1]) if shape else None
+        is_right = hmac.compare_digest(key.digest if key else _NO_DIGEST, _digest(shape[0] if shape else ""))
+        return key if is_right else None
 
 
 def _digest(text: str) -> bytes:

@@ -180,8 +180,10 @@ def append(
     (total,) = connection.execute(_COUNT_BYTES, (size, holder.project)).fetchone()
     if 0 < sizes.project_bytes < total:
         raise project_out_of_room(sizes.project_bytes, param=group)
-    connection.executemany(_INSERT_ITEM, rows)
-    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    # What many rows were inserted by does not tell the position of the last.
+    if rows[1:]:
+        connection.executemany(_INSERT_ITEM, rows[:-1])
+    last = connection.execute(_INSERT_ITEM, rows[-1]).lastrowid or 0
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 

@@ -32,6 +32,13 @@ class _Write(NamedTuple):
     outcome: asyncio.Future[Any]
 
 
+class _HalfDone(Exception):
+    """A write failed when it had changed something."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class Writer:
     """Runs writes on one connection, in the order in which they came.
 
@@ -81,7 +88,8 @@ class Writer:
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
-        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it.
+        When `work` raises, its changes are undone and no others; it may be done twice before it counts. `size` says how
+        many bytes wait with it.
         """
         future = asyncio.get_running_loop().create_future()
         self._enqueue(_Write(work, size, deadline, future))
@@ -147,7 +155,7 @@ class Writer:
         began = self._began = written = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._outcome(write) for write in batch]
+            outcomes = self._outcomes(batch)
             # As late as can be: what is acknowledged must be where others will look for it.
             self._check()
             written = time.monotonic()
@@ -171,23 +179,44 @@ class Writer:
         self._report(sum(write.size for write in batch))
         self._untidy = True
 
+    def _outcomes(self, batch: Sequence[_Write]) -> list[Any]:
+        """Does the work of writes, each of which leaves no trace when it fails.
+
+        Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone alone,
+        which costs two statements more for every write.
+        """
+        with suppress(_HalfDone):
+            return [self._outcome(write) for write in batch]
+        self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN IMMEDIATE")
+        return [self._undoable(write) for write in batch]
+
+    def _undoable(self, write: _Write) -> Any:
+        self._connection.execute("SAVEPOINT write")
+        try:
+            outcome = self._outcome(write)
+        except _HalfDone as failure:
+            self._connection.execute("ROLLBACK TO write")
+            outcome = self._reported(failure.error)
+        self._connection.execute("RELEASE write")
+        return outcome
+
     def _outcome(self, write: _Write) -> Any:
-        """Does the work of one write, which leaves no trace when it fails."""
+        """Does the work of one write, or raises `_HalfDone`."""
         if write.outcome.cancelled():
             return None
         if write.deadline is not None and time.monotonic() > write.deadline:
             return deadline_exceeded()
-        self._connection.execute("SAVEPOINT write")
+        changes = self._connection.total_changes
         try:
-            outcome = write.work(self._connection)
+            return write.work(self._connection)
         except Exception as error:
             # After some failures, such as a full disk, SQLite has ended the transaction with all that was in it.
             if not self._connection.in_transaction:
                 raise
-            self._connection.execute("ROLLBACK TO write")
-            outcome = self._reported(error)
-        self._connection.execute("RELEASE write")
-        return outcome
+            if self._connection.total_changes != changes:
+                raise _HalfDone(error) from error
+            return self._reported(error)
 
     def _tidy_up(self) -> None:
         try:

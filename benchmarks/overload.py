@@ -1,0 +1,147 @@
+"""The group `overload`: more appends than the server can do, and how it is during and after that."""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import quantiles
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks.dialogues import message, prose
+from benchmarks.processes import ROOT
+from benchmarks.results import Effort, Measurement, ratio
+from benchmarks.service import CONVERSATIONS, Server, serving
+from convgrpc.v1.conversation_pb2 import Conversation
+from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest
+from convgrpc.v1.item_pb2 import Role
+
+LOAD = ROOT / "scripts" / "load"
+GENERATORS = 2
+CONNECTIONS = 16
+OPEN_CALLS = 64
+SECONDS = 3.0
+LIGHT = 0.5
+HEAVY = 3.0
+AT_PEAK = "at its peak"
+
+
+@contextmanager
+def overload(effort: Effort) -> Iterator[list[Measurement]]:
+    """Three times as many appends as the server can do: how many of them it does, how soon, and how it is after that.
+
+    Where there are several CPUs it has one of its own, as clients on other machines would leave it.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="convgrpc-bench-")))
+        server = stack.enter_context(serving(folder / "server.db"))
+        stack.enter_context(apart(server.pid))
+        crowd = Crowd(server)
+        times = 10
+        yield [
+            Measurement("3x load: a served call", AT_PEAK, 1.11, times, *crowd.compared(1, 2, time_each)),
+            Measurement("3x load: p99 of those served", AT_PEAK, 10.0, times, *crowd.compared(1, 2, slowest)),
+            Measurement("3x load: memory", "before", 1.25, times, *crowd.compared(0, 2, occupied), "MiB"),
+            Measurement("just after: p99", "just before", 3.0, times, *crowd.compared(0, 3, slowest)),
+        ]
+
+
+@contextmanager
+def apart(pid: int) -> Iterator[None]:
+    """Gives a process, with its threads, a CPU that this one and those that it starts keep away from."""
+    all_of_them = os.sched_getaffinity(0)
+    own = {min(all_of_them)}
+    if len(all_of_them) > 1:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), own)
+        os.sched_setaffinity(0, all_of_them - own)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
+class Burst(NamedTuple):
+    """What came of calls for some seconds: by the second, the latencies of those that were served, and the memory."""
+
+    served: float
+    latencies: list[float]
+    memory: float
+
+
+def time_each(burst: Burst) -> float:
+    return ratio(1, burst.served)
+
+
+def slowest(burst: Burst) -> float:
+    """The 99th percentile."""
+    return quantiles(burst.latencies, n=100)[98]
+
+
+def occupied(burst: Burst) -> float:
+    return burst.memory
+
+
+class Crowd:
+    """Clients, by the dozen."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        create = server.call(f"{CONVERSATIONS}/CreateConversation", b"")
+        source = random.Random(3)
+        self._messages = []
+        for _ in range(OPEN_CALLS):
+            item = message(Role.ROLE_USER, prose(source, 700)).item
+            stored = Conversation.FromString(create())
+            data = CreateItemsRequest(conversation_id=stored.id, items=[item]).SerializeToString()
+            self._messages.append((struct.pack(">BI", 0, len(data)) + data).hex())
+        self._rounds: dict[int, tuple[Burst, Burst, Burst, Burst]] = {}
+
+    def compared(
+        self, reference: int, measured: int, value: Callable[[Burst], float]
+    ) -> tuple[Callable[[int], float], Callable[[int], float]]:
+        """A value of two of the bursts in a round."""
+        return lambda number: value(self._round(number)[measured]), lambda number: value(self._round(number)[reference])
+
+    def _round(self, number: int) -> tuple[Burst, Burst, Burst, Burst]:
+        """Light load, as much as there can be, too much, and light load again; once for all measurements."""
+        if number not in self._rounds:
+            at_peak = self._burst(SECONDS, window=OPEN_CALLS / GENERATORS)
+            before = self._burst(SECONDS / 2, rate=LIGHT * at_peak.served / GENERATORS)
+            heavy = self._burst(SECONDS, rate=HEAVY * at_peak.served / GENERATORS)
+            after = self._burst(SECONDS / 2, rate=LIGHT * at_peak.served / GENERATORS)
+            self._rounds[number] = before, at_peak, heavy, after
+        return self._rounds[number]
+
+    def _burst(self, seconds: float, **load: float) -> Burst:
+        order = {
+            "port": int(self._server.grpc.rpartition(":")[2]),
+            "path": f"{CONVERSATIONS}/CreateItems",
+            "authorization": f"Bearer {self._server.key}",
+            "messages": self._messages,
+            "connections": CONNECTIONS,
+            "seconds": seconds,
+            **load,
+        }
+        command = [sys.executable, str(LOAD)]
+        generators = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(GENERATORS)
+        ]
+        for each in generators:
+            assert each.stdin
+            json.dump(order, each.stdin)
+            each.stdin.close()
+        calls: list[tuple[float, float, bool]] = []
+        for each in generators:
+            assert each.stdout
+            with each:
+                calls += json.load(each.stdout)
+        served = [(due, took) for due, took, was_served in calls if was_served]
+        in_time = sum(due + took <= seconds for due, took in served)
+        return Burst(in_time / seconds, [took for _, took in served], self._server.memory())

@@ -1,0 +1,46 @@
+"""Answers that are joined of what is stored are those that would have been made of messages."""
+
+import pytest
+
+from convgrpc.contract import encoder, stored
+from convgrpc.contract.stored import Stored, StoredList
+from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.conversations_service_pb2 import ConversationItemList
+from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, Message, Role
+
+# Of sizes that take one byte to tell, two, and three; and beyond what is kept.
+ITEMS = [
+    ConversationItem(id="item_0", function_call=FunctionCall(call_id="call_0", name="f", arguments="{}")),
+    *(
+        ConversationItem(
+            id=f"msg_{length}",
+            message=Message(role=Role.ROLE_USER, content=[ContentPart(input_text=InputText(text='é\n"' * length))]),
+        )
+        for length in (0, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 4000, 100_000)
+    ),
+]
+
+
+@pytest.mark.parametrize("items", [[], ITEMS[:1], ITEMS], ids=["none", "one", "several"])
+def test_a_list_is_that_of_its_messages(items: list[ConversationItem]) -> None:
+    """By gRPC and by REST, the first time and again."""
+    rest = ConversationItemList(first_id="msg_0", last_id="msg_9", has_more=True)
+    whole = ConversationItemList(data=items, first_id="msg_0", last_id="msg_9", has_more=True)
+    answer = StoredList(rest, "data", ConversationItem, [item.SerializeToString() for item in items])
+    assert answer.SerializeToString() == whole.SerializeToString()
+    for _ in range(2):
+        assert stored.dump(answer) == encoder.dump(whole)
+    assert whole.ByteSize() * 0.8 <= answer.ByteSize() <= whole.ByteSize()
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.id)
+def test_an_item_is_its_message(item: ConversationItem) -> None:
+    answer = Stored(ConversationItem, item.SerializeToString())
+    assert answer.SerializeToString() == item.SerializeToString()
+    assert answer.ByteSize() == item.ByteSize()
+    for _ in range(2):
+        assert stored.dump(answer) == encoder.dump(item)
+
+
+def test_a_message_is_itself() -> None:
+    assert stored.dump(ITEMS[1]) == encoder.dump(ITEMS[1])
