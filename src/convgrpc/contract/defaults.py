@@ -5,7 +5,7 @@ Messages are changed in place. One built anew would lose the fields that a newer
 know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -25,7 +25,23 @@ def fill_in(message: Message) -> None:
 
 @cache
 def _fills(message: Descriptor) -> tuple[Fill, ...]:
-    return tuple(_fill(field) for field in message.fields if _concerns(field))
+    concerned = {field.name: field for field in message.fields if _concerns(field)}
+    oneofs = [oneof for oneof in message.oneofs if len(oneof.fields) > 1]
+    members = [{field.name: concerned.pop(field.name) for field in oneof.fields if field.name in concerned} for oneof in oneofs]
+    plain = (_fill(field) for field in concerned.values())
+    return (*plain, *(_fill_member(oneof.name, fields) for oneof, fields in zip(oneofs, members, strict=True) if fields))
+
+
+def _fill_member(oneof: str, fields: Mapping[str, FieldDescriptor]) -> Fill:
+    """Fills in that of several fields which is set, asking once which one it is."""
+    fills = {name: _fill(field) for name, field in fields.items()}
+
+    def fill(value: Any) -> None:
+        fill_one = fills.get(value.WhichOneof(oneof))
+        if fill_one:
+            fill_one(value)
+
+    return fill
 
 
 def _concerns(field: FieldDescriptor) -> bool:

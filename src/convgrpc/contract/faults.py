@@ -24,6 +24,10 @@ _TYPE_WORDS = {
 }
 
 
+# What Python makes of a named tuple's fields costs as much again.
+_made = tuple.__new__
+
+
 class Path(NamedTuple):
     """Where a value stands: the path to what holds it, its own step there, and how deep that is.
 
@@ -40,11 +44,13 @@ class Path(NamedTuple):
     unknown: list["Path"] | None
 
     def child(self, step: str | int | None, field: str | int | None) -> "Path":
-        return Path(self, step, field, self.depth + (step is not None), self.keeps_unknown, self.unknown)
+        _, _, _, depth, keeps_unknown, unknown = self
+        return _made(Path, (self, step, field, depth + (step is not None), keeps_unknown, unknown))
 
     def key(self, key: str | int) -> "Path":
         """The path of a value that has the same step in JSON and in the message."""
-        return Path(self, key, key, self.depth + 1, self.keeps_unknown, self.unknown)
+        _, _, _, depth, keeps_unknown, unknown = self
+        return _made(Path, (self, key, key, depth + 1, keeps_unknown, unknown))
 
     @property
     def param(self) -> str:

@@ -46,7 +46,7 @@ def _checker(message: Descriptor) -> Check:
     if shape.json_text:
         return _json_text_check(message.fields[0].name)
     oneof = options.union(message)
-    checks = [_field_check(field, bare=shape.bare) for field in options.plain_fields(message)]
+    checks = [_field_check(field, bare=shape.bare) for field in options.plain_fields(message) if not _is_free(field)]
     checks += [_parts_check(field) for field in message.fields if options.field_options(field).parts_by]
     if shape.exactly_one:
         checks.append(_exactly_one_check(shape.exactly_one))
@@ -144,18 +144,23 @@ def _parts_check(field: FieldDescriptor) -> Check:
 
 
 def _field_check(field: FieldDescriptor, *, bare: bool = False) -> Check:
-    name = field.name
+    name, has_presence = field.name, field.has_presence
     step = None if bare else name
     check_values = _values_check(field)
     absent = _absence_check(field)
 
     def check(value: Any, path: Path, replayed: bool) -> None:
-        if absent(value):
+        if absent and absent(value):
             raise _missing(field, path.child(step, name))
-        if not field.has_presence or value.HasField(name):
+        if not has_presence or value.HasField(name):
             check_values(getattr(value, name), path.child(step, name), replayed)
 
     return check
+
+
+def _is_free(field: FieldDescriptor) -> bool:
+    """Whether a field may have any value, or none."""
+    return not field.is_repeated and _absence_check(field) is None and _values_check(field) is _unchecked
 
 
 def _values_check(field: FieldDescriptor) -> Check:
@@ -168,15 +173,16 @@ def _values_check(field: FieldDescriptor) -> Check:
     return _wrapped_list_check(field) if is_wrapped else _value_check(field)
 
 
-def _absence_check(field: FieldDescriptor) -> Callable[[Any], bool]:
+def _absence_check(field: FieldDescriptor) -> Callable[[Any], bool] | None:
+    """What says that a field is missing, of those that can be."""
     name = field.name
     if not options.is_required(field) or field.is_repeated:
-        return lambda value: False
+        return None
     if field.message_type is not None:
         return lambda value: not value.HasField(name)
     if field.enum_type is not None:
         return lambda value: not getattr(value, name)
-    return lambda value: False
+    return None
 
 
 def _missing(field: FieldDescriptor, path: Path) -> Exception:
