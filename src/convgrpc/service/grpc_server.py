@@ -7,7 +7,7 @@ fault, rather than as UNKNOWN by grpcio.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple, NoReturn
@@ -28,6 +28,7 @@ from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import LARGE, Call, Chain, Reply, request_id
+from convgrpc.service.endings import Ending
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
@@ -142,6 +143,8 @@ class GrpcServer:
                     note.project = admitted.project
                     await self._answer_in_parts(method, admitted, context, note)
             except ConvgrpcError as error:
+                # What was sent before is taken first.
+                self._end_soon()
                 await _abort(context, error, note)
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
@@ -151,18 +154,27 @@ class GrpcServer:
 
     async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
         call = await self._received(method, admitted, context, note, _data)
-        async with aclosing(self._chain.stream(call)) as parts:
-            async for part in parts:
-                await self._send(context, part)
-                note.replies += 1
+        async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
+            with admitted.watching(ending, takes_connection=False) if method.stream.endless else nullcontext():
+                async for part in parts:
+                    with admitted.kept(part):
+                        await self._send(part, context)
+                    note.sent()
 
-    async def _send(self, context: Any, part: bytes) -> None:
-        """Sends a message of a stream, once the caller has room for it, for which there is a time."""
+    async def _send(self, part: bytes, context: Any) -> None:
+        """Sends a message of a stream, as soon as the caller takes it, for which there is a time."""
         try:
             async with asyncio.timeout(self._transfer_timeout):
                 await context.write(part)
         except TimeoutError:
-            raise errors.deadline_exceeded() from None
+            raise errors.too_slow(self._transfer_timeout) from None
+
+    def _end_soon(self) -> asyncio.Task[Any]:
+        """Ends this call, if need be, when its caller has had time to take what it is sent."""
+        task = _current_task()
+        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
+        task.add_done_callback(lambda task: ending.cancel())
+        return task
 
     async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
         reply = await self._chain.run(await self._received(method, admitted, context, note, _serialized))
@@ -182,14 +194,8 @@ class GrpcServer:
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
-        task, leave = _current_task(), admitted.keep(len(reply), may_refuse=may_refuse)
-        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
-
-        def over(task: asyncio.Task[Any]) -> None:
-            ending.cancel()
-            leave()
-
-        task.add_done_callback(over)
+        leave = admitted.keep(len(reply), may_refuse=may_refuse)
+        self._end_soon().add_done_callback(lambda task: leave())
 
     async def _message(self, method: Method, context: Any) -> bytes:
         """What the caller sent. gRPC itself would wait for the rest of it for ever."""
