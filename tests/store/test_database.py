@@ -275,4 +275,5 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
                 "create_keys",
                 "count_contents",
                 "count_bytes",
+                "create_secrets",
             ]

@@ -8,14 +8,17 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, Servic
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from convgrpc.contract.options import field_options, json_fields
+from convgrpc.contract import options
+from convgrpc.contract.options import Stream, field_options, json_fields
 
 _VERBS = ("get", "post", "put", "patch", "delete")
 
 
 class Method(NamedTuple):
     """One RPC: its names, its messages, the fields of its request that JSON has, those of them that HTTP headers give (by
-    the names of the headers), and its verb and path template over HTTP.
+    the names of the headers), and its verb and path template over HTTP, which are empty where gRPC alone has it.
+
+    On either side there may be a stream of messages, rather than one; `stream` says how REST tells that of an answer.
     """
 
     service: str
@@ -26,6 +29,9 @@ class Method(NamedTuple):
     headers: Mapping[str, str]
     verb: str
     template: str
+    takes_stream: bool
+    returns_stream: bool
+    stream: Stream
 
     @property
     def path(self) -> str:
@@ -40,7 +46,7 @@ def methods(services: Iterable[ServiceDescriptor]) -> list[Method]:
 
 def _method(method: MethodDescriptor) -> Method:
     rule = method.GetOptions().Extensions[annotations_pb2.http]
-    verb = next(verb for verb in _VERBS if rule.HasField(verb))
+    verb = next((verb for verb in _VERBS if rule.HasField(verb)), "")
     return Method(
         service=method.containing_service.full_name,
         name=method.name,
@@ -49,5 +55,8 @@ def _method(method: MethodDescriptor) -> Method:
         fields={field.name: field for field in json_fields(method.input_type)},
         headers={field.name: header for field in method.input_type.fields if (header := field_options(field).header)},
         verb=verb.upper(),
-        template=getattr(rule, verb),
+        template=getattr(rule, verb) if verb else "",
+        takes_stream=method.client_streaming,
+        returns_stream=method.server_streaming,
+        stream=options.stream(method),
     )

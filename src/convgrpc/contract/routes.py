@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from convgrpc.contract import faults, options
+from convgrpc.contract import faults, options, streams
 from convgrpc.contract.faults import ROOT
 from convgrpc.contract.methods import Method
 from convgrpc.errors import Unimplemented, failure
@@ -36,7 +36,7 @@ class Routes:
 
     def __init__(self, methods: Iterable[Method]) -> None:
         by_template: dict[str, dict[str, Method]] = {}
-        for method in methods:
+        for method in (method for method in methods if method.template):
             by_template.setdefault(method.template, {})[method.verb] = method
         self._routes = [_Route(_pattern(template), by_verb) for template, by_verb in by_template.items()]
 
@@ -82,7 +82,7 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
     for name in asked:
         if name in body:
             raise faults.unknown(ROOT.key(name))
-    return {**body, **asked, **given}
+    return {**body, **asked, **streams.resumption(match.method, headers), **given}
 
 
 def _header_value(method: Method, headers: Mapping[str, str]) -> dict[str, str]:

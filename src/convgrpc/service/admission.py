@@ -6,29 +6,37 @@ takes half, and another finds room still.
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
 from typing import NamedTuple, Self
 
 from convgrpc import errors
+from convgrpc.service.endings import Ending
 from convgrpc.service.keys import Keys
+
+_EVERY = 1.0
+"""Seconds between two looks at the keys of those that watch."""
 
 
 class Limits(NamedTuple):
     """How many calls a project may make by the second, and how many at once; and what the server does at once, in calls
-    and in bytes of their requests. 0 is no limit.
+    and in bytes of their requests; and how many may watch, and how many of them with a connection of their own. 0 is no
+    limit.
     """
 
     calls_per_second: float = 0
     calls_at_once: int = 0
     server_calls: int = 0
     server_bytes: int = 0
+    watchers: int = 0
+    watching_connections: int = 0
 
 
 class Admission:
     """Lets calls in, and knows how many there are.
 
-    `running` is that number.
+    `running` is that number, and `watching` that of those that are no longer at work.
     """
 
     def __init__(self, keys: Keys, limits: Limits, *, ticks: Callable[[], float] = time.monotonic) -> None:
@@ -40,6 +48,10 @@ class Admission:
         self._calls = _Room(limits.server_calls)
         self._bytes = _Room(limits.server_bytes)
         self._answers = _Room(limits.server_bytes)
+        self._watchers = _Room(limits.watchers)
+        self._connections = _Room(limits.watching_connections)
+        # Those that watch, by what they showed.
+        self._watching: dict[tuple[str, ...], set[Ending]] = {}
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
@@ -54,16 +66,52 @@ class Admission:
         name = await self._keys.project(authorization)
         project = self._projects.get(name)
         if project is None:
-            rooms = _Share(self._calls), _Share(self._bytes), _Share(self._answers)
-            project = self._projects[name] = _Project(self._limits, *rooms, self._ticks())
+            rooms = (self._calls, self._bytes, self._answers, self._watchers, self._connections)
+            project = self._projects[name] = _Project(self._limits, self._ticks(), *map(_Share, rooms))
         project.calls.check(1)
         project.enter(self._ticks())
         self.running += 1
-        return Admitted(self, name, project)
+        return Admitted(self, name, project, tuple(authorization))
+
+    @property
+    def watching(self) -> int:
+        return sum(map(len, self._watching.values()))
+
+    @contextmanager
+    def listed(self, authorization: tuple[str, ...], ending: Ending) -> Iterator[None]:
+        """Ends something when the key that was shown is no longer valid, or the server stops, while the context lasts."""
+        if self._refuses:
+            raise errors.shutting_down()
+        self._watching.setdefault(authorization, set()).add(ending)
+        try:
+            yield
+        finally:
+            self._watching[authorization].discard(ending)
+            if not self._watching[authorization]:
+                del self._watching[authorization]
+
+    async def check(self) -> None:
+        """Looks now and then whether the keys of those that watch are valid still, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            for authorization in list(self._watching):
+                # While the database cannot be read, nothing is known of keys.
+                with suppress(errors.Unavailable):
+                    try:
+                        await self._keys.project(list(authorization))
+                    except errors.Unauthenticated as error:
+                        self._end(authorization, error)
+
+    def _end(self, authorization: tuple[str, ...], error: errors.ConvgrpcError) -> None:
+        for ending in list(self._watching.get(authorization, ())):
+            # Whoever raises an error notes in it where.
+            ending.end(copy(error))
 
     async def finish(self, grace: float) -> None:
-        """Refuses new calls, and waits up to `grace` seconds for those that run."""
+        """Refuses new calls, ends those that watch, and waits up to `grace` seconds for those that run."""
         self._refuses = True
+        for authorization in list(self._watching):
+            self._end(authorization, errors.shutting_down())
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
@@ -79,11 +127,13 @@ class Admission:
 class Admitted:
     """A call that is in, of a project. What its request takes of the server's room is free again when it leaves."""
 
-    def __init__(self, admission: Admission, name: str, project: "_Project") -> None:
+    def __init__(self, admission: Admission, name: str, project: "_Project", authorization: tuple[str, ...]) -> None:
         self.project = name
+        self._authorization = authorization
         self._admission = admission
         self._shares = project
         self._size = 0
+        self._runs = 1
         self._works = 0
 
     def hold(self, size: int) -> None:
@@ -117,10 +167,44 @@ class Admitted:
     def __exit__(self, *raised: object) -> None:
         self.leave()
 
+    @contextmanager
+    def kept(self, data: bytes) -> Iterator[None]:
+        """Takes room for a part of an answer while the context lasts. Raises `ResourceExhausted` where there is none."""
+        leave = self.keep(len(data), may_refuse=True)
+        try:
+            yield
+        finally:
+            leave()
+
+    @contextmanager
+    def watching(self, ending: Ending, *, takes_connection: bool) -> Iterator[None]:
+        """Lets the call go on for as long as its caller likes: from now on it is not at work. It is ended when the key that
+        was shown is no longer valid, and when the server stops.
+
+        Raises `ResourceExhausted` where there are too many.
+        """
+        watchers, connections = self._shares.watchers, self._shares.connections
+        watchers.check(1)
+        connections.check(takes_connection)
+        watchers.take(1)
+        connections.take(takes_connection)
+        self._stop()
+        try:
+            with self._admission.listed(self._authorization, ending):
+                yield
+        finally:
+            watchers.give_back(1)
+            connections.give_back(takes_connection)
+
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)
+        self._stop()
+
+    def _stop(self) -> None:
         self._shares.calls.give_back(self._works)
-        self._admission.leave(self._shares)
+        if self._runs:
+            self._admission.leave(self._shares)
+        self._works = self._runs = 0
 
 
 class _Room:
@@ -154,11 +238,22 @@ class _Share:
 class _Project:
     """What a project does now. Up to a second's share of calls that it did not make is saved up."""
 
-    def __init__(self, limits: Limits, calls: _Share, bytes: _Share, answers: _Share, now: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        now: float,
+        calls: _Share,
+        bytes: _Share,
+        answers: _Share,
+        watchers: _Share,
+        connections: _Share,
+    ) -> None:
         self.running = 0
         self.calls = calls
         self.bytes = bytes
         self.answers = answers
+        self.watchers = watchers
+        self.connections = connections
         self._rate, self._at_once = limits.calls_per_second, limits.calls_at_once
         self._most = max(1.0, self._rate)
         self._saved = self._most

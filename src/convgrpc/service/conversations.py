@@ -1,20 +1,22 @@
 """The RPCs of `convgrpc.v1.ConversationsService`. What each of them does is said in the contract."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
 from convgrpc.contract.stored import Answer, Stored, StoredList
-from convgrpc.service.chain import Context
+from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
+from convgrpc.service.feeds import Feeds, Part
 from convgrpc.service.new_items import new_items, request_key
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
     BatchGetItemsRequest,
     ConversationItemList,
     ConversationList,
@@ -22,6 +24,8 @@ from convgrpc.v1.conversations_service_pb2 import (
     CreateItemsRequest,
     DeleteConversationRequest,
     DeleteItemRequest,
+    ExportItemsRequest,
+    ForkConversationRequest,
     GetConversationRequest,
     GetItemRequest,
     Include,
@@ -29,6 +33,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListItemsRequest,
     Order,
     UpdateConversationRequest,
+    WatchItemsRequest,
 )
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -53,6 +58,7 @@ class ConversationsService:
     ) -> None:
         self._store = store
         self._counter = counter
+        self._feeds = Feeds(store)
         self._hides = include_policy == "strict"
         self._clock = clock
 
@@ -139,6 +145,24 @@ class ConversationsService:
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
 
+    async def ForkConversation(self, request: ForkConversationRequest, context: Context) -> Conversation:
+        raise errors.unimplemented("it has no forks")
+
+    async def AppendItems(self, request: AppendItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        raise errors.unimplemented("it has no such stream")
+        yield
+
+    def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        return self._feeds.export(self._part(request, context))
+
+    def WatchItems(self, request: WatchItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        return self._feeds.watch(self._part(request, context), new_only=request.new_only)
+
+    def _part(self, request: ExportItemsRequest | WatchItemsRequest, context: Context) -> Part:
+        after = request.after if request.HasField("after") else None
+        include = frozenset(_words(request.include)) if self._hides else None
+        return Part(context.project, request.conversation_id, after, include)
+
     async def _fitting(self, request: ListItemsRequest, context: Context) -> Answer:
         for other in ("limit", "after"):
             if request.HasField(other):
@@ -173,4 +197,8 @@ _INCLUDES = options.words(Include.DESCRIPTOR)
 
 def _hide(item: ConversationItem, include: Iterable[int]) -> None:
     """Clears what the contract returns on request alone, and was not asked for."""
-    hide(item, "kind", {_INCLUDES[value] for value in include})
+    hide(item, "kind", _words(include))
+
+
+def _words(include: Iterable[int]) -> set[str]:
+    return {_INCLUDES[value] for value in include}

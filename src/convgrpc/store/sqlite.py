@@ -5,22 +5,26 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
+from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import Claim, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
     find_items,
     find_referenced,
+    find_secret,
+    find_span,
     list_conversations,
     list_items,
 )
+from convgrpc.store.news import News, Topic
 from convgrpc.store.protocol import (
     NO_LIMITS,
     Commit,
@@ -34,6 +38,7 @@ from convgrpc.store.protocol import (
     RequestKey,
     Segment,
     Sizes,
+    Span,
     Store,
     StoredKey,
 )
@@ -55,6 +60,7 @@ class SqliteStore(Store):
         troubles: Troubles,
         window: Callable[[], Window],
         sizes: Sizes,
+        news: News,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -62,6 +68,8 @@ class SqliteStore(Store):
         self._watch = Watch(files, troubles, writer, checkpoints, self._read)
         self._window = window
         self._sizes = sizes
+        self._news = news
+        self._cursors = Cursors(find_secret(reader, "cursors"))
         self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -113,19 +121,21 @@ class SqliteStore(Store):
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
             checkpoints = Checkpoints(path, copier, failed=troubles.note)
             stack.callback(checkpoints.close)
+            news = News()
             writer = Writer(
                 connection,
                 busy_timeout=busy_timeout,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
                 observe=observe,
+                publish=news.publish,
                 check=check,
                 failed=troubles.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            store = cls(reader, writer, checkpoints, files, troubles, window, sizes)
+            store = cls(reader, writer, checkpoints, files, troubles, window, sizes, news)
             store._closing_down = stack.pop_all()
             return store
 
@@ -169,7 +179,7 @@ class SqliteStore(Store):
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline)
+        await self._writer.write(work, deadline=deadline, topic=Topic(project, conversation_id))
 
     async def append_items(
         self,
@@ -187,7 +197,8 @@ class SqliteStore(Store):
                 connection, project, conversation_id, items, attempt, expected_last, sizes=self._sizes
             )
 
-        return await self._writer.write(work, size=_size(items), deadline=deadline)
+        topic = Topic(project, conversation_id)
+        return await self._writer.write(work, size=_size(items), deadline=deadline, topic=topic)
 
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
@@ -215,6 +226,7 @@ class SqliteStore(Store):
         conversation_id: str,
         position: int | None,
         *,
+        last: int | None = None,
         limit: int,
         max_bytes: int,
         descending: bool = False,
@@ -225,10 +237,23 @@ class SqliteStore(Store):
                 project,
                 conversation_id,
                 position,
+                last=last,
                 limit=limit,
                 max_bytes=max_bytes,
                 descending=descending,
             )
+
+    async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
+        position = None if after is None else self._cursors.position(conversation_id, after)
+        with self._snapshot() as connection:
+            conversation = find_conversation(connection, project, conversation_id)
+            return find_span(connection, conversation, after if position is None else position)
+
+    def cursor(self, conversation_id: str, position: int) -> str:
+        return self._cursors.cursor(conversation_id, position)
+
+    def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._news.listening(Topic(project, conversation_id), tell)
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
         with self._snapshot() as connection:
@@ -236,7 +261,7 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(work, deadline=deadline)
+        return await self._writer.write(work, deadline=deadline, topic=Topic(project, conversation_id))
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
@@ -245,7 +270,8 @@ class SqliteStore(Store):
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
-        return await self._writer.write(work, size=size, deadline=deadline)
+        topic = Topic(project, response.conversation) if response.conversation else None
+        return await self._writer.write(work, size=size, deadline=deadline, topic=topic)
 
     async def get_response(self, project: str, response_id: str) -> bytes:
         with self._snapshot() as connection:

@@ -440,6 +440,244 @@ class DeleteItemRequest(_message.Message):
 Global___DeleteItemRequest: _TypeAlias = DeleteItemRequest  # noqa: Y015
 
 @_typing.final
+class ForkConversationRequest(_message.Message):
+    """ForkConversationRequest names the conversation to copy, and how much of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    LAST_ITEM_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """conversation_id is the identifier of the conversation whose items are copied."""
+    last_item_id: _builtins.str
+    """last_item_id is the identifier of the last item to copy. An item that stands in several places is found at the last
+    of them. Unset means all.
+    """
+    request_id: _builtins.str
+    """request_id makes the call safe to repeat: the same call with the same id, within the time that the server keeps it,
+    does nothing again and is answered by what the first one stored, as far as that is still there; another call with
+    it is refused. The ids of a project and method are apart from those of others.
+    """
+    @_builtins.property
+    def metadata(self) -> _conversation_pb2.Metadata:
+        """metadata is attached to the new conversation. Unset means that of the other."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        last_item_id: _builtins.str | None = ...,
+        metadata: _conversation_pb2.Metadata | None = ...,
+        request_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_item_id", b"_last_item_id", "_request_id", b"_request_id", "last_item_id", b"last_item_id", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_item_id", b"_last_item_id", "_request_id", b"_request_id", "conversation_id", b"conversation_id", "last_item_id", b"last_item_id", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_item_id: _TypeAlias = _typing.Literal["last_item_id"]  # noqa: Y015
+    _WhichOneofArgType__last_item_id: _TypeAlias = _typing.Literal["_last_item_id", b"_last_item_id"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_item_id) -> _WhichOneofReturnType__last_item_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___ForkConversationRequest: _TypeAlias = ForkConversationRequest  # noqa: Y015
+
+@_typing.final
+class AppendItemsRequest(_message.Message):
+    """AppendItemsRequest asks, on a stream of such requests, to append items to a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_LAST_ITEM_ID_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """conversation_id is the conversation's identifier. Each request of a stream may name another."""
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same request with the same id, within the time that the server keeps
+    it, does nothing again and is answered by what the first one stored, as far as that is still there; another request
+    with it is refused. The ids of a project and method are apart from those of others.
+    """
+    expected_last_item_id: _builtins.str
+    """expected_last_item_id is the identifier of the item that the caller believes to be the last of the conversation;
+    empty means that it believes the conversation to be empty. If it is not so, nothing is appended and the request is
+    refused with `ABORTED`.
+    """
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ConversationItem]:
+        """items are appended in this order: at least one, up to 100."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        items: _abc.Iterable[_item_pb2.ConversationItem] | None = ...,
+        request_id: _builtins.str | None = ...,
+        expected_last_item_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id", "_request_id", b"_request_id", "expected_last_item_id", b"expected_last_item_id", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id", "_request_id", b"_request_id", "conversation_id", b"conversation_id", "expected_last_item_id", b"expected_last_item_id", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_last_item_id: _TypeAlias = _typing.Literal["expected_last_item_id"]  # noqa: Y015
+    _WhichOneofArgType__expected_last_item_id: _TypeAlias = _typing.Literal["_expected_last_item_id", b"_expected_last_item_id"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_last_item_id) -> _WhichOneofReturnType__expected_last_item_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___AppendItemsRequest: _TypeAlias = AppendItemsRequest  # noqa: Y015
+
+@_typing.final
+class AppendItemsResponse(_message.Message):
+    """AppendItemsResponse acknowledges requests of a stream: what they appended is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """requests is how many requests of the stream are durable by now, counted from its first."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """item_ids are the identifiers of the items of those that were not acknowledged before, in the order they were sent."""
+
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendItemsResponse: _TypeAlias = AppendItemsResponse  # noqa: Y015
+
+@_typing.final
+class ExportItemsRequest(_message.Message):
+    """ExportItemsRequest names the conversation to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """conversation_id is the conversation's identifier."""
+    after: _builtins.str
+    """after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several places
+    is found at the last of them. Unset means at the first item.
+    """
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[Global___Include.ValueType]:
+        """include names further fields to return."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        after: _builtins.str | None = ...,
+        include: _abc.Iterable[Global___Include.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "conversation_id", b"conversation_id", "include", b"include"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___ExportItemsRequest: _TypeAlias = ExportItemsRequest  # noqa: Y015
+
+@_typing.final
+class WatchItemsRequest(_message.Message):
+    """WatchItemsRequest names the conversation to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    NEW_ONLY_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """conversation_id is the conversation's identifier."""
+    after: _builtins.str
+    """after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several places
+    is found at the last of them. Unset means at the first item.
+    """
+    new_only: _builtins.bool
+    """new_only leaves out the items that are there already, where `after` is unset."""
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[Global___Include.ValueType]:
+        """include names further fields to return."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        after: _builtins.str | None = ...,
+        new_only: _builtins.bool | None = ...,
+        include: _abc.Iterable[Global___Include.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_new_only", b"_new_only", "after", b"after", "new_only", b"new_only"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_new_only", b"_new_only", "after", b"after", "conversation_id", b"conversation_id", "include", b"include", "new_only", b"new_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__new_only: _TypeAlias = _typing.Literal["new_only"]  # noqa: Y015
+    _WhichOneofArgType__new_only: _TypeAlias = _typing.Literal["_new_only", b"_new_only"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_only) -> _WhichOneofReturnType__new_only | None: ...
+
+Global___WatchItemsRequest: _TypeAlias = WatchItemsRequest  # noqa: Y015
+
+@_typing.final
+class ConversationItemBatch(_message.Message):
+    """ConversationItemBatch is a part of a conversation, one of a stream of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """cursor is where the batch ends. It stays good when the items are removed, and is of use in this conversation alone."""
+    has_more: _builtins.bool
+    """has_more tells whether items that are there already follow the batch."""
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ConversationItem]:
+        """data is the items, oldest first. A watch that has nothing to tell begins with an empty batch, for its cursor."""
+
+    def __init__(
+        self,
+        *,
+        data: _abc.Iterable[_item_pb2.ConversationItem] | None = ...,
+        cursor: _builtins.str = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "data", b"data", "has_more", b"has_more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConversationItemBatch: _TypeAlias = ConversationItemBatch  # noqa: Y015
+
+@_typing.final
 class ListConversationsRequest(_message.Message):
     """ListConversationsRequest asks for one page of the project's conversations."""
 

@@ -87,6 +87,26 @@ class ConversationsServiceStub(object):
                 request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.DeleteItemRequest.SerializeToString,
                 response_deserializer=convgrpc_dot_v1_dot_conversation__pb2.Conversation.FromString,
                 _registered_method=True)
+        self.ForkConversation = channel.unary_unary(
+                '/convgrpc.v1.ConversationsService/ForkConversation',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ForkConversationRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversation__pb2.Conversation.FromString,
+                _registered_method=True)
+        self.AppendItems = channel.stream_stream(
+                '/convgrpc.v1.ConversationsService/AppendItems',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsResponse.FromString,
+                _registered_method=True)
+        self.ExportItems = channel.unary_stream(
+                '/convgrpc.v1.ConversationsService/ExportItems',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ExportItemsRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.FromString,
+                _registered_method=True)
+        self.WatchItems = channel.unary_stream(
+                '/convgrpc.v1.ConversationsService/WatchItems',
+                request_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.WatchItemsRequest.SerializeToString,
+                response_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.FromString,
+                _registered_method=True)
 
 
 class ConversationsServiceServicer(object):
@@ -169,6 +189,48 @@ class ConversationsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkConversation(self, request, context):
+        """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
+        identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
+        or the item does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppendItems(self, request_iterator, context):
+        """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
+        once for all requests that were made durable together. The first request that is refused ends the stream with its
+        error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
+        again, on a new one, what was not answered, with the same request ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportItems(self, request, context):
+        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+        exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchItems(self, request, context):
+        """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
+        soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+        ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+        `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+        `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+        Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+        their cursors as ids, and an event `error` tells why the watch broke.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -221,6 +283,26 @@ def add_ConversationsServiceServicer_to_server(servicer, server):
                     servicer.DeleteItem,
                     request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.DeleteItemRequest.FromString,
                     response_serializer=convgrpc_dot_v1_dot_conversation__pb2.Conversation.SerializeToString,
+            ),
+            'ForkConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkConversation,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ForkConversationRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversation__pb2.Conversation.SerializeToString,
+            ),
+            'AppendItems': grpc.stream_stream_rpc_method_handler(
+                    servicer.AppendItems,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsResponse.SerializeToString,
+            ),
+            'ExportItems': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportItems,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.ExportItemsRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.SerializeToString,
+            ),
+            'WatchItems': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchItems,
+                    request_deserializer=convgrpc_dot_v1_dot_conversations__service__pb2.WatchItemsRequest.FromString,
+                    response_serializer=convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -494,6 +576,114 @@ class ConversationsService(object):
             '/convgrpc.v1.ConversationsService/DeleteItem',
             convgrpc_dot_v1_dot_conversations__service__pb2.DeleteItemRequest.SerializeToString,
             convgrpc_dot_v1_dot_conversation__pb2.Conversation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/convgrpc.v1.ConversationsService/ForkConversation',
+            convgrpc_dot_v1_dot_conversations__service__pb2.ForkConversationRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversation__pb2.Conversation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendItems(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/convgrpc.v1.ConversationsService/AppendItems',
+            convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversations__service__pb2.AppendItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/convgrpc.v1.ConversationsService/ExportItems',
+            convgrpc_dot_v1_dot_conversations__service__pb2.ExportItemsRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/convgrpc.v1.ConversationsService/WatchItems',
+            convgrpc_dot_v1_dot_conversations__service__pb2.WatchItemsRequest.SerializeToString,
+            convgrpc_dot_v1_dot_conversations__service__pb2.ConversationItemBatch.FromString,
             options,
             channel_credentials,
             insecure,

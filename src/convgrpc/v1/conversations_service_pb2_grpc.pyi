@@ -67,6 +67,32 @@ class ConversationsServiceStub:
     """DeleteItem removes an item from a conversation, in all places where it stands, and returns the conversation.
     Returns `NOT_FOUND` if the conversation or the item does not exist.
     """
+    ForkConversation: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.ForkConversationRequest, _conversation_pb2.Conversation]
+    """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
+    identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
+    or the item does not exist.
+    """
+    AppendItems: _grpc.StreamStreamMultiCallable[_conversations_service_pb2.AppendItemsRequest, _conversations_service_pb2.AppendItemsResponse]
+    """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
+    once for all requests that were made durable together. The first request that is refused ends the stream with its
+    error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
+    again, on a new one, what was not answered, with the same request ids.
+    """
+    ExportItems: _grpc.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]
+    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+    removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+    exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
+    """
+    WatchItems: _grpc.UnaryStreamMultiCallable[_conversations_service_pb2.WatchItemsRequest, _conversations_service_pb2.ConversationItemBatch]
+    """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
+    soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+    ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+    `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+    `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+    Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+    their cursors as ids, and an event `error` tells why the watch broke.
+    """
 
 @_typing.type_check_only
 class ConversationsServiceAsyncStub(ConversationsServiceStub):
@@ -104,6 +130,32 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     DeleteItem: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.DeleteItemRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """DeleteItem removes an item from a conversation, in all places where it stands, and returns the conversation.
     Returns `NOT_FOUND` if the conversation or the item does not exist.
+    """
+    ForkConversation: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.ForkConversationRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
+    """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
+    identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
+    or the item does not exist.
+    """
+    AppendItems: _aio.StreamStreamMultiCallable[_conversations_service_pb2.AppendItemsRequest, _conversations_service_pb2.AppendItemsResponse]  # type: ignore[assignment]
+    """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
+    once for all requests that were made durable together. The first request that is refused ends the stream with its
+    error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
+    again, on a new one, what was not answered, with the same request ids.
+    """
+    ExportItems: _aio.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]  # type: ignore[assignment]
+    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+    removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+    exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
+    """
+    WatchItems: _aio.UnaryStreamMultiCallable[_conversations_service_pb2.WatchItemsRequest, _conversations_service_pb2.ConversationItemBatch]  # type: ignore[assignment]
+    """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
+    soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+    ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+    `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+    `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+    Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+    their cursors as ids, and an event `error` tells why the watch broke.
     """
 
 class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -199,6 +251,56 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
         """DeleteItem removes an item from a conversation, in all places where it stands, and returns the conversation.
         Returns `NOT_FOUND` if the conversation or the item does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkConversation(
+        self,
+        request: _conversations_service_pb2.ForkConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
+        """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
+        identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
+        or the item does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def AppendItems(
+        self,
+        request_iterator: _MaybeAsyncIterator[_conversations_service_pb2.AppendItemsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.AppendItemsResponse], _abc.AsyncIterator[_conversations_service_pb2.AppendItemsResponse]]:
+        """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
+        once for all requests that were made durable together. The first request that is refused ends the stream with its
+        error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
+        again, on a new one, what was not answered, with the same request ids.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportItems(
+        self,
+        request: _conversations_service_pb2.ExportItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.ConversationItemBatch], _abc.AsyncIterator[_conversations_service_pb2.ConversationItemBatch]]:
+        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+        exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchItems(
+        self,
+        request: _conversations_service_pb2.WatchItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.ConversationItemBatch], _abc.AsyncIterator[_conversations_service_pb2.ConversationItemBatch]]:
+        """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
+        soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+        ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+        `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+        `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+        Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+        their cursors as ids, and an event `error` tells why the watch broke.
         """
 
 def add_ConversationsServiceServicer_to_server(servicer: ConversationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
