@@ -21,6 +21,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     CreateItemsRequest,
     DeleteConversationRequest,
     DeleteItemRequest,
+    ForkConversationRequest,
     GetConversationRequest,
     GetItemRequest,
     Include,
@@ -60,8 +61,9 @@ class ConversationsService:
         now = self._clock()
         conversation = Conversation(id=ids.conversation_id(), created_at=int(now), metadata=request.metadata)
         items = new_items(request.items, conversation.id, now)
-        new = NewConversation(conversation.id, conversation.SerializeToString(), request.metadata.pairs)
-        stored = await self._store.create_conversation(context.project, new, items, context.deadline, request=key)
+        stored = await self._store.create_conversation(
+            context.project, _new(conversation), items, context.deadline, request=key
+        )
         return Conversation.FromString(stored)
 
     async def GetConversation(self, request: GetConversationRequest, context: Context) -> Conversation:
@@ -93,6 +95,24 @@ class ConversationsService:
     async def DeleteConversation(self, request: DeleteConversationRequest, context: Context) -> DeletedConversation:
         await self._store.delete_conversation(context.project, request.conversation_id, context.deadline)
         return DeletedConversation(id=request.conversation_id, deleted=True)
+
+    async def ForkConversation(self, request: ForkConversationRequest, context: Context) -> Conversation:
+        conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()))
+
+        def fork(data: bytes) -> NewConversation:
+            given = request.HasField("metadata")
+            conversation.metadata.CopyFrom(request.metadata if given else Conversation.FromString(data).metadata)
+            return _new(conversation)
+
+        stored = await self._store.fork_conversation(
+            context.project,
+            request.conversation_id,
+            request.last_item_id if request.HasField("last_item_id") else None,
+            fork,
+            context.deadline,
+            request=request_key("ForkConversation", request),
+        )
+        return Conversation.FromString(stored)
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
         key = request_key("CreateItems", request)
@@ -163,6 +183,10 @@ class ConversationsService:
             for item in result.data:
                 _hide(item, include)
         return result
+
+
+def _new(conversation: Conversation) -> NewConversation:
+    return NewConversation(conversation.id, conversation.SerializeToString(), conversation.metadata.pairs)
 
 
 _INCLUDES = options.words(Include.DESCRIPTOR)

@@ -42,6 +42,7 @@ MAX_COPIED_BYTES = 32 << 20
 SWEPT_AT_ONCE = 500
 """How many items, and how many responses, of a deleted conversation one transaction removes."""
 
+_INSERT_CONVERSATION = "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?) RETURNING number"
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
@@ -74,14 +75,7 @@ def create_conversation(
     number = project_number(connection, project)
     if earlier := find_request(connection, number, attempt):
         return created_conversation(connection, earlier)
-    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, number)).fetchone()
-    if 0 < sizes.project_conversations < count:
-        raise project_full(sizes.project_conversations)
-    connection.execute(
-        "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?)", (number, conversation.id, conversation.data)
-    )
-    stored = find_conversation(connection, project, conversation.id)
-    _insert_metadata(connection, stored, conversation.metadata)
+    stored = insert_conversation(connection, number, conversation, sizes)
     appended = append(connection, stored.holder, {"items": items}, sizes)
     record_request(connection, number, attempt, appended.request(stored.number))
     return conversation.data
@@ -92,6 +86,19 @@ def project_number(connection: sqlite3.Connection, project: str) -> int:
     connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
     (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
     return int(number)
+
+
+def insert_conversation(
+    connection: sqlite3.Connection, project: int, conversation: NewConversation, sizes: Sizes
+) -> StoredConversation:
+    """Stores a conversation without items."""
+    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, project)).fetchone()
+    if 0 < sizes.project_conversations < count:
+        raise project_full(sizes.project_conversations)
+    (number,) = connection.execute(_INSERT_CONVERSATION, (project, conversation.id, conversation.data)).fetchone()
+    stored = StoredConversation(project, number, conversation.data)
+    _insert_metadata(connection, stored, conversation.metadata)
+    return stored
 
 
 def update_conversation(
@@ -169,13 +176,17 @@ def append(
             raise copies_too_large(MAX_COPIED_BYTES, param=group)
     if not rows:
         return Appended([], range(0))
-    # The items of a response on no conversation are as many as one request has.
-    count = connection.execute(_COUNT_ITEMS, (len(rows), holder.number)).fetchone()
-    if count and 0 < sizes.conversation_items < count[0]:
-        raise conversation_full(sizes.conversation_items, param=group)
+    count_items(connection, holder.number, len(rows), sizes, param=group)
     connection.executemany(_INSERT_ITEM, rows)
     (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
+
+
+def count_items(connection: sqlite3.Connection, conversation: int, more: int, sizes: Sizes, *, param: str) -> None:
+    """Counts items that a conversation gets, or raises; a response on none is not counted: it has those of one request."""
+    count = connection.execute(_COUNT_ITEMS, (more, conversation)).fetchone()
+    if count and 0 < sizes.conversation_items < count[0]:
+        raise conversation_full(sizes.conversation_items, param=param)
 
 
 def _insert_metadata(

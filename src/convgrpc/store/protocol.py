@@ -186,6 +186,23 @@ class Store(Protocol):
         `change` may be called in another thread, and holds up all other writes. What it raises comes back to the caller.
         """
 
+    async def fork_conversation(
+        self,
+        project: str,
+        conversation_id: str,
+        last_item_id: str | None,
+        fork: Callable[[bytes], NewConversation],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        """Stores what `fork` makes of a serialized conversation, with copies of its items up to the last place of one;
+        returns the new conversation.
+
+        The copies have the ids of the items. Raises `ResourceExhausted` where they are too many, or too many bytes.
+        `fork` may be called in another thread, and holds up all other writes.
+        """
+
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         """Deletes a conversation with its items and responses, and with the responses that follow those.
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes, keys, responses, troubles
+from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.database import claimed, connect, open_database
 from convgrpc.store.lookups import (
@@ -161,6 +161,24 @@ class SqliteStore(Store):
     ) -> bytes:
         def work(connection: sqlite3.Connection) -> bytes:
             return changes.update_conversation(connection, project, conversation_id, metadata, change)
+
+        return await self._writer.write(work, deadline=deadline)
+
+    async def fork_conversation(
+        self,
+        project: str,
+        conversation_id: str,
+        last_item_id: str | None,
+        fork: Callable[[bytes], NewConversation],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        def work(connection: sqlite3.Connection) -> bytes:
+            attempt = self._attempt(request)
+            return forks.fork_conversation(
+                connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
+            )
 
         return await self._writer.write(work, deadline=deadline)
 
