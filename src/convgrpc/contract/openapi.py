@@ -30,7 +30,8 @@ _FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
 
 
 def document(methods: Collection[Method], *, version: str) -> dict[str, Any]:
-    """The document of methods, for a version of the service."""
+    """The document of those methods that have routes, for a version of the service."""
+    methods = [method for method in methods if method.template]
     answers = [_descriptor(method.response) for method in methods]
     schemas = Schemas(answers, taken=[(_ERROR, _error_schema())])
     paths: dict[str, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ class Routes:
 
     def __init__(self, methods: Iterable[Method]) -> None:
         by_template: dict[str, dict[str, Method]] = {}
-        for method in methods:
+        for method in (method for method in methods if method.template):
             by_template.setdefault(method.template, {})[method.verb] = method
         self._routes = [_Route(_pattern(template), by_verb) for template, by_verb in by_template.items()]
 

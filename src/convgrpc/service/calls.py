@@ -19,7 +19,7 @@ _log = logging.getLogger("convgrpc.calls")
 class CallNote:
     """What is to be told of a call; the front that answers it fills this in, and the end of the context tells it.
 
-    `status` is the name of a gRPC status code, or an HTTP status.
+    `status` is the name of a gRPC status code, or an HTTP status; `replies` is how many messages of a stream were sent.
     """
 
     def __init__(self, metrics: Metrics, request_id: str, method: Method | None = None) -> None:
@@ -28,6 +28,7 @@ class CallNote:
         self.method = method
         self.project = ""
         self.status: str | int = "CANCELLED"
+        self.replies = 0
 
     def refused(self, error: ConvgrpcError) -> None:
         """Notes why the call is refused."""

@@ -7,9 +7,11 @@ raises.
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -31,16 +33,35 @@ R = TypeVar("R")
 
 
 class Context(NamedTuple):
-    """What a handler knows of a call beside its request: the project, and when it must be done (`time.monotonic()`)."""
+    """What a handler knows of a call beside its request: the project, and when it must be done (`time.monotonic()`).
+
+    An answer in several messages has no such time: each of them has its own.
+    """
 
     project: str
     deadline: float
 
 
+class Reply:
+    """One message of an answer in several, serialized. Callers who get the same one share what is made of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._made: dict[Callable[[bytes], bytes], bytes] = {}
+
+    def once(self, make: Callable[[bytes], bytes]) -> bytes:
+        """What a function makes of the message, which is called the first time alone."""
+        made = self._made.get(make)
+        if made is None:
+            made = self._made[make] = make(self.data)
+        return made
+
+
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
+StreamHandler: TypeAlias = Callable[[Any, Context], AsyncGenerator[Reply]]
 
 
-def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Handler]:
+def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Any]:
     """The handlers of a service's methods, by their gRPC paths: methods of the same names."""
     return {f"/{service.full_name}/{method.name}": getattr(implementation, method.name) for method in service.methods}
 
@@ -49,23 +70,25 @@ class Call(NamedTuple):
     """A call as a transport received it.
 
     `project` is the one for which the caller acts. `decode` makes the request message and raises `ConvgrpcError` where it
-    cannot; `encode` makes the bytes of the answer; `size` is that of the request in bytes; `timeout` is in seconds, and
+    cannot; `encode` makes the bytes of the answer, or of each `Reply` of several; `size` is that of the request in bytes; `timeout` is in seconds, and
     None when the caller set none.
     """
 
     method: Method
     project: str
     decode: Callable[[], Message]
-    encode: Callable[[Message], bytes]
+    encode: Callable[[Any], bytes]
     size: int
     timeout: float | None
     request_id: str
 
 
 class Chain:
-    """Runs calls with the handlers of methods, by their gRPC paths."""
+    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`, or a `StreamHandler` where the answer is a
+    stream.
+    """
 
-    def __init__(self, handlers: Mapping[str, Handler], *, max_timeout: float, keep_unknown: bool = False) -> None:
+    def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, keep_unknown: bool = False) -> None:
         self._handlers = handlers
         self._keep_unknown = keep_unknown
         self._max_timeout = max_timeout
@@ -90,9 +113,31 @@ class Chain:
             _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
             raise errors.internal_error() from None
 
+    async def stream(self, call: Call) -> AsyncGenerator[bytes]:
+        """Answers a call by several messages, each as soon as the one before it was taken, for as long as that may take.
+
+        Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
+        """
+        context = Context(call.project, math.inf)
+        try:
+            async with asyncio.timeout(self._max_timeout):
+                request = await self._done(call.size, self._request, call)
+            handle: StreamHandler = self._handlers[call.method.path]
+            async with aclosing(handle(request, context)) as replies:
+                async for reply in replies:
+                    yield await self._done(len(reply.data), call.encode, reply)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        except errors.ConvgrpcError:
+            raise
+        except Exception:
+            _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
+            raise errors.internal_error() from None
+
     async def _handled(self, call: Call, context: Context) -> Message:
         request = await self._done(call.size, self._request, call)
-        return await self._handlers[call.method.path](request, context)
+        handle: Handler = self._handlers[call.method.path]
+        return await handle(request, context)
 
     async def _done(self, size: int, work: Callable[[T], R], argument: T) -> R:
         """Does work on a message of a size: beside the event loop where that would wait for it."""

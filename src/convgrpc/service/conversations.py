@@ -1,12 +1,12 @@
 """The RPCs of `convgrpc.v1.ConversationsService`. What each of them does is said in the contract."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
-from convgrpc.service.chain import Context
+from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.new_items import new_items, request_key
 from convgrpc.settings import IncludePolicy
@@ -14,6 +14,7 @@ from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
     BatchGetItemsRequest,
     ConversationItemList,
     ConversationList,
@@ -21,6 +22,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     CreateItemsRequest,
     DeleteConversationRequest,
     DeleteItemRequest,
+    ExportItemsRequest,
     ForkConversationRequest,
     GetConversationRequest,
     GetItemRequest,
@@ -29,6 +31,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListItemsRequest,
     Order,
     UpdateConversationRequest,
+    WatchItemsRequest,
 )
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -156,6 +159,18 @@ class ConversationsService:
         return Conversation.FromString(
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
+
+    async def AppendItems(self, request: AppendItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        raise errors.unimplemented("it has no such stream")
+        yield
+
+    async def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        raise errors.unimplemented("it has no such stream")
+        yield
+
+    async def WatchItems(self, request: WatchItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        raise errors.unimplemented("it has no such stream")
+        yield
 
     async def _fitting(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
         for other in ("limit", "after"):

@@ -6,7 +6,8 @@ fault, rather than as UNKNOWN by grpcio.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
+from contextlib import aclosing
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple, NoReturn
@@ -26,7 +27,7 @@ from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import LARGE, Call, Chain, request_id
+from convgrpc.service.chain import LARGE, Call, Chain, Reply, request_id
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
@@ -72,15 +73,14 @@ class GrpcServer:
         self._transfer_timeout = transfer_timeout
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[asyncio.Timeout, None] = {}
+        methods = list(methods)
         self._server = grpc.aio.server(
-            interceptors=[_Streams()],
+            interceptors=[_Streams({method.path for method in methods})],
             options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout),
         )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
-            # As one of a stream, a call is here before its message is.
-            handler: Any = grpc.stream_unary_rpc_method_handler(partial(self._call, method))
-            by_service.setdefault(method.service, {})[method.name] = handler
+            by_service.setdefault(method.service, {})[method.name] = self._handler(method)
         self._services = list(by_service)
         for service, handlers in by_service.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -112,6 +112,12 @@ class GrpcServer:
         """Refuses new calls, and ends those in flight that are not done within `grace` seconds."""
         await self._server.stop(grace)
 
+    def _handler(self, method: Method) -> Any:
+        # As one of a stream, a call is here before its message is.
+        if method.returns_stream:
+            return grpc.stream_stream_rpc_method_handler(partial(self._stream, method))
+        return grpc.stream_unary_rpc_method_handler(partial(self._call, method))
+
     async def _call(self, method: Method, requests: object, context: Any) -> bytes:
         head = _Head.of(context.invocation_metadata() or ())
         with CallNote(self._metrics, head.request_id, method) as note:
@@ -128,16 +134,51 @@ class GrpcServer:
             context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
 
+    async def _stream(self, method: Method, requests: object, context: Any) -> None:
+        head = _Head.of(context.invocation_metadata() or ())
+        with CallNote(self._metrics, head.request_id, method) as note:
+            try:
+                async with self._admission.admitted(head.authorization) as admitted:
+                    note.project = admitted.project
+                    await self._answer_in_parts(method, admitted, context, note)
+            except ConvgrpcError as error:
+                await _abort(context, error, note)
+            except Exception:
+                _log.exception("unexpected error, request %s", head.request_id)
+                await _abort(context, errors.internal_error(), note)
+            note.status = "OK"
+            context.set_trailing_metadata((("x-request-id", head.request_id),))
+
+    async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
+        call = await self._received(method, admitted, context, note, _data)
+        async with aclosing(self._chain.stream(call)) as parts:
+            async for part in parts:
+                await self._send(context, part)
+                note.replies += 1
+
+    async def _send(self, context: Any, part: bytes) -> None:
+        """Sends a message of a stream, once the caller has room for it, for which there is a time."""
+        try:
+            async with asyncio.timeout(self._transfer_timeout):
+                await context.write(part)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+
     async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
+        reply = await self._chain.run(await self._received(method, admitted, context, note, _serialized))
+        if len(reply) > LARGE:
+            self._keep(reply, admitted, may_refuse=method.verb == "GET")
+        return reply
+
+    async def _received(
+        self, method: Method, admitted: Admitted, context: Any, note: CallNote, encode: Callable[[Any], bytes]
+    ) -> Call:
+        """A call whose message is there."""
         data = await self._message(method, context)
         admitted.hold(len(data))
         admitted.work()
         decode = partial(_decode, method, data)
-        call = Call(method, note.project, decode, _serialized, len(data), context.time_remaining(), note.request_id)
-        reply = await self._chain.run(call)
-        if len(reply) > LARGE:
-            self._keep(reply, admitted, may_refuse=method.verb == "GET")
-        return reply
+        return Call(method, note.project, decode, encode, len(data), context.time_remaining(), note.request_id)
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
@@ -178,9 +219,13 @@ class GrpcServer:
 
 
 class _Streams(grpc.aio.ServerInterceptor):
-    """Bounds the calls that last as long as their callers like, and need no key: of health, and of reflection."""
+    """Bounds the calls that last as long as their callers like, and need no key: of health, and of reflection.
 
-    def __init__(self) -> None:
+    Those of the methods at `bounded`, by their paths, have bounds of their own.
+    """
+
+    def __init__(self, bounded: Container[str]) -> None:
+        self._bounded = bounded
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
@@ -189,7 +234,7 @@ class _Streams(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler and handler.response_streaming:
+        if handler and handler.response_streaming and handler_call_details.method not in self._bounded:
             if len(self._tasks) >= MAX_STREAMS:
                 return grpc.stream_stream_rpc_method_handler(_refuse)
             task = _current_task()
@@ -309,3 +354,7 @@ def _decode(method: Method, data: bytes) -> Message:
 
 def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
+
+
+def _data(reply: Reply) -> bytes:
+    return reply.data
