@@ -360,6 +360,11 @@ def shutting_down() -> ConvgrpcError:
     )
 
 
+def stream_idle(seconds: float) -> ConvgrpcError:
+    message = f"No request came for {seconds:g} seconds. All before are done; please open another stream for the next."
+    return failure(ErrorReason.ERROR_REASON_STREAM_IDLE, message)
+
+
 def deadline_exceeded() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "The deadline of the request has passed.")
 

@@ -6,8 +6,8 @@ takes half, and another finds room still.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
 from convgrpc import errors
@@ -43,6 +43,7 @@ class Admission:
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
+        self._told_of_stop: set[Callable[[], object]] = set()
 
     @asynccontextmanager
     async def admitted(self, authorization: list[str]) -> AsyncIterator["Admitted"]:
@@ -68,15 +69,38 @@ class Admission:
         project.calls.check(1)
         project.enter(self._ticks())
         self.running += 1
-        return Admitted(self, name, project)
+        return Admitted(self, name, project, authorization)
 
     async def finish(self, grace: float) -> None:
         """Refuses new calls, and waits up to `grace` seconds for those that run."""
         self._refuses = True
+        for tell in list(self._told_of_stop):
+            tell()
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
+
+    @contextmanager
+    def told_of_stop(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Has `tell` called when the server is about to stop, if that is while the context lasts."""
+        if self._refuses:
+            tell()
+        self._told_of_stop.add(tell)
+        try:
+            yield
+        finally:
+            self._told_of_stop.discard(tell)
+
+    async def check(self, authorization: list[str], name: str) -> None:
+        """Refuses a call that is in, if its key is no longer one of the project."""
+        if await self._keys.project(authorization) != name:
+            raise errors.wrong_key()
+
+    async def turn(self, project: "_Project") -> None:
+        """Waits until a project may make another call, and counts that."""
+        while wait := project.wait(self._ticks()):
+            await asyncio.sleep(wait)
 
     def leave(self, project: "_Project") -> None:
         project.running -= 1
@@ -88,8 +112,9 @@ class Admission:
 class Admitted:
     """A call that is in, of a project. What its request takes of the server's room is free again when it leaves."""
 
-    def __init__(self, admission: Admission, name: str, project: "_Project") -> None:
+    def __init__(self, admission: Admission, name: str, project: "_Project", authorization: list[str]) -> None:
         self.project = name
+        self._authorization = authorization
         self._admission = admission
         self._shares = project
         self._size = 0
@@ -100,6 +125,23 @@ class Admitted:
         self._shares.bytes.check(size)
         self._shares.bytes.take(size)
         self._size += size
+
+    def release(self, size: int) -> None:
+        """Gives back the room for so many bytes of the request, which are done."""
+        self._shares.bytes.give_back(size)
+        self._size -= size
+
+    async def check_key(self) -> None:
+        """Raises `Unauthenticated` if the key is no longer valid."""
+        await self._admission.check(self._authorization, self.project)
+
+    async def turn(self) -> None:
+        """Waits until the project may make another call, as which a request of a stream counts."""
+        await self._admission.turn(self._shares)
+
+    def told_of_stop(self, tell: Callable[[], object]) -> AbstractContextManager[None]:
+        """Has `tell` called when the server is about to stop, if that is while the context lasts."""
+        return self._admission.told_of_stop(tell)
 
     def work(self) -> None:
         """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
@@ -170,10 +212,17 @@ class _Project:
     def enter(self, now: float) -> None:
         if self._at_once and self.running >= self._at_once:
             raise errors.rate_limited(f"{self._at_once} calls at once", 1.0)
-        if self._rate:
-            self._saved = min(self._most, self._saved + (now - self._since) * self._rate)
-            self._since = now
-            if self._saved < 1:
-                raise errors.rate_limited(f"{self._rate:g} calls a second", (1 - self._saved) / self._rate)
-            self._saved -= 1
+        if wait := self.wait(now):
+            raise errors.rate_limited(f"{self._rate:g} calls a second", wait)
         self.running += 1
+
+    def wait(self, now: float) -> float:
+        """Takes one of the calls that the project may make: 0, or in how many seconds there will be one."""
+        if not self._rate:
+            return 0.0
+        self._saved = min(self._most, self._saved + (now - self._since) * self._rate)
+        self._since = now
+        if self._saved < 1:
+            return (1 - self._saved) / self._rate
+        self._saved -= 1
+        return 0.0

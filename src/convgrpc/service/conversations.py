@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
+from convgrpc.service.appending import Appending
 from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.new_items import new_items, request_key
@@ -14,7 +15,6 @@ from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
-    AppendItemsRequest,
     BatchGetItemsRequest,
     ConversationItemList,
     ConversationList,
@@ -160,9 +160,8 @@ class ConversationsService:
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
 
-    async def AppendItems(self, request: AppendItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        raise errors.unimplemented("it has no such stream")
-        yield
+    def AppendItems(self, project: str) -> Appending:
+        return Appending(self._store, project, self._clock)
 
     async def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
         raise errors.unimplemented("it has no such stream")

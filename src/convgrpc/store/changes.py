@@ -1,10 +1,11 @@
 """What each write does to the tables, inside a transaction that others begin and end."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from convgrpc.errors import (
+    ConvgrpcError,
     conversation_changed,
     conversation_full,
     copies_too_large,
@@ -24,7 +25,7 @@ from convgrpc.store.lookups import (
     find_item,
     last_item_id,
 )
-from convgrpc.store.protocol import NO_LIMITS, NewConversation, NewItem, Origin, Sizes
+from convgrpc.store.protocol import NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
 from convgrpc.store.requests import (
     Attempt,
     StoredRequest,
@@ -129,22 +130,43 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
 def append_items(
     connection: sqlite3.Connection,
     project: str,
-    conversation_id: str,
-    items: Sequence[NewItem],
+    new: Append,
     attempt: Attempt | None = None,
-    expected_last: str | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
-) -> list[bytes]:
-    """Appends items and returns them as they were stored."""
-    conversation = find_conversation(connection, project, conversation_id)
+) -> list[tuple[str, bytes]]:
+    """Appends items and returns them as they were stored, with their ids."""
+    conversation = find_conversation(connection, project, new.conversation_id)
     if earlier := find_request(connection, conversation.project, attempt):
         return appended_items(connection, earlier)
-    if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
-        raise conversation_changed(expected_last, last)
-    appended = append(connection, conversation.holder, {"items": items}, sizes)
+    expected = new.expected_last
+    if expected is not None and (last := last_item_id(connection, conversation)) != expected:
+        raise conversation_changed(expected, last)
+    appended = append(connection, conversation.holder, {"items": new.items}, sizes)
     record_request(connection, conversation.project, attempt, appended.request(conversation.number))
-    return appended.items
+    return [(item.id, data) for item, data in zip(new.items, appended.items, strict=True)]
+
+
+def append_in_turn(
+    connection: sqlite3.Connection,
+    project: str,
+    attempts: Iterable[tuple[Append, Attempt | None]],
+    *,
+    sizes: Sizes = NO_LIMITS,
+) -> InTurn:
+    """Appends the items of several requests, one after the other, up to the first that is refused."""
+    done: list[list[str]] = []
+    for new, attempt in attempts:
+        connection.execute("SAVEPOINT request")
+        try:
+            appended = append_items(connection, project, new, attempt, sizes=sizes)
+        except ConvgrpcError as refusal:
+            connection.execute("ROLLBACK TO request")
+            connection.execute("RELEASE request")
+            return InTurn(done, refusal)
+        connection.execute("RELEASE request")
+        done.append([item_id for item_id, _ in appended])
+    return InTurn(done, None)
 
 
 class Appended(NamedTuple):

@@ -24,10 +24,12 @@ from convgrpc.store.lookups import (
 )
 from convgrpc.store.protocol import (
     NO_LIMITS,
+    Append,
     Commit,
     Condition,
     ConversationPage,
     Growth,
+    InTurn,
     NewConversation,
     NewItem,
     NewResponse,
@@ -196,13 +198,21 @@ class SqliteStore(Store):
         request: RequestKey | None = None,
         expected_last: str | None = None,
     ) -> list[bytes]:
+        new = Append(conversation_id, items, request, expected_last)
+
         def work(connection: sqlite3.Connection) -> list[bytes]:
-            attempt = self._attempt(request)
-            return changes.append_items(
-                connection, project, conversation_id, items, attempt, expected_last, sizes=self._sizes
-            )
+            appended = changes.append_items(connection, project, new, self._attempt(request), sizes=self._sizes)
+            return [data for _, data in appended]
 
         return await self._writer.write(work, size=_size(items), deadline=deadline)
+
+    async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
+        def work(connection: sqlite3.Connection) -> InTurn:
+            attempts = [(each, self._attempt(each.request)) for each in appends]
+            return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
+
+        size = sum(_size(each.items) for each in appends)
+        return await self._writer.write(work, size=size, deadline=deadline)
 
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
