@@ -115,7 +115,7 @@ class AsyncClient(AsyncMethods):
     ) -> AsyncGenerator[M, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
         async with aclosing(requests), AsyncOutbox(requests) as outbox:
-            while True:
+            while await outbox.wait():
                 before = outbox.window.acknowledged
                 replies = self._replies("stream_stream", path, outbox.stream(), reply, patience.left)
                 try:

@@ -411,8 +411,9 @@ class AsyncMethods:
     ) -> Conversation:
         """Makes a new conversation of the items of another, all of them or those up to one, with their identifiers.
 
-        What is done to either of them later leaves the other as it is. Raises `NotFound` if the conversation or the
-        item does not exist.
+        What is done to either of them later leaves the other as it is; responses are not copied. Raises `NotFound` if
+        the conversation or the item does not exist, and `ResourceExhausted` if there are more than 10,000 items or 32
+        MiB to copy.
 
         - conversation_id is the identifier of the conversation whose items are copied.
         - last_item_id is the identifier of the last item to copy. An item that stands in several places is found at the
@@ -441,8 +442,11 @@ class AsyncMethods:
         once for all requests that were made durable together.
 
         The first request that is refused ends the stream with its error: those before it have been answered, those
-        after it are not done. A stream that broke is taken up by sending again, on a new one, what was not answered,
-        with the same request ids.
+        after it are not done. The error tells the number of the request, from 1, as `request` in the metadata of its
+        `google.rpc.ErrorInfo`. A stream is ended with `Unavailable`, when all that the server took of it is answered,
+        if no request comes for long, or the server stops. A stream that broke is taken up by sending again, on a new
+        one, what was not answered, with the same request ids. Where the calls of a project are limited by the second,
+        each request is one: the server takes it when it may be made.
 
         The requests are messages, or objects with the names below. Each is taken when there is room for it; what is
         raised while one is made comes back here, once those before it are acknowledged.

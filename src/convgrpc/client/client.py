@@ -138,7 +138,7 @@ class Client(Methods):
     ) -> Generator[M, None, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
         with closing(Outbox(requests)) as outbox:
-            while True:
+            while outbox.wait():
                 before = outbox.window.acknowledged
                 try:
                     for each in self._replies("stream_stream", path, outbox.stream(), reply, patience.left):

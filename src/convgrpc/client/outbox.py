@@ -73,6 +73,11 @@ class Outbox:
         # A request that is being made when its stream breaks goes to the next one.
         self._making = threading.Lock()
 
+    def wait(self) -> bool:
+        """Waits until there is something to send; there is nothing at the end."""
+        self._make(self.window.acknowledged)
+        return self.window.end > self.window.acknowledged
+
     def stream(self) -> Iterator[bytes]:
         """The requests of a new stream, beginning with those that were not acknowledged. Those of others end."""
         with self._changed:
@@ -164,14 +169,19 @@ class AsyncOutbox:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The requests of a new stream, beginning with those that were not acknowledged."""
         number = self.window.acknowledged
-        while True:
-            while number == self.window.end and not self._is_over:
-                self._made.clear()
-                await self._made.wait()
-            if number == self.window.end:
-                return
+        while await self._has(number):
             number += 1
             yield self.window[number - 1]
+
+    async def wait(self) -> bool:
+        """Waits until there is something to send; there is nothing at the end."""
+        return await self._has(self.window.acknowledged)
+
+    async def _has(self, number: int) -> bool:
+        while number == self.window.end and not self._is_over:
+            self._made.clear()
+            await self._made.wait()
+        return number < self.window.end
 
     def acknowledge(self, end: int) -> None:
         """Notes that the requests before a number need not be sent again."""
