@@ -348,6 +348,11 @@ def overloaded() -> ConvgrpcError:
     return _later(failure(ErrorReason.ERROR_REASON_OVERLOADED, message), _BREATH)
 
 
+def too_slow(seconds: float) -> ConvgrpcError:
+    message = f"The stream was not read for {seconds:g} seconds. Please go on after the last cursor that you read."
+    return failure(ErrorReason.ERROR_REASON_TOO_SLOW, message)
+
+
 def store_unavailable(why: str | None = None) -> ConvgrpcError:
     refused = f"refused the request: {why}" if why else "refused the request"
     return failure(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, f"The server's database {refused}. Please retry later.")

@@ -129,6 +129,13 @@ class Settings:
     max_connections: int = field(
         default=1000, metadata={"help": "The most connections at once, by gRPC and by REST each."}
     )
+    max_watchers: int = field(
+        default=10_000,
+        metadata={
+            "help": "The most callers that watch at once, by REST as many as half the connections;"
+            " a project gets no more of them than are left."
+        },
+    )
     transfer_timeout: float = field(
         default=30.0, metadata={"help": "Seconds that a client may take to send a request, and to take its answer."}
     )

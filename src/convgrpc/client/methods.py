@@ -468,10 +468,12 @@ class Methods:
         include: Sequence[Include.ValueType | IncludeWord] | None = None,
         timeout: float | None = None,
     ) -> Generator[ConversationItemBatch, None, None]:
-        """Returns all items of a conversation that are there when it is called, oldest first, in batches.
+        """Returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out.
 
-        An export that broke goes on after the cursor of its last batch. Raises `NotFound` if the conversation or the
-        cursor does not exist.
+        It ends with `ResourceExhausted` when the caller takes the batches too slowly. An export that broke goes on
+        after the cursor of its last batch. Raises `NotFound` if the conversation or the cursor does not exist. By REST
+        each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
 
         - conversation_id is the conversation's identifier.
         - after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several
@@ -509,11 +511,13 @@ class Methods:
         timeout: float | None = None,
     ) -> Generator[ConversationItemBatch, None, None]:
         """Returns the items of a conversation after a cursor, oldest first, and from then on those that are appended,
-        as soon as they are durable, each once.
+        as soon as they are durable, each once; what is removed before it was returned is left out.
 
-        It ends when the caller ends it; with `NotFound` when the conversation is deleted, and with `ResourceExhausted`
-        when the caller takes the batches too slowly. It goes on after the cursor of its last batch. Raises `NotFound`
-        if the conversation or the cursor does not exist.
+        It goes on until the caller ends it, and without a deadline; a caller whose watch broke goes on after the cursor
+        of its last batch. It ends with `NotFound` when the conversation is deleted, with `Unauthenticated` when the key
+        is no longer valid, with `Unavailable` when the server stops, and with `ResourceExhausted` when the caller takes
+        the batches too slowly. Raises `NotFound` if the conversation or the cursor does not exist. By REST the batches
+        are Server-Sent Events with their cursors as ids, and an event `error` tells why the watch broke.
 
         - conversation_id is the conversation's identifier.
         - after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several

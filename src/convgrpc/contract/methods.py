@@ -8,7 +8,8 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, Servic
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from convgrpc.contract.options import field_options, json_fields
+from convgrpc.contract import options
+from convgrpc.contract.options import Stream, field_options, json_fields
 
 _VERBS = ("get", "post", "put", "patch", "delete")
 
@@ -17,7 +18,7 @@ class Method(NamedTuple):
     """One RPC: its names, its messages, the fields of its request that JSON has, those of them that HTTP headers give (by
     the names of the headers), and its verb and path template over HTTP, which are empty where gRPC alone has it.
 
-    On either side there may be a stream of messages, rather than one.
+    On either side there may be a stream of messages, rather than one; `stream` says how REST tells that of an answer.
     """
 
     service: str
@@ -30,6 +31,7 @@ class Method(NamedTuple):
     template: str
     takes_stream: bool
     returns_stream: bool
+    stream: Stream
 
     @property
     def path(self) -> str:
@@ -56,4 +58,5 @@ def _method(method: MethodDescriptor) -> Method:
         template=getattr(rule, verb) if verb else "",
         takes_stream=method.client_streaming,
         returns_stream=method.server_streaming,
+        stream=options.stream(method),
     )

@@ -7,7 +7,14 @@ no code.
 from typing import TypeAlias
 
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, EnumValueDescriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    EnumDescriptor,
+    EnumValueDescriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    OneofDescriptor,
+)
 
 from convgrpc.options.v1 import json_pb2
 
@@ -26,7 +33,12 @@ MAX_ID_LENGTH = 128
 
 Field: TypeAlias = json_pb2.Field
 Kind: TypeAlias = json_pb2.Kind
+Stream: TypeAlias = json_pb2.Stream
 Union: TypeAlias = json_pb2.Union
+
+
+def stream(method: MethodDescriptor) -> json_pb2.Stream:
+    return method.GetOptions().Extensions[json_pb2.stream]
 
 
 def shape(message: Descriptor) -> json_pb2.Shape:

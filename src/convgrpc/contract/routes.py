@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from convgrpc.contract import faults, options
+from convgrpc.contract import faults, options, streams
 from convgrpc.contract.faults import ROOT
 from convgrpc.contract.methods import Method
 from convgrpc.errors import Unimplemented, failure
@@ -82,7 +82,7 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
     for name in asked:
         if name in body:
             raise faults.unknown(ROOT.key(name))
-    return {**body, **asked, **given}
+    return {**body, **asked, **streams.resumption(match.method, headers), **given}
 
 
 def _header_value(method: Method, headers: Mapping[str, str]) -> dict[str, str]:

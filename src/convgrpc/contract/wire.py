@@ -1,5 +1,6 @@
-"""How much a serialized message says, before it is made: a part of two bytes becomes one of a hundred."""
+"""Serialized messages as bytes: how much one says, before it is made, and one made of others."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,8 @@ _DELIMITED = 2
 
 
 def check_size(data: bytes, kind: type[Message]) -> None:
-    """Refuses a message that has more than `MAX_VALUES` values; what is no message is left to the parser.
+    """Refuses a message that has more than `MAX_VALUES` values; what is no message is left to the parser. A part of two bytes
+    becomes one of a hundred.
 
     What is long is skipped, so that it takes no longer than there are values.
     """
@@ -38,6 +40,21 @@ def check_size(data: bytes, kind: type[Message]) -> None:
                 _, position = _varint(data, position, end)
             else:
                 position += _FIXED.get(encoding, 0)
+
+
+def joined(field: FieldDescriptor, parts: Iterable[bytes]) -> bytes:
+    """A field of serialized messages or strings, none of which is read. Where fields follow each other, they are a message."""
+    tag = _written(field.number << 3 | _DELIMITED)
+    return b"".join([each for part in parts for each in (tag, _written(len(part)), part)])
+
+
+def _written(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:

@@ -8,27 +8,39 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, TypeAlias
 
 from convgrpc import errors
+from convgrpc.service.endings import Ending
 from convgrpc.service.keys import Keys
+
+_EVERY = 1.0
+"""Seconds between two looks at the keys of those that watch."""
 
 
 class Limits(NamedTuple):
     """How many calls a project may make by the second, and how many at once; and what the server does at once, in calls
-    and in bytes of their requests. 0 is no limit.
+    and in bytes of their requests; and how many may watch, and how many of them with a connection of their own. 0 is no
+    limit.
     """
 
     calls_per_second: float = 0
     calls_at_once: int = 0
     server_calls: int = 0
     server_bytes: int = 0
+    watchers: int = 0
+    watching_connections: int = 0
+
+
+End: TypeAlias = Callable[[errors.ConvgrpcError], object]
+"""Ends a call that lasts, with an error."""
 
 
 class Admission:
     """Lets calls in, and knows how many there are.
 
-    `running` is that number.
+    `running` is that number, and `watching` that of those that are no longer at work.
     """
 
     def __init__(self, keys: Keys, limits: Limits, *, ticks: Callable[[], float] = time.monotonic) -> None:
@@ -40,10 +52,13 @@ class Admission:
         self._calls = _Room(limits.server_calls)
         self._bytes = _Room(limits.server_bytes)
         self._answers = _Room(limits.server_bytes)
+        self._watchers = _Room(limits.watchers)
+        self._connections = _Room(limits.watching_connections)
+        # What ends those that last, by what they showed.
+        self._lasting: dict[tuple[str, ...], set[End]] = {}
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
-        self._told_of_stop: set[Callable[[], object]] = set()
 
     @asynccontextmanager
     async def admitted(self, authorization: list[str]) -> AsyncIterator["Admitted"]:
@@ -64,38 +79,56 @@ class Admission:
         name = await self._keys.project(authorization)
         project = self._projects.get(name)
         if project is None:
-            rooms = _Share(self._calls), _Share(self._bytes), _Share(self._answers)
-            project = self._projects[name] = _Project(self._limits, *rooms, self._ticks())
+            rooms = (self._calls, self._bytes, self._answers, self._watchers, self._connections)
+            project = self._projects[name] = _Project(self._limits, self._ticks(), *map(_Share, rooms))
         project.calls.check(1)
         project.enter(self._ticks())
         self.running += 1
-        return Admitted(self, name, project, authorization)
+        return Admitted(self, name, project, tuple(authorization))
+
+    @property
+    def watching(self) -> int:
+        return self._watchers.taken
+
+    @contextmanager
+    def listed(self, authorization: tuple[str, ...], end: End) -> Iterator[None]:
+        """Ends something when the key that was shown is no longer valid, or the server stops, while the context lasts."""
+        if self._refuses:
+            raise errors.shutting_down()
+        self._lasting.setdefault(authorization, set()).add(end)
+        try:
+            yield
+        finally:
+            self._lasting[authorization].discard(end)
+            if not self._lasting[authorization]:
+                del self._lasting[authorization]
+
+    async def check(self) -> None:
+        """Looks now and then whether the keys of those that last are valid still, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            for authorization in list(self._lasting):
+                # While the database cannot be read, nothing is known of keys.
+                with suppress(errors.Unavailable):
+                    try:
+                        await self._keys.project(list(authorization))
+                    except errors.Unauthenticated as error:
+                        self._end(authorization, error)
+
+    def _end(self, authorization: tuple[str, ...], error: errors.ConvgrpcError) -> None:
+        for end in list(self._lasting.get(authorization, ())):
+            # Whoever raises an error notes in it where.
+            end(copy(error))
 
     async def finish(self, grace: float) -> None:
-        """Refuses new calls, and waits up to `grace` seconds for those that run."""
+        """Refuses new calls, ends those that last, and waits up to `grace` seconds for those that run."""
         self._refuses = True
-        for tell in list(self._told_of_stop):
-            tell()
+        for authorization in list(self._lasting):
+            self._end(authorization, errors.shutting_down())
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
-
-    @contextmanager
-    def told_of_stop(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Has `tell` called when the server is about to stop, if that is while the context lasts."""
-        if self._refuses:
-            tell()
-        self._told_of_stop.add(tell)
-        try:
-            yield
-        finally:
-            self._told_of_stop.discard(tell)
-
-    async def check(self, authorization: list[str], name: str) -> None:
-        """Refuses a call that is in, if its key is no longer one of the project."""
-        if await self._keys.project(authorization) != name:
-            raise errors.wrong_key()
 
     async def turn(self, project: "_Project") -> None:
         """Waits until a project may make another call, and counts that."""
@@ -112,12 +145,13 @@ class Admission:
 class Admitted:
     """A call that is in, of a project. What its request takes of the server's room is free again when it leaves."""
 
-    def __init__(self, admission: Admission, name: str, project: "_Project", authorization: list[str]) -> None:
+    def __init__(self, admission: Admission, name: str, project: "_Project", authorization: tuple[str, ...]) -> None:
         self.project = name
         self._authorization = authorization
         self._admission = admission
         self._shares = project
         self._size = 0
+        self._runs = 1
         self._works = 0
 
     def hold(self, size: int) -> None:
@@ -131,17 +165,15 @@ class Admitted:
         self._shares.bytes.give_back(size)
         self._size -= size
 
-    async def check_key(self) -> None:
-        """Raises `Unauthenticated` if the key is no longer valid."""
-        await self._admission.check(self._authorization, self.project)
-
     async def turn(self) -> None:
         """Waits until the project may make another call, as which a request of a stream counts."""
         await self._admission.turn(self._shares)
 
-    def told_of_stop(self, tell: Callable[[], object]) -> AbstractContextManager[None]:
-        """Has `tell` called when the server is about to stop, if that is while the context lasts."""
-        return self._admission.told_of_stop(tell)
+    def ended_by(self, end: End) -> AbstractContextManager[None]:
+        """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the server
+        stops, while the context lasts.
+        """
+        return self._admission.listed(self._authorization, end)
 
     def work(self) -> None:
         """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
@@ -162,10 +194,44 @@ class Admitted:
         self._shares.answers.take(size)
         return lambda: self._shares.answers.give_back(size)
 
+    @contextmanager
+    def kept(self, data: bytes, *, may_refuse: bool = True) -> Iterator[None]:
+        """Takes room for a part of an answer while the context lasts, in the way of `keep`."""
+        leave = self.keep(len(data), may_refuse=may_refuse)
+        try:
+            yield
+        finally:
+            leave()
+
+    @contextmanager
+    def watching(self, ending: Ending, *, takes_connection: bool) -> Iterator[None]:
+        """Lets the call go on for as long as its caller likes: from now on it is not at work. It is ended when the key that
+        was shown is no longer valid, and when the server stops.
+
+        Raises `ResourceExhausted` where there are too many.
+        """
+        watchers, connections = self._shares.watchers, self._shares.connections
+        watchers.check(1)
+        connections.check(takes_connection)
+        watchers.take(1)
+        connections.take(takes_connection)
+        self._stop()
+        try:
+            with self._admission.listed(self._authorization, ending.end):
+                yield
+        finally:
+            watchers.give_back(1)
+            connections.give_back(takes_connection)
+
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)
+        self._stop()
+
+    def _stop(self) -> None:
         self._shares.calls.give_back(self._works)
-        self._admission.leave(self._shares)
+        if self._runs:
+            self._admission.leave(self._shares)
+        self._works = self._runs = 0
 
 
 class _Room:
@@ -199,11 +265,22 @@ class _Share:
 class _Project:
     """What a project does now. Up to a second's share of calls that it did not make is saved up."""
 
-    def __init__(self, limits: Limits, calls: _Share, bytes: _Share, answers: _Share, now: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        now: float,
+        calls: _Share,
+        bytes: _Share,
+        answers: _Share,
+        watchers: _Share,
+        connections: _Share,
+    ) -> None:
         self.running = 0
         self.calls = calls
         self.bytes = bytes
         self.answers = answers
+        self.watchers = watchers
+        self.connections = connections
         self._rate, self._at_once = limits.calls_per_second, limits.calls_at_once
         self._most = max(1.0, self._rate)
         self._saved = self._most

@@ -19,7 +19,7 @@ _log = logging.getLogger("convgrpc.calls")
 class CallNote:
     """What is to be told of a call; the front that answers it fills this in, and the end of the context tells it.
 
-    `status` is the name of a gRPC status code, or an HTTP status; `replies` is how many messages of a stream were sent.
+    `status` is the name of a gRPC status code, or an HTTP status.
     """
 
     def __init__(self, metrics: Metrics, request_id: str, method: Method | None = None) -> None:
@@ -28,11 +28,17 @@ class CallNote:
         self.method = method
         self.project = ""
         self.status: str | int = "CANCELLED"
-        self.replies = 0
+        self._sent = 0
 
     def refused(self, error: ConvgrpcError) -> None:
         """Notes why the call is refused."""
         self._metrics.observe_refusal(ErrorReason.Name(error.reason))
+
+    def sent(self) -> None:
+        """Notes that one message of a stream was sent."""
+        self._sent += 1
+        if self.method:
+            self._metrics.observe_message(self.method)
 
     def __enter__(self) -> Self:
         self._began = time.perf_counter()
@@ -57,4 +63,5 @@ class CallNote:
             "transport": "rest" if isinstance(self.status, int) else "grpc",
             "status": self.status,
             "ms": round(seconds * 1000, 3),
+            **({"messages": self._sent} if self.method and self.method.returns_stream else {}),
         }

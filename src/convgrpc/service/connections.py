@@ -135,6 +135,13 @@ class _Connection(HttpToolsProtocol):
             at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
+    def cut(self) -> None:
+        """Ends the connection once what is on its way is sent; at once, where the client does not take it."""
+        if self.flow.write_paused:
+            self.abort()
+        else:
+            self.transport.close()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._connections.opened(self)
@@ -166,6 +173,7 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unparsed = 0
         self._connections.works(self)
+        self.scope["state"]["cut"] = self.cut
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

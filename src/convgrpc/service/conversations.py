@@ -9,6 +9,7 @@ from convgrpc.contract.includes import hide
 from convgrpc.service.appending import Appending
 from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
+from convgrpc.service.feeds import Feeds, Part
 from convgrpc.service.new_items import new_items, request_key
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, Store
@@ -56,6 +57,7 @@ class ConversationsService:
     ) -> None:
         self._store = store
         self._counter = counter
+        self._feeds = Feeds(store)
         self._hides = include_policy == "strict"
         self._clock = clock
 
@@ -163,13 +165,16 @@ class ConversationsService:
     def AppendItems(self, project: str) -> Appending:
         return Appending(self._store, project, self._clock)
 
-    async def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        raise errors.unimplemented("it has no such stream")
-        yield
+    def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        return self._feeds.export(self._part(request, context))
 
-    async def WatchItems(self, request: WatchItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        raise errors.unimplemented("it has no such stream")
-        yield
+    def WatchItems(self, request: WatchItemsRequest, context: Context) -> AsyncGenerator[Reply]:
+        return self._feeds.watch(self._part(request, context), new_only=request.new_only)
+
+    def _part(self, request: ExportItemsRequest | WatchItemsRequest, context: Context) -> Part:
+        after = request.after if request.HasField("after") else None
+        include = frozenset(_words(request.include)) if self._hides else None
+        return Part(context.project, request.conversation_id, after, include)
 
     async def _fitting(self, request: ListItemsRequest, context: Context) -> ConversationItemList:
         for other in ("limit", "after"):
@@ -208,4 +213,8 @@ _INCLUDES = options.words(Include.DESCRIPTOR)
 
 def _hide(item: ConversationItem, include: Iterable[int]) -> None:
     """Clears what the contract returns on request alone, and was not asked for."""
-    hide(item, "kind", {_INCLUDES[value] for value in include})
+    hide(item, "kind", _words(include))
+
+
+def _words(include: Iterable[int]) -> set[str]:
+    return {_INCLUDES[value] for value in include}

@@ -66,9 +66,9 @@ class Exchange:
 
     async def replies(self) -> AsyncGenerator[Message]:
         """The answers, one for each batch; raises in the end why a request was refused, or the stream."""
-        taking = asyncio.create_task(self._take_all())
+        taking = self._taking = asyncio.create_task(self._take_all())
         try:
-            with self._admitted.told_of_stop(taking.cancel):
+            with self._admitted.ended_by(self._end):
                 while await self._any_came():
                     done = await self._do()
                     if done.reply:
@@ -80,6 +80,13 @@ class Exchange:
             await asyncio.wait([taking])
         if self._failure:
             raise self._failure
+
+    def _end(self, error: errors.ConvgrpcError) -> None:
+        """Takes no more requests up; those that are, are done."""
+        if not self._is_over:
+            self._failure, self._is_over = error, True
+            self._came.set()
+            self._taking.cancel()
 
     async def _any_came(self) -> bool:
         """Waits until there is a batch; there is none at the end."""
@@ -93,19 +100,16 @@ class Exchange:
         self._begun.set()
         try:
             async with asyncio.timeout(self._timeout):
-                await self._admitted.check_key()
                 return await self._batches.do(time.monotonic() + self._timeout)
         finally:
             self._admitted.release(size)
 
     async def _take_all(self) -> None:
-        """Takes requests up as they come, until there are no more, one is at fault, or the server stops."""
+        """Takes requests up as they come, until there are no more, or one is at fault."""
         try:
             async with aclosing(self._messages) as messages:
                 async for message in messages:
                     await self._take(message)
-        except asyncio.CancelledError:
-            self._failure = errors.shutting_down()
         except Exception as failure:
             self._failure = failure
         finally:

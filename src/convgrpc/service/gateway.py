@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection, Container, Mapping
+from contextlib import aclosing, nullcontext
 from functools import partial
 from importlib.metadata import version
 from math import ceil
@@ -19,17 +20,18 @@ from convgrpc import errors
 from convgrpc.contract import decoder, encoder, json_text, openapi
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
+from convgrpc.contract.streams import stream_format
 from convgrpc.errors import ConvgrpcError
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import Call, Chain, request_id
+from convgrpc.service.chain import Call, Chain, Reply, request_id
+from convgrpc.service.endings import Ending
 from convgrpc.service.health import Health
 from convgrpc.service.metrics import Metrics
+from convgrpc.service.streamed_answers import Disconnected, Receive, Send, StreamedAnswer
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 Scope: TypeAlias = Mapping[str, Any]
-Receive: TypeAlias = Callable[[], Any]
-Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
 Header: TypeAlias = tuple[bytes, bytes]
 Answer: TypeAlias = tuple[int, bytes]
 
@@ -42,10 +44,6 @@ _GONE = 499
 """The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d*)?")
-
-
-class Disconnected(Exception):
-    """The client went away before its request was whole."""
 
 
 class Gateway:
@@ -69,6 +67,7 @@ class Gateway:
         self._chain = chain
         self._metrics = metrics
         self._routes = Routes(methods)
+        self._formats = {method.path: stream_format(method) for method in methods if method.returns_stream}
         self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
@@ -81,7 +80,10 @@ class Gateway:
         with CallNote(self._metrics, identity) as note:
             note.status = _GONE
             try:
-                (status, body), extra = await self._answer(scope, headers, receive, note), []
+                answer, extra = await self._answer(scope, headers, receive, send, note), []
+                if answer is None:
+                    return
+                status, body = answer
             except Disconnected:
                 return
             except ConvgrpcError as error:
@@ -94,10 +96,14 @@ class Gateway:
             note.status = status
         await _respond(send, status, body, identity, extra)
 
-    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
-        """The answer to a request. Raises `ConvgrpcError`, or `Disconnected`, and nothing else."""
+    async def _answer(
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, note: CallNote
+    ) -> Answer | None:
+        """The answer to a request, unless that was sent already. Raises `ConvgrpcError`, or `Disconnected`, and nothing
+        else.
+        """
         try:
-            return await self._answered(scope, headers, receive, note)
+            return await self._answered(scope, headers, receive, send, note)
         except (ConvgrpcError, Disconnected):
             raise
         except asyncio.CancelledError:
@@ -107,7 +113,9 @@ class Gateway:
             _log.exception("unexpected error, request %s", note.request_id)
             raise errors.internal_error() from None
 
-    async def _answered(self, scope: Scope, headers: Mapping[str, str], receive: Receive, note: CallNote) -> Answer:
+    async def _answered(
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, note: CallNote
+    ) -> Answer | None:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path in (_HEALTH, _LIFE):
             _check_is_read(verb, path)
@@ -125,7 +133,42 @@ class Gateway:
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
             call = Call(match.method, note.project, decode, encoder.dump, len(body), None, note.request_id)
+            if match.method.returns_stream:
+                form = self._formats[match.method.path]
+                answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, note.request_id)
+                await self._stream(call._replace(encode=partial(_once, form.piece)), answer, admitted, note)
+                return None
             return 200, await self._chain.run(call)
+
+    async def _stream(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
+        """Sends an answer in pieces. Raises what it can before the first of them."""
+        try:
+            await self._send_pieces(call, answer, admitted, note)
+        except ConvgrpcError as error:
+            if not answer.has_begun:
+                raise
+            note.refused(error)
+            note.status = error.report.http
+            await answer.fail(envelope(error))
+        except asyncio.CancelledError:
+            if not answer.has_begun:
+                raise
+            # The server stops, and the client does not read.
+            await answer.break_off()
+
+    async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
+        watching = call.method.stream.endless
+        async with Ending() as ending, answer.attended(ending), aclosing(self._chain.stream(call)) as pieces:
+            with admitted.watching(ending, takes_connection=True) if watching else nullcontext():
+                async for piece in pieces:
+                    with admitted.kept(piece):
+                        await answer.piece(piece)
+                    note.sent()
+                    if watching:
+                        # However it goes on: that it ends is up to the client.
+                        note.status = 200
+        await answer.end()
+        note.status = 200
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.
@@ -217,6 +260,10 @@ def _forbidden(why: str) -> ConvgrpcError:
 def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *, keep_unknown: bool) -> Message:
     value = request_value(match, headers, query, json_text.parse(body) if body else {})
     return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
+
+
+def _once(make: Callable[[bytes], bytes], reply: Reply) -> bytes:
+    return reply.once(make)
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ fault, rather than as UNKNOWN by grpcio.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -28,6 +28,7 @@ from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import LARGE, Call, Chain, Reply, StreamCall, request_id
+from convgrpc.service.endings import Ending
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
@@ -46,7 +47,7 @@ _PING_TIMEOUT_MS = 20_000
 
 _log = logging.getLogger(__name__)
 
-Answer: TypeAlias = Callable[[Method, Admitted, Any, CallNote], AsyncGenerator[bytes]]
+Answer: TypeAlias = Callable[[Method, Admitted, Any, CallNote], Awaitable[None]]
 """Answers a call by several messages."""
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -118,7 +119,7 @@ class GrpcServer:
     def _handler(self, method: Method) -> Any:
         # As one of a stream, a call is here before its message is.
         if method.returns_stream:
-            answer = self._exchange if method.takes_stream else self._parts
+            answer = self._exchange if method.takes_stream else self._answer_in_parts
             return grpc.stream_stream_rpc_method_handler(partial(self._stream, method, answer))
         return grpc.stream_unary_rpc_method_handler(partial(self._call, method))
 
@@ -144,11 +145,10 @@ class GrpcServer:
             try:
                 async with self._admission.admitted(head.authorization) as admitted:
                     note.project = admitted.project
-                    async with aclosing(answer(method, admitted, context, note)) as parts:
-                        async for part in parts:
-                            await self._send(context, part)
-                            note.replies += 1
+                    await answer(method, admitted, context, note)
             except ConvgrpcError as error:
+                # What was sent before is taken first.
+                self._end_soon()
                 await _abort(context, error, note)
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
@@ -156,16 +156,23 @@ class GrpcServer:
             note.status = "OK"
             context.set_trailing_metadata((("x-request-id", head.request_id),))
 
-    async def _parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> AsyncGenerator[bytes]:
+    async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
         call = await self._received(method, admitted, context, note, _data)
-        async with aclosing(self._chain.stream(call)) as parts:
-            async for part in parts:
-                yield part
+        async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
+            with admitted.watching(ending, takes_connection=False) if method.stream.endless else nullcontext():
+                async for part in parts:
+                    with admitted.kept(part):
+                        await self._send(part, context)
+                    note.sent()
 
-    def _exchange(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> AsyncGenerator[bytes]:
+    async def _exchange(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
         messages = self._messages(admitted, context)
         call = StreamCall(method, messages, partial(_decode, method), _serialized, note.request_id)
-        return self._chain.exchange(call, admitted)
+        async with aclosing(self._chain.exchange(call, admitted)) as answers:
+            async for answer in answers:
+                with admitted.kept(answer, may_refuse=False):
+                    await self._send(answer, context)
+                note.sent()
 
     async def _messages(self, admitted: Admitted, context: Any) -> AsyncGenerator[bytes]:
         """The messages of a stream of requests. The next one must come as soon as the first."""
@@ -179,13 +186,20 @@ class GrpcServer:
             except TimeoutError:
                 raise errors.stream_idle(self._transfer_timeout) from None
 
-    async def _send(self, context: Any, part: bytes) -> None:
-        """Sends a message of a stream, once the caller has room for it, for which there is a time."""
+    async def _send(self, part: bytes, context: Any) -> None:
+        """Sends a message of a stream, as soon as the caller takes it, for which there is a time."""
         try:
             async with asyncio.timeout(self._transfer_timeout):
                 await context.write(part)
         except TimeoutError:
-            raise errors.deadline_exceeded() from None
+            raise errors.too_slow(self._transfer_timeout) from None
+
+    def _end_soon(self) -> asyncio.Task[Any]:
+        """Ends this call, if need be, when its caller has had time to take what it is sent."""
+        task = _current_task()
+        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
+        task.add_done_callback(lambda task: ending.cancel())
+        return task
 
     async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
         reply = await self._chain.run(await self._received(method, admitted, context, note, _serialized))
@@ -205,14 +219,8 @@ class GrpcServer:
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
-        task, leave = _current_task(), admitted.keep(len(reply), may_refuse=may_refuse)
-        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
-
-        def over(task: asyncio.Task[Any]) -> None:
-            ending.cancel()
-            leave()
-
-        task.add_done_callback(over)
+        leave = admitted.keep(len(reply), may_refuse=may_refuse)
+        self._end_soon().add_done_callback(lambda task: leave())
 
     async def _message(self, method: Method, context: Any) -> bytes:
         """What the caller sent."""

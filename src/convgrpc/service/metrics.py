@@ -16,6 +16,13 @@ from convgrpc.store.protocol import Commit
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _NO_ROUTE = "none"
+_TYPES = {
+    (False, False): "unary",
+    (False, True): "server_stream",
+    (True, False): "client_stream",
+    (True, True): "bidi_stream",
+}
+"""By whether there is a stream of requests, and of answers."""
 
 
 class Metrics:
@@ -62,6 +69,13 @@ class Metrics:
             registry=self.registry,
             buckets=_WRITES,
         )
+        messages = Counter(
+            "convgrpc_stream_messages",
+            "Messages of streams that were sent, by gRPC and by REST.",
+            ("grpc_service", "grpc_method"),
+            registry=self.registry,
+        )
+        self._sent = lru_cache(maxsize=None)(lambda path: messages.labels(*path.split("/")[1:]))
         self._grpc = lru_cache(maxsize=None)(self._grpc_children)
         self._http = lru_cache(maxsize=None)(self._http_children)
 
@@ -71,16 +85,22 @@ class Metrics:
 
     def observe_grpc(self, method: Method, code: str, seconds: float) -> None:
         """Counts an answer to a call, with the name of its status code."""
-        handled, handling = self._grpc(method.path, code)
+        handled, handling = self._grpc(method.path, _TYPES[method.takes_stream, method.returns_stream], code)
         handled.inc()
-        handling.observe(seconds)
+        if not method.returns_stream:
+            handling.observe(seconds)
 
     def observe_http(self, method: Method | None, status: int, seconds: float) -> None:
         """Counts an answer to a request, which may have been none for any method."""
         verb, route = (method.verb, method.template) if method else (_NO_ROUTE, _NO_ROUTE)
         requests, requesting = self._http(verb, route, status)
         requests.inc()
-        requesting.observe(seconds)
+        if not (method and method.returns_stream):
+            requesting.observe(seconds)
+
+    def observe_message(self, method: Method) -> None:
+        """Counts a message of a stream that was sent. How long streams take is up to their callers, and not observed."""
+        self._sent(method.path).inc()
 
     def observe_refusal(self, reason: str) -> None:
         """Counts a call that was refused, by the name of its `ErrorReason`."""
@@ -91,9 +111,9 @@ class Metrics:
         self._commits.observe(commit.seconds)
         self._batches.observe(commit.writes)
 
-    def _grpc_children(self, path: str, code: str) -> tuple[Counter, Histogram]:
+    def _grpc_children(self, path: str, kind: str, code: str) -> tuple[Counter, Histogram]:
         _, service, name = path.split("/")
-        return self._handled.labels("unary", service, name, code), self._handling.labels("unary", service, name)
+        return self._handled.labels(kind, service, name, code), self._handling.labels(kind, service, name)
 
     def _http_children(self, verb: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self._requests.labels(verb, route, str(status)), self._requesting.labels(verb, route)

@@ -6,9 +6,11 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
+from math import ceil
 from typing import Any, NamedTuple, cast
 
 import uvicorn
@@ -159,6 +161,7 @@ async def _fronts(
     chain = _chain(store, counter, settings)
     admission = Admission(Keys(store), _limits(settings))
     metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
+    metrics.observe_gauge("convgrpc_watchers", "Callers that watch.", lambda: admission.watching)
     grpc_server = GrpcServer(
         admission,
         chain,
@@ -178,7 +181,8 @@ async def _fronts(
     if settings.metrics:
         pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), bounds, None)))
     with ExitStack() as stack:
-        listeners = [stack.enter_context(_listening(page.address, page.name)) for page in pages]
+        patience = settings.transfer_timeout
+        listeners = [stack.enter_context(_listening(page.address, page.name, patience)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
         await grpc_server.tell_health(True)
@@ -188,11 +192,12 @@ async def _fronts(
         async with asyncio.TaskGroup() as group:
             for page, listener in zip(pages, listeners, strict=True):
                 group.create_task(page.server.serve([listener]))
-            watching = group.create_task(health.watch())
+            looking = [group.create_task(each) for each in (health.watch(), admission.check())]
             try:
                 yield Running(grpc_address, *bound)
             finally:
-                watching.cancel()
+                for each in looking:
+                    each.cancel()
                 health.draining = True
                 await _drain(admission, grpc_server, settings.shutdown_grace, linger)
                 for page in pages:
@@ -279,7 +284,15 @@ def _gateway(
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(settings.project_rate, settings.project_concurrency, settings.max_calls, settings.max_request_bytes)
+    return Limits(
+        settings.project_rate,
+        settings.project_concurrency,
+        settings.max_calls,
+        settings.max_request_bytes,
+        settings.max_watchers,
+        # Each of these is one that nobody else can use.
+        settings.max_connections // 2,
+    )
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -313,7 +326,7 @@ def _bound(server: GrpcServer, address: Address, certificates: Certificates | No
 
 
 @contextmanager
-def _listening(address: Address, what: str) -> Iterator[socket.socket]:
+def _listening(address: Address, what: str, patience: float = 0) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
@@ -322,6 +335,9 @@ def _listening(address: Address, what: str) -> Iterator[socket.socket]:
     with listener:
         # By itself the kernel takes some megabytes of answers that are not read.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if patience and sys.platform == "linux":
+            # Nor does it give up a client whose machine is gone before a quarter of an hour has passed.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ceil(patience * 1000))
         yield listener
 
 

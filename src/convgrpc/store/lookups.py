@@ -15,7 +15,7 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.protocol import ConversationPage, Growth, Page
+from convgrpc.store.protocol import ConversationPage, Growth, Page, Span
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
@@ -66,8 +66,14 @@ _SELECT_REMOVALS = """
     SELECT number, removals FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
 """
-_SELECT_GROWTH = "SELECT data, position FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
-_SELECT_TAIL = "SELECT data, position FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
+_SELECT_GROWTH = """
+    SELECT data, position FROM items WHERE conversation = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?
+"""
+_SELECT_TAIL = """
+    SELECT data, position FROM items WHERE conversation = ? AND position < ? AND position <= ?
+    ORDER BY position DESC LIMIT ?
+"""
+_SELECT_END = "SELECT max(position) FROM items WHERE conversation = ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
 _SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
@@ -229,6 +235,7 @@ def find_growth(
     conversation_id: str,
     position: int | None,
     *,
+    last: int | None,
     limit: int,
     max_bytes: int,
     descending: bool,
@@ -241,7 +248,8 @@ def find_growth(
     if position is None:
         position = _AFTER_LAST if descending else _BEFORE_FIRST
     select = _SELECT_TAIL if descending else _SELECT_GROWTH
-    with closing(connection.execute(select, (number, position, limit + 1))) as rows:
+    last = _AFTER_LAST if last is None else last
+    with closing(connection.execute(select, (number, position, last, limit + 1))) as rows:
         return growth(rows, position, removals, limit, max_bytes)
 
 
@@ -256,6 +264,20 @@ def growth(rows: Iterable[tuple[bytes, int]], position: int, removals: int, limi
         items.append(data)
         position = at
     return Growth(items, position, False, removals)
+
+
+def find_secret(connection: sqlite3.Connection, name: str) -> bytes:
+    """Finds a secret of the database, which is there from the beginning."""
+    (value,) = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+    return bytes(value)
+
+
+def find_span(connection: sqlite3.Connection, conversation: StoredConversation, after: int | str | None) -> Span:
+    """Finds what of a conversation follows a position or an item, or raises."""
+    (last,) = connection.execute(_SELECT_END, (conversation.number,)).fetchone()
+    if isinstance(after, str):
+        after = _cursor_position(connection, conversation, after, False)
+    return Span(_BEFORE_FIRST if after is None else after, last or _BEFORE_FIRST)
 
 
 def _cursor_position(

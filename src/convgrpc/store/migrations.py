@@ -6,6 +6,7 @@ are never used again (AUTOINCREMENT), so that what was deleted cannot be mistake
 
 import sqlite3
 from contextlib import closing
+from secrets import token_bytes
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
@@ -151,6 +152,13 @@ def count_contents(database: Database) -> None:
     )
     for statement in statements:
         database.execute(statement)
+
+
+@MIGRATIONS()
+def create_secrets(database: Database) -> None:
+    # By the one of the cursors their positions are hidden.
+    database.execute("CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT")
+    database.execute("INSERT INTO secrets (name, value) VALUES ('cursors', ?)", [token_bytes(32)])
 
 
 def unknown_migrations(database: Database) -> list[str]:

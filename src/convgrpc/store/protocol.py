@@ -11,6 +11,7 @@ not written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -146,6 +147,13 @@ class Growth(NamedTuple):
     removals: int
 
 
+class Span(NamedTuple):
+    """A part of a conversation: what follows a position, up to that of the last item."""
+
+    position: int
+    last: int
+
+
 class Segment(NamedTuple):
     """The items that one response adds to those of the responses it follows.
 
@@ -279,12 +287,27 @@ class Store(Protocol):
         conversation_id: str,
         position: int | None,
         *,
+        last: int | None = None,
         limit: int,
         max_bytes: int,
         descending: bool = False,
     ) -> Growth:
         """Returns up to `limit` items that follow a position in the direction of the walk, or the first ones of it, and no
-        more than `max_bytes` of them unless the first alone is larger.
+        more than `max_bytes` of them unless the first alone is larger. None of them stands after the position `last`.
+        """
+
+    async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
+        """Returns what follows a cursor or an item, or all of the conversation.
+
+        An item that stands in several places is found at the last of them.
+        """
+
+    def cursor(self, conversation_id: str, position: int) -> str:
+        """Returns the cursor of a position: it stays good when the item there is removed, and tells nothing."""
+
+    def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        """Has `tell` called on this event loop after each change of the conversation's items, and when it is deleted, while
+        the context lasts. It may be called without one; the conversation need not exist.
         """
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:

@@ -6,22 +6,26 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
+from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import claimed, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
     find_items,
     find_referenced,
+    find_secret,
+    find_span,
     list_conversations,
     list_items,
 )
+from convgrpc.store.news import News, Topic
 from convgrpc.store.protocol import (
     NO_LIMITS,
     Append,
@@ -37,6 +41,7 @@ from convgrpc.store.protocol import (
     RequestKey,
     Segment,
     Sizes,
+    Span,
     Store,
     StoredKey,
 )
@@ -60,6 +65,7 @@ class SqliteStore(Store):
         troubles: Troubles,
         window: Callable[[], Window],
         sizes: Sizes,
+        news: News,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -67,6 +73,8 @@ class SqliteStore(Store):
         self._watch = Watch(files, troubles, writer, checkpoints, self._read)
         self._window = window
         self._sizes = sizes
+        self._news = news
+        self._cursors = Cursors(find_secret(reader, "cursors"))
         self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -113,18 +121,20 @@ class SqliteStore(Store):
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
             checkpoints = Checkpoints(path, copier, failed=troubles.note)
             stack.callback(checkpoints.close)
+            news = News()
             writer = Writer(
                 connection,
                 committed=checkpoints.committed,
                 tidy=lambda connection: changes.sweep(connection, window()),
                 observe=observe,
+                publish=news.publish,
                 check=files.check,
                 failed=troubles.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            store = cls(reader, writer, checkpoints, files, troubles, window, sizes)
+            store = cls(reader, writer, checkpoints, files, troubles, window, sizes, news)
             store._closing_down = stack.pop_all()
             return store
 
@@ -186,7 +196,7 @@ class SqliteStore(Store):
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline)
+        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
 
     async def append_items(
         self,
@@ -204,7 +214,8 @@ class SqliteStore(Store):
             appended = changes.append_items(connection, project, new, self._attempt(request), sizes=self._sizes)
             return [data for _, data in appended]
 
-        return await self._writer.write(work, size=_size(items), deadline=deadline)
+        topics = [Topic(project, conversation_id)]
+        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics)
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
         def work(connection: sqlite3.Connection) -> InTurn:
@@ -212,7 +223,8 @@ class SqliteStore(Store):
             return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
 
         size = sum(_size(each.items) for each in appends)
-        return await self._writer.write(work, size=size, deadline=deadline)
+        topics = {Topic(project, each.conversation_id) for each in appends}
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
@@ -240,6 +252,7 @@ class SqliteStore(Store):
         conversation_id: str,
         position: int | None,
         *,
+        last: int | None = None,
         limit: int,
         max_bytes: int,
         descending: bool = False,
@@ -250,10 +263,23 @@ class SqliteStore(Store):
                 project,
                 conversation_id,
                 position,
+                last=last,
                 limit=limit,
                 max_bytes=max_bytes,
                 descending=descending,
             )
+
+    async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
+        position = None if after is None else self._cursors.position(conversation_id, after)
+        with self._snapshot() as connection:
+            conversation = find_conversation(connection, project, conversation_id)
+            return find_span(connection, conversation, after if position is None else position)
+
+    def cursor(self, conversation_id: str, position: int) -> str:
+        return self._cursors.cursor(conversation_id, position)
+
+    def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._news.listening(Topic(project, conversation_id), tell)
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
         with self._snapshot() as connection:
@@ -261,7 +287,7 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(work, deadline=deadline)
+        return await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
@@ -270,7 +296,8 @@ class SqliteStore(Store):
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
-        return await self._writer.write(work, size=size, deadline=deadline)
+        topics = [Topic(project, response.conversation)] if response.conversation else []
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
     async def get_response(self, project: str, response_id: str) -> bytes:
         with self._snapshot() as connection:

@@ -6,12 +6,13 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
 from convgrpc.store import troubles
+from convgrpc.store.news import Topic
 from convgrpc.store.protocol import Commit
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class _Write(NamedTuple):
     work: Callable[[sqlite3.Connection], Any]
     size: int
     deadline: float | None
+    topics: Collection[Topic]
     # Gets what `work` returned, or the exception that `write` shall raise. It is read by the thread, set by the loop.
     outcome: asyncio.Future[Any]
 
@@ -34,7 +36,8 @@ class Writer:
     """Runs writes on one connection, in the order in which they came.
 
     There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
-    commit how many rows were changed and how many bytes of data came with them, and `observe` what it was. `tidy` does a
+    commit how many rows were changed and how many bytes of data came with them, `observe` what it was, and `publish` what
+    its writes were about. `tidy` does a
     little work, in its own transaction, when no write waits, and says whether to go on; it is asked at the start and after
     each commit. `check` may refuse a commit by raising, and `failed` is told what SQLite or it raised.
     """
@@ -46,6 +49,7 @@ class Writer:
         committed: Callable[[int, int], None],
         tidy: Callable[[sqlite3.Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
+        publish: Callable[[Iterable[Topic]], None] = lambda topics: None,
         check: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
         max_writes: int = 1024,
@@ -55,6 +59,7 @@ class Writer:
         self._committed = committed
         self._tidy = tidy
         self._observe = observe
+        self._publish = publish
         self._check = check
         self._failed = failed
         self._max_writes = max_writes
@@ -72,14 +77,20 @@ class Writer:
         self._thread.start()
 
     async def write(
-        self, work: Callable[[sqlite3.Connection], T], *, size: int = 0, deadline: float | None = None
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        size: int = 0,
+        deadline: float | None = None,
+        topics: Collection[Topic] = (),
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
-        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it.
+        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it, and `topics` what
+        it may change that others listen for.
         """
         future = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(work, size, deadline, future))
+        self._enqueue(_Write(work, size, deadline, topics, future))
         outcome: T | Exception = await future
         if isinstance(outcome, Exception):
             raise outcome
@@ -158,6 +169,7 @@ class Writer:
         # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(batch), seconds))
         _deliver(batch, outcomes)
+        self._publish(topic for write in batch for topic in write.topics)
         self._report(sum(write.size for write in batch))
         self._untidy = True
 

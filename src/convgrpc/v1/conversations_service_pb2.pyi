@@ -650,7 +650,7 @@ class ConversationItemBatch(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """cursor is where the batch ends. It stays good when the items are removed."""
+    """cursor is where the batch ends. It stays good when the items are removed, and is of use in this conversation alone."""
     has_more: _builtins.bool
     """has_more tells whether items that are there already follow the batch."""
     @_builtins.property

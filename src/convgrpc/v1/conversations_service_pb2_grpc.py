@@ -213,8 +213,10 @@ class ConversationsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExportItems(self, request, context):
-        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches. An export
-        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+        exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,9 +224,12 @@ class ConversationsServiceServicer(object):
 
     def WatchItems(self, request, context):
         """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
-        soon as they are durable, each once. It ends when the caller ends it; with `NOT_FOUND` when the conversation is
-        deleted, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. It goes on after the cursor of its
-        last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+        soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+        ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+        `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+        `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+        Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+        their cursors as ids, and an event `error` tells why the watch broke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

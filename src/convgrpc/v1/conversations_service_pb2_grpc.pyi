@@ -83,14 +83,19 @@ class ConversationsServiceStub:
     by the second, each request is one: the server takes it when it may be made.
     """
     ExportItems: _grpc.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]
-    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches. An export
-    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+    removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+    exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
     """
     WatchItems: _grpc.UnaryStreamMultiCallable[_conversations_service_pb2.WatchItemsRequest, _conversations_service_pb2.ConversationItemBatch]
     """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
-    soon as they are durable, each once. It ends when the caller ends it; with `NOT_FOUND` when the conversation is
-    deleted, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. It goes on after the cursor of its
-    last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+    soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+    ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+    `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+    `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+    Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+    their cursors as ids, and an event `error` tells why the watch broke.
     """
 
 @_typing.type_check_only
@@ -146,14 +151,19 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     by the second, each request is one: the server takes it when it may be made.
     """
     ExportItems: _aio.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]  # type: ignore[assignment]
-    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches. An export
-    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+    """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+    removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+    that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+    exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
     """
     WatchItems: _aio.UnaryStreamMultiCallable[_conversations_service_pb2.WatchItemsRequest, _conversations_service_pb2.ConversationItemBatch]  # type: ignore[assignment]
     """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
-    soon as they are durable, each once. It ends when the caller ends it; with `NOT_FOUND` when the conversation is
-    deleted, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. It goes on after the cursor of its
-    last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+    soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+    ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+    `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+    `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+    Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+    their cursors as ids, and an event `error` tells why the watch broke.
     """
 
 class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -284,8 +294,10 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversations_service_pb2.ExportItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.ConversationItemBatch], _abc.AsyncIterator[_conversations_service_pb2.ConversationItemBatch]]:
-        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches. An export
-        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+        """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out. It ends with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. An export
+        that broke goes on after the cursor of its last batch. Returns `NOT_FOUND` if the conversation or the cursor does not
+        exist. By REST each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
         """
 
     @_abc_1.abstractmethod
@@ -295,9 +307,12 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.ConversationItemBatch], _abc.AsyncIterator[_conversations_service_pb2.ConversationItemBatch]]:
         """WatchItems returns the items of a conversation after a cursor, oldest first, and from then on those that are appended, as
-        soon as they are durable, each once. It ends when the caller ends it; with `NOT_FOUND` when the conversation is
-        deleted, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly. It goes on after the cursor of its
-        last batch. Returns `NOT_FOUND` if the conversation or the cursor does not exist.
+        soon as they are durable, each once; what is removed before it was returned is left out. It goes on until the caller
+        ends it, and without a deadline; a caller whose watch broke goes on after the cursor of its last batch. It ends with
+        `NOT_FOUND` when the conversation is deleted, with `UNAUTHENTICATED` when the key is no longer valid, with
+        `UNAVAILABLE` when the server stops, and with `RESOURCE_EXHAUSTED` when the caller takes the batches too slowly.
+        Returns `NOT_FOUND` if the conversation or the cursor does not exist. By REST the batches are Server-Sent Events with
+        their cursors as ids, and an event `error` tells why the watch broke.
         """
 
 def add_ConversationsServiceServicer_to_server(servicer: ConversationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -184,6 +184,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_RATE_LIMITED says that the project makes more calls, by the second or at once, than the server lets it;
     nothing was done. Example: a job that appends from a thousand threads.
     """
+    ERROR_REASON_TOO_SLOW: _ErrorReason.ValueType  # 41
+    """ERROR_REASON_TOO_SLOW says that the caller of a stream takes what it is sent too slowly; the stream can be gone on with.
+    Example: a watch whose caller stopped reading.
+    """
     ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 42
     """ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.
     Open another stream for the next. Example: a job that waits for a person.
@@ -356,6 +360,10 @@ revoked. Example: the key of another server.
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
 """ERROR_REASON_RATE_LIMITED says that the project makes more calls, by the second or at once, than the server lets it;
 nothing was done. Example: a job that appends from a thousand threads.
+"""
+ERROR_REASON_TOO_SLOW: ErrorReason.ValueType  # 41
+"""ERROR_REASON_TOO_SLOW says that the caller of a stream takes what it is sent too slowly; the stream can be gone on with.
+Example: a watch whose caller stopped reading.
 """
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 42
 """ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.

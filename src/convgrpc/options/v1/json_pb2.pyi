@@ -220,6 +220,42 @@ class Field(_message.Message):
 Global___Field: _TypeAlias = Field  # noqa: Y015
 
 @_typing.final
+class Stream(_message.Message):
+    """Stream says how an answer that is a stream of messages appears in REST: as JSON Lines, or as Server-Sent Events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    RESUMES_FIELD_NUMBER: _builtins.int
+    ENDLESS_FIELD_NUMBER: _builtins.int
+    lines: _builtins.str
+    """lines names the repeated field whose values are the lines of JSON Lines. Empty means Server-Sent Events, each of which
+    has one message.
+    """
+    event_id: _builtins.str
+    """event_id names the field that is the id of an event."""
+    resumes: _builtins.str
+    """resumes names the field of the request that the id of the last event gives, as clients send it that connect again."""
+    endless: _builtins.bool
+    """endless streams go on until their callers end them."""
+    def __init__(
+        self,
+        *,
+        lines: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        resumes: _builtins.str = ...,
+        endless: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endless", b"endless", "event_id", b"event_id", "lines", b"lines", "resumes", b"resumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stream: _TypeAlias = Stream  # noqa: Y015
+
+@_typing.final
 class Kind(_message.Message):
     """Kind says what the service does with one member of ConversationItem."""
 
@@ -267,6 +303,7 @@ UNION_FIELD_NUMBER: _builtins.int
 SHAPE_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 KIND_FIELD_NUMBER: _builtins.int
+STREAM_FIELD_NUMBER: _builtins.int
 WORD_FIELD_NUMBER: _builtins.int
 TEXT_PART_FIELD_NUMBER: _builtins.int
 PARTS_FIELD_NUMBER: _builtins.int
@@ -278,6 +315,8 @@ field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, G
 """field says how a field appears in JSON, and which values it accepts."""
 kind: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Kind]
 """kind says what the service does with one member of ConversationItem."""
+stream: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Stream]
+"""stream says how an answer that is a stream of messages appears in REST."""
 word: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """word is the JSON word of an enum value where it is not the value's own name."""
 text_part: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
