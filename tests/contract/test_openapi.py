@@ -36,13 +36,12 @@ from .corpus import ROWS, Row
 from .strategies import messages
 from .walk import FILES, MESSAGES, reachable
 
-METHODS = methods(
-    [
-        *conversations_service_pb2.DESCRIPTOR.services_by_name.values(),
-        *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values(),
-        *responses_service_pb2.DESCRIPTOR.services_by_name.values(),
-    ]
-)
+SERVICES = [
+    *conversations_service_pb2.DESCRIPTOR.services_by_name.values(),
+    *input_tokens_service_pb2.DESCRIPTOR.services_by_name.values(),
+    *responses_service_pb2.DESCRIPTOR.services_by_name.values(),
+]
+METHODS = [method for method in methods(SERVICES) if method.template]
 DOCUMENT = document(METHODS, version="1.2.3")
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATIONS = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
@@ -141,11 +140,24 @@ def test_every_method_is_there(method: Method) -> None:
     assert described["responses"].keys() == {"200"} | statuses
     names = [method.headers.get(name, name) for name in method.fields]
     given = {each["name"] for each in described["parameters"]} | body(method).get("properties", {}).keys()
-    assert given == set(names)
+    resumption = {"last-event-id"} if method.stream.resumes else set()
+    assert given == {*names, *resumption}
 
 
 def test_there_is_nothing_but_the_methods() -> None:
     assert len(OPERATIONS) == len({each["operationId"] for each in OPERATIONS}) == len(METHODS)
+
+
+def test_streams_say_what_their_pieces_are() -> None:
+    """Lines are items, and the data of events is the JSON of a batch."""
+    contents = {method.name: operation(method)["responses"]["200"]["content"] for method in METHODS}
+    place = "#/components/schemas/"
+    lines = contents["ExportItems"]["application/jsonl"]
+    assert lines == {"schema": {"type": "string"}, "x-itemSchema": {"$ref": f"{place}ConversationItem"}}
+    event = contents["WatchItems"]["text/event-stream"]["x-itemSchema"]["properties"]["data"]
+    assert event["contentSchema"] == {"$ref": f"{place}ConversationItemBatch"}
+    others = {name: set(content) for name, content in contents.items() if name not in ("ExportItems", "WatchItems")}
+    assert set(map(tuple, others.values())) == {("application/json",)}
 
 
 def body(method: Method) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from convgrpc.testing import served
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.conversations_service_pb2 import (
     BatchGetItemsRequest,
+    ConversationItemBatch,
     ConversationItemList,
     CreateConversationRequest,
     GetConversationRequest,
@@ -35,6 +36,7 @@ from convgrpc.v1.responses_service_pb2 import RecordResponseRequest
 from convgrpc.v1.responses_service_pb2_grpc import ResponsesServiceStub
 from tests.conftest import FREE_PORT
 from tests.contract.strategies import messages
+from tests.service import answers
 
 METHODS = methods(
     [
@@ -233,25 +235,25 @@ class Target:
     def check(self, method: Method, data: bytes) -> None:
         """Sends bytes; whatever they are, the answer and what is stored afterwards are in order."""
         before = self._stored()
-        answer, call = self._send(method, data)
-        if answer is None:
+        replies, call = self._send(method, data)
+        if replies is None:
             assert call.code() in FAULTS_OF_THE_CALLER, call.details()
             assert self._stored() == before
         else:
-            self._check_reply(method, method.response.FromString(answer))
+            for reply in replies:
+                self._check_reply(method, method.response.FromString(reply))
         self._replace()
 
-    def _send(self, method: Method, data: bytes) -> tuple[bytes | None, Any]:
-        send: Any = self._channel.unary_unary(method.path, bytes, bytes)
+    def _send(self, method: Method, data: bytes) -> tuple[list[bytes] | None, Any]:
         try:
-            return send.with_call(data)  # type: ignore[no-any-return]
+            return answers.by_grpc(self._channel, method, data)
         except grpc.RpcError as refusal:
             return None, refusal
 
     def _check_reply(self, method: Method, reply: Any) -> None:
         if isinstance(reply, ConversationItem):
             _check_can_be_sent_again(reply)
-        elif isinstance(reply, ConversationItemList):
+        elif isinstance(reply, ConversationItemList | ConversationItemBatch):
             for item in reply.data:
                 _check_can_be_sent_again(item)
         if method.name == "CreateItems":

@@ -51,6 +51,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     CreateItemsRequest,
     DeleteConversationRequest,
     DeleteItemRequest,
+    ExportItemsRequest,
     GetConversationRequest,
     GetItemRequest,
     Include,
@@ -58,6 +59,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     ListItemsRequest,
     Order,
     UpdateConversationRequest,
+    WatchItemsRequest,
 )
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import (
@@ -110,6 +112,7 @@ from convgrpc.v1.tool_pb2 import (
     Tool,
 )
 from tests.conftest import FREE_PORT
+from tests.service import answers
 
 SERVICES = [
     conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"],
@@ -432,6 +435,8 @@ appending = partial(asked, CreateItemsRequest, conversation_id=HERE, items=ONE)
 listing_items = partial(asked, ListItemsRequest, conversation_id=HERE)
 getting_item = partial(asked, GetItemRequest, conversation_id=HERE, item_id=FIRST)
 getting_items = partial(asked, BatchGetItemsRequest, conversation_id=HERE, item_ids=ITEMS)
+exporting = partial(asked, ExportItemsRequest, conversation_id=HERE)
+watching = partial(asked, WatchItemsRequest, conversation_id=HERE)
 deleting_item = partial(asked, DeleteItemRequest, conversation_id=HERE, item_id=FIRST)
 counting = partial(asked, CountInputTokensRequest)
 recording = partial(asked, RecordResponseRequest)
@@ -501,6 +506,19 @@ def limits(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
         *(Case(f"up to {limit}", make(limit=limit)) for limit in (1, 2, 100)),
         *(Case(f"up to {limit}", make(limit=limit), "INTEGER_ABOVE_MAX_VALUE") for limit in (101, 2**63 - 1)),
         *(Case(f"up to {limit}", make(limit=limit), "INTEGER_BELOW_MIN_VALUE") for limit in (0, -1, -(2**63))),
+    ]
+
+
+def after_something(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
+    """Of a request for what follows an item or a cursor."""
+    return [
+        Case("of an empty conversation", make(conversation_id=OTHER)),
+        Case("after one", make(after=SECOND)),
+        Case("after the last", make(after=LAST)),
+        Case("after a deleted one", make(after=DELETED_ITEM), "CURSOR_NOT_FOUND"),
+        Case("after nothing", make(after=""), "CURSOR_NOT_FOUND"),
+        Case("after a cursor that is none", make(after="cur_" + "A" * 22), "CURSOR_NOT_FOUND"),
+        Case("after one of another conversation", make(conversation_id=OTHER, after=FIRST), "CURSOR_NOT_FOUND"),
     ]
 
 
@@ -614,6 +632,21 @@ CASES: Mapping[str, list[Case]] = {
         Case("without a name", getting_items(item_ids=[""]), ITEM_NOT_FOUND),
         *includes(getting_items),
         *of_no_conversation(getting_items),
+    ],
+    "ExportItems": [
+        Case("all", exporting()),
+        *after_something(exporting),
+        *includes(exporting),
+        *of_no_conversation(exporting),
+    ],
+    "WatchItems": [
+        Case("all", watching()),
+        Case("new ones", watching(new_only=True)),
+        Case("not only new ones", watching(new_only=False)),
+        Case("new ones after one", watching(new_only=True, after=SECOND)),
+        *after_something(watching),
+        *includes(watching),
+        *of_no_conversation(watching),
     ],
     "DeleteItem": [
         *(Case(f"{number}", deleting_item(item_id=item)) for number, item in enumerate([FIRST, SECOND, LAST])),
@@ -768,10 +801,10 @@ UNSPEAKABLE: Sequence[tuple[str, str, Callable[[World], AnyMessage], str, str | 
 
 
 class Answer(NamedTuple):
-    """An answer as REST gives it."""
+    """An answer as REST gives it, in as many parts as it has."""
 
     status: int
-    value: Any
+    values: list[Any]
 
 
 class Server(NamedTuple):
@@ -786,13 +819,13 @@ class Server(NamedTuple):
 
     def by_grpc(self, method: Method, request: AnyMessage, world: World, reason: str | None) -> Answer:
         """Sends a request by gRPC; tells what REST must say to it. The reason of a failure must be that given."""
-        call = self.channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
         try:
-            reply = call(request)
+            data, _ = answers.by_grpc(self.channel, method, request.SerializeToString())
         except grpc.RpcError as refusal:
             return _failure(refusal, world, reason)
         assert reason is None
-        return Answer(200, world.normal(dump(reply).decode()))
+        texts = answers.as_json(method, map(method.response.FromString, data))
+        return Answer(200, [world.normal(text.decode()) for text in texts])
 
     def by_rest(self, method: Method, request: AnyMessage, world: World, number_at: str | None) -> Answer:
         """Sends a request by REST: what the path and headers do not take goes to the body or to the query string."""
@@ -805,10 +838,10 @@ class Server(NamedTuple):
             assert BODIES[method.name] == "*"
             if number_at:
                 _set(value, number_at, str(BAD))
-            response = self.client.request(method.verb, path, headers=headers, json=value)
+            told = answers.by_rest(self.client, method, path, headers=headers, json=value)
         else:
-            response = self.client.request(method.verb, f"{path}?{_query(value)}", headers=headers)
-        return Answer(response.status_code, world.normal(response.text))
+            told = answers.by_rest(self.client, method, f"{path}?{_query(value)}", headers=headers)
+        return Answer(told.status, [world.normal(text) for text in told.texts])
 
     def stored(self, world: World) -> Any:
         """What a world consists of now."""
@@ -836,7 +869,7 @@ def _failure(refusal: grpc.RpcError, world: World, expected: str | None) -> Answ
         "param": info.metadata.get("param"),
         "code": report.code or None,
     }
-    return Answer(report.http, world.normal(json.dumps({"error": error}, ensure_ascii=False)))
+    return Answer(report.http, [world.normal(json.dumps({"error": error}, ensure_ascii=False))])
 
 
 def _query(value: Mapping[str, Any]) -> str:
@@ -845,7 +878,8 @@ def _query(value: Mapping[str, Any]) -> str:
         if isinstance(each, dict):
             spelled += [(f"{name}[{key}]", text) for key, text in each.items()]
         else:
-            spelled += [(name, one) for one in (each if isinstance(each, list) else [each])]
+            found = each if isinstance(each, list) else [each]
+            spelled += [(name, str(one).lower() if isinstance(one, bool) else one) for one in found]
     return urlencode(spelled)
 
 
@@ -928,5 +962,5 @@ def test_what_json_cannot_say_is_refused_all_the_same(
     world = both.new_world()
     before = both.stored(world)
     answer = both.by_grpc(METHODS[name], request_for(world), world, reason)
-    assert (answer.status, answer.value["error"]["param"]) == (REASONS[f"ERROR_REASON_{reason}"].http, param)
+    assert (answer.status, answer.values[0]["error"]["param"]) == (REASONS[f"ERROR_REASON_{reason}"].http, param)
     assert both.stored(world) == before

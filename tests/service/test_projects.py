@@ -22,6 +22,7 @@ from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from tests.conftest import make_key
+from tests.service import answers
 
 METHODS = {each.name: each for each in methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])}
 
@@ -35,6 +36,8 @@ class Ids(NamedTuple):
     response: str
     own: str
     """An item of the response's own, on no conversation."""
+    cursor: str
+    """A place in the conversation."""
 
 
 MADE_UP = Ids(
@@ -43,6 +46,7 @@ MADE_UP = Ids(
     "msg_" + "2" * 48,
     "resp_" + "4" * 48,
     "msg_" + "3" * 32 + "0" * 16,
+    "cur_" + "0" * 22,
 )
 HELLO = {"role": "user", "content": "Hello!"}
 
@@ -72,6 +76,17 @@ ATTACKS: Mapping[str, list[Callable[[Ids], dict[str, Any]]]] = {
     ],
     "GetItem": [lambda ids: {"conversation_id": ids.conversation, "item_id": ids.first}],
     "BatchGetItems": [lambda ids: {"conversation_id": ids.conversation, "item_ids": [ids.first, ids.last]}],
+    "ExportItems": [
+        lambda ids: {"conversation_id": ids.conversation},
+        lambda ids: {"conversation_id": ids.conversation, "after": ids.first},
+        lambda ids: {"conversation_id": ids.conversation, "after": ids.cursor},
+    ],
+    "WatchItems": [
+        lambda ids: {"conversation_id": ids.conversation},
+        lambda ids: {"conversation_id": ids.conversation, "after": ids.last},
+        lambda ids: {"conversation_id": ids.conversation, "after": ids.cursor},
+        lambda ids: {"conversation_id": ids.conversation, "new_only": True},
+    ],
     "DeleteItem": [lambda ids: {"conversation_id": ids.conversation, "item_id": ids.first}],
     "CountInputTokens": [
         lambda ids: {"conversation": ids.conversation},
@@ -125,14 +140,11 @@ class Caller:
         self._authorization = f"Bearer {key}"
 
     def call(self, method: Method, value: dict[str, Any]) -> Message:
-        rpc = self._channel.unary_unary(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
         metadata = (("authorization", self._authorization), ("x-request-id", "req_1"))
-        reply: Message = rpc(decode(method.request, value), timeout=20, metadata=metadata)
-        return reply
+        data, _ = answers.by_grpc(
+            self._channel, method, decode(method.request, value).SerializeToString(), metadata=metadata
+        )
+        return method.response.FromString(data[0])
 
     def by_grpc(self, method: Method, value: dict[str, Any]) -> Answer:
         try:
@@ -148,14 +160,15 @@ class Caller:
             path = path.replace(f"{{{name}}}", rest.pop(name))
         headers = {method.headers[name]: rest.pop(name) for name in list(rest) if name in method.headers}
         body = {"json": rest} if method.verb == "POST" else {"params": rest}
-        answer = self._http.request(
-            method.verb,
+        told = answers.by_rest(
+            self._http,
+            method,
             path,
             headers={"authorization": self._authorization, "x-request-id": "req_1", **headers},
-            **body,  # type: ignore[arg-type]
+            **body,
         )
-        heads = {key: value for key, value in answer.headers.items() if key not in ("date", "content-length")}
-        return Answer(str(answer.status_code), f"{answer.text} {heads}")
+        heads = {key: value for key, value in told.headers.items() if key not in ("date", "content-length")}
+        return Answer(str(told.status), f"{' '.join(told.texts)} {heads}")
 
 
 @pytest.fixture
@@ -174,10 +187,13 @@ def callers(server: Running, settings: Settings, channel: grpc.Channel, http: ht
 
 def stored(caller: Caller) -> Ids:
     """Stores something of everything for a project."""
-    conversation: Any = caller.call(METHODS["CreateConversation"], {"items": [HELLO, HELLO], "metadata": {"a": "b"}})
+    conversation: Any = caller.call(METHODS["CreateConversation"], {"items": [HELLO], "metadata": {"a": "b"}})
+    batch: Any = caller.call(METHODS["WatchItems"], {"conversation_id": conversation.id})
+    caller.call(METHODS["CreateItems"], {"conversation_id": conversation.id, "items": [HELLO]})
     items: Any = caller.call(METHODS["ListItems"], {"conversation_id": conversation.id, "order": "asc"})
     response: Any = caller.call(METHODS["RecordResponse"], {"input": [HELLO], "output": [HELLO]})
-    return Ids(conversation.id, items.data[0].id, items.data[1].id, response.id, str(response.input_item_ids[0]))
+    first, last, own = items.data[0].id, items.data[1].id, str(response.input_item_ids[0])
+    return Ids(conversation.id, first, last, response.id, own, batch.cursor)
 
 
 def everything(caller: Caller, ids: Ids) -> list[Answer]:

@@ -274,4 +274,5 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
                 "create_responses",
                 "create_keys",
                 "count_contents",
+                "create_secrets",
             ]

@@ -7,7 +7,7 @@ from typing import Any, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from convgrpc.contract import options
+from convgrpc.contract import options, streams
 from convgrpc.contract.comments import comment
 from convgrpc.contract.json_schema import PLACE, Schema, Schemas, described
 from convgrpc.contract.methods import Method
@@ -109,6 +109,7 @@ def _parameters(method: Method, schemas: Schemas) -> list[dict[str, Any]]:
         *(_path_parameter(field, schemas) for field in in_path),
         *(_query_parameter(field, schemas) for field in in_query),
         *(_header_parameter(field, method.headers[field.name], schemas) for field in in_headers),
+        *([_resumption(method)] if method.stream.resumes else []),
     ]
 
 
@@ -134,6 +135,12 @@ def _header_parameter(field: FieldDescriptor, header: str, schemas: Schemas) -> 
     return _parameter(header, "header", field, schemas.values(field, sent=True))
 
 
+def _resumption(method: Method) -> dict[str, Any]:
+    text = f"The id of the last event that was read, as clients send it that connect again, in place of `{method.stream.resumes}`."
+    schema = {"type": "string"}
+    return {"name": streams.LAST_EVENT_ID, "in": "header", "required": False, "schema": schema, "description": text}
+
+
 def _query_parameter(field: FieldDescriptor, schemas: Schemas) -> dict[str, Any]:
     schema = schemas.values(field, sent=True)
     if field.message_type is not None:
@@ -157,12 +164,28 @@ def _body(method: Method, schemas: Schemas) -> dict[str, Any]:
 
 def _answer(method: Method, schemas: Schemas) -> dict[str, Any]:
     message = _descriptor(method.response)
-    return _response(comment(message.full_name), schemas.ref(message, sent=False))
+    content = _pieces(method, schemas) if method.returns_stream else _json(schemas.ref(message, sent=False))
+    return _response(comment(message.full_name), content)
 
 
-def _response(text: str, schema: Schema) -> dict[str, Any]:
+def _pieces(method: Method, schemas: Schemas) -> dict[str, Any]:
+    """A stream: the schema of a piece stands where version 3.2 has it, under a name that 3.1 allows."""
+    message, lines = _descriptor(method.response), method.stream.lines
+    if lines:
+        piece = schemas.ref(options.message_of(message.fields_by_name[lines]), sent=False)
+    else:
+        text = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": schemas.ref(message, sent=False),
+        }
+        piece = {"type": "object", "properties": {"id": {"type": "string"}, "data": text}, "required": ["data"]}
+    return {streams.stream_format(method).media_type: {"schema": {"type": "string"}, "x-itemSchema": piece}}
+
+
+def _response(text: str, content: dict[str, Any]) -> dict[str, Any]:
     headers = {"x-request-id": {"$ref": f"#/components/headers/{_REQUEST_ID}"}}
-    return {"description": text, "headers": headers, "content": _json(schema)}
+    return {"description": text, "headers": headers, "content": content}
 
 
 def _json(schema: Schema) -> dict[str, Any]:
@@ -198,7 +221,7 @@ def _error_response(status: int) -> dict[str, Any]:
     reasons = [(name, REPORTS[number].code) for name, number in ErrorReason.items() if REPORTS[number].http == status]
     enum = ErrorReason.DESCRIPTOR.full_name
     lines = [f"- `{code or 'null'}`: {comment(f'{enum}.{name}')}" for name, code in reasons]
-    return _response("\n".join(["The request failed. By `code`:\n", *lines]), {"$ref": PLACE + _ERROR})
+    return _response("\n".join(["The request failed. By `code`:\n", *lines]), _json({"$ref": PLACE + _ERROR}))
 
 
 def _error_schema() -> Schema:

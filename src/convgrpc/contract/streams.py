@@ -13,7 +13,8 @@ from convgrpc.contract import encoder
 from convgrpc.contract.methods import Method
 
 _BREAKS = bytes.maketrans(b"\r\n", b"  ")
-_LAST_EVENT_ID = "last-event-id"
+LAST_EVENT_ID = "last-event-id"
+"""The header by which clients of Server-Sent Events say what they read before."""
 
 
 class Format(NamedTuple):
@@ -38,7 +39,7 @@ def stream_format(method: Method) -> Format:
 def resumption(method: Method, headers: Mapping[str, str]) -> dict[str, str]:
     """The field of the request that says where to go on, from a client that read events before and has connected again."""
     field = method.stream.resumes
-    return {field: headers[_LAST_EVENT_ID]} if field and headers.get(_LAST_EVENT_ID) else {}
+    return {field: headers[LAST_EVENT_ID]} if field and headers.get(LAST_EVENT_ID) else {}
 
 
 def _lines(method: Method) -> Callable[[bytes], bytes]:

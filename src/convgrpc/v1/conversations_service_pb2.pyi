@@ -627,16 +627,21 @@ class WatchItemsRequest(_message.Message):
         *,
         conversation_id: _builtins.str = ...,
         after: _builtins.str | None = ...,
-        new_only: _builtins.bool = ...,
+        new_only: _builtins.bool | None = ...,
         include: _abc.Iterable[Global___Include.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_new_only", b"_new_only", "after", b"after", "new_only", b"new_only"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "conversation_id", b"conversation_id", "include", b"include", "new_only", b"new_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_new_only", b"_new_only", "after", b"after", "conversation_id", b"conversation_id", "include", b"include", "new_only", b"new_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__new_only: _TypeAlias = _typing.Literal["new_only"]  # noqa: Y015
+    _WhichOneofArgType__new_only: _TypeAlias = _typing.Literal["_new_only", b"_new_only"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_only) -> _WhichOneofReturnType__new_only | None: ...
 
 Global___WatchItemsRequest: _TypeAlias = WatchItemsRequest  # noqa: Y015
 
