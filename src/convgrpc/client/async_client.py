@@ -22,6 +22,8 @@ from convgrpc.v1.error_reason_pb2 import ErrorReason
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
+_FAILED_TO_SEND = "Internal error from Core"
+
 
 class AsyncClient(AsyncMethods):
     """A client of the service for asyncio, with a coroutine for each of its RPCs.
@@ -114,21 +116,25 @@ class AsyncClient(AsyncMethods):
         self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: Patience
     ) -> AsyncGenerator[M, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
+        carefully = False
         async with aclosing(requests), AsyncOutbox(requests) as outbox:
             while await outbox.wait():
                 before = outbox.window.acknowledged
-                replies = self._replies("stream_stream", path, outbox.stream(), reply, patience.left)
+                replies = self._replies("stream_stream", path, outbox.stream(carefully=carefully), reply, patience.left)
                 try:
                     async with aclosing(replies):
                         async for each in replies:
                             patience.progress()
+                            carefully = False
                             outbox.acknowledge(counted(each, before))
                             yield each
                     break
-                except errors.Unavailable as error:
-                    pause = patience.pause(error)
                 except errors.ConvgrpcError as error:
-                    raise numbered(error, before) from error.__cause__
+                    hides_another = _hides_another(error)
+                    if not (hides_another or isinstance(error, errors.Unavailable)):
+                        raise numbered(error, before) from error.__cause__
+                    carefully = carefully or hides_another
+                    pause = patience.pause(error)
                 await asyncio.sleep(pause)
         if outbox.failure:
             raise outbox.failure
@@ -171,3 +177,11 @@ class AsyncClient(AsyncMethods):
         channel: grpc.aio.Channel = self._endpoint.channel(grpc.aio)
         self._connected = loop, channel
         return channel
+
+
+def _hides_another(error: errors.ConvgrpcError) -> bool:
+    """Whether an error stands for any by which a server ended a stream: what is being sent then fails, of which gRPC's asyncio
+    part makes the status of the call. Nothing is lost of it by a stream that sends nothing else meanwhile.
+    """
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.details() == _FAILED_TO_SEND

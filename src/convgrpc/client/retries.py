@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from convgrpc.client.values import REQUEST_ID
-from convgrpc.errors import Unavailable
+from convgrpc.errors import ConvgrpcError
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 
 _FILES = (conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2)
@@ -59,7 +59,7 @@ class Patience:
         """Notes that the stream got on."""
         self._failures = 0
 
-    def pause(self, error: Unavailable) -> float:
+    def pause(self, error: ConvgrpcError) -> float:
         """The seconds after which to take up a stream that an error ended; raises that when it has been often enough."""
         self._failures += 1
         if self._failures >= self._attempts:
