@@ -106,16 +106,6 @@ def test_a_caller_who_does_not_read_is_told_so(long_talk: Talk) -> None:
     assert [text for batch in (*read, *rest) for text in texts(batch)] == LONG
 
 
-def test_a_caller_who_never_reads_is_dropped(long_talk: Talk) -> None:
-    """By gRPC it hears nothing but that the call is over."""
-    export = long_talk.export()
-    next(export)
-    time.sleep(3 * PATIENCE)
-    with pytest.raises(grpc.RpcError) as end:
-        list(export)
-    assert end.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-
-
 def test_by_rest_every_item_is_a_line(talk: Talk) -> None:
     """The same as in a list; the id of any line is where to go on."""
     path = f"/v1/conversations/{talk.id}/items"

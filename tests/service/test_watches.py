@@ -217,10 +217,11 @@ def test_who_reads_too_slowly_is_told_and_goes_on_later(site: Site, watchers: Ca
     for _ in range(100):
         talk.say(LARGE)
         assert texts(next(other)) == [LARGE]
-    assert becomes(watchers, 1)
+    time.sleep(1.5 * PATIENCE)
     with pytest.raises(grpc.RpcError) as refusal:
         read.extend(slow)
     assert (refusal.value.code(), reason(refusal.value)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_SLOW")
+    assert becomes(watchers, 1)
     rest = talk.watch(after=read[-1].cursor)
     while sum(map(len, map(texts, read))) < 100:
         read.append(next(rest))
