@@ -27,9 +27,14 @@ def fill_in(message: Message) -> None:
 def _fills(message: Descriptor) -> tuple[Fill, ...]:
     concerned = {field.name: field for field in message.fields if _concerns(field)}
     oneofs = [oneof for oneof in message.oneofs if len(oneof.fields) > 1]
-    members = [{field.name: concerned.pop(field.name) for field in oneof.fields if field.name in concerned} for oneof in oneofs]
+    members = [
+        {field.name: concerned.pop(field.name) for field in oneof.fields if field.name in concerned} for oneof in oneofs
+    ]
     plain = (_fill(field) for field in concerned.values())
-    return (*plain, *(_fill_member(oneof.name, fields) for oneof, fields in zip(oneofs, members, strict=True) if fields))
+    return (
+        *plain,
+        *(_fill_member(oneof.name, fields) for oneof, fields in zip(oneofs, members, strict=True) if fields),
+    )
 
 
 def _fill_member(oneof: str, fields: Mapping[str, FieldDescriptor]) -> Fill:
