@@ -9,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -62,19 +62,30 @@ class Run(NamedTuple):
 
 
 class Caller:
-    """Makes one request for about some seconds, each time that it is told to; `acknowledged` counts the answers."""
+    """Makes one request for about some seconds, each time that it is told to; `acknowledged` counts the answers.
 
-    def __init__(self, process: Process, request: Request, seconds: float) -> None:
+    Where a request has many paths, each of h2load's connections begins with the first: to go through them all, `by_load`
+    does it.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        request: Request,
+        seconds: float,
+        by: Callable[[Request, int], tuple[float, list[float]]] | None = None,
+    ) -> None:
         self._process = process
         self._request = request
         self._seconds = seconds
+        self._by = by or (by_h2load if H2LOAD else by_load)
         self._calls = FEWEST_CALLS
         self.acknowledged = 0
 
     def run(self) -> Run:
         calls = self._calls
         before = self._process.cpu()
-        seconds, took = (by_h2load if H2LOAD else by_load)(self._request, calls)
+        seconds, took = self._by(self._request, calls)
         cpu = self._process.cpu() - before
         self.acknowledged += calls
         # Nobody waits at the end, when fewer and fewer calls are open.

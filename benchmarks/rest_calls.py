@@ -12,7 +12,7 @@ from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
 from benchmarks.dialogues import prose
-from benchmarks.generators import SECONDS, Caller, Request
+from benchmarks.generators import SECONDS, Caller, Request, by_load
 from benchmarks.library import fill
 from benchmarks.processes import DATABASES, Process, python, started
 from benchmarks.results import Effort, Measurement
@@ -23,7 +23,7 @@ LENGTH = 850
 CONVERSATIONS, ITEMS = 4000, 20
 """Enough that a list which was made is forgotten before it is asked for again."""
 NOOP = "no-op ASGI on uvicorn"
-WARM, COLD, APPEND, GET = "REST list 20, warm", "REST list 20, cold", "REST append 1", "REST get item"
+WARM, COLD, APPEND, GET = "REST list 20, warm", "REST list 20, cold (by scripts/load)", "REST append 1", "REST get item"
 ROUNDS = 7
 
 
@@ -40,7 +40,7 @@ def rest_calls(effort: Effort) -> Iterator[list[Measurement]]:
         callers = {
             NOOP: caller(Process(noop), asking(address.strip(), ["/"])),
             WARM: caller(server, asking(server.http, lists[1:2], key=server.key)),
-            COLD: caller(server, asking(server.http, lists[2:], key=server.key)),
+            COLD: caller(server, asking(server.http, lists[2:], key=server.key), by=by_load),
             APPEND: caller(server, append),
             GET: caller(server, asking(server.http, [f"{lists[1]}/{stored[1].item_ids[0]}"], key=server.key)),
         }

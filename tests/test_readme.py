@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 # These need a Docker engine, would run the tests within the tests, or measure.
-NOT_RUN = {"Docker", "Development", "Overload"}
+NOT_RUN = {"Docker", "Development", "Overload", "Speed"}
 TIMEOUT = 60
 
 RUNNERS = {"python": [sys.executable, "-W", "error", "-c"], "sh": ["/bin/sh", "-eu", "-c"]}
