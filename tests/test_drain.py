@@ -19,8 +19,9 @@ import pytest
 import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest
+from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, CreateItemsRequest, WatchItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from tests.service.test_concurrency import message
 from tests.test_cli import FREE, TIMEOUT, serving
 
 # With warnings as errors uvloop cannot close as long as there is half a handshake.
@@ -82,7 +83,43 @@ def open_stream(target: Target) -> AbstractContextManager[object]:
     return stack
 
 
-@pytest.mark.parametrize("hang", [idle_rest, half_a_handshake, half_a_head, idle_grpc, open_stream])
+def long_conversation(target: Target) -> str:
+    """One that has more than fits into what is between a server and a client who does not read."""
+    channel = grpc.secure_channel(target.grpc, grpc.ssl_channel_credentials(target.trusted), options=NO_PROXY)
+    with channel:
+        stub = ConversationsServiceStub(channel)
+        conversation_id = stub.CreateConversation(CreateConversationRequest(), timeout=TIMEOUT).id
+        for _ in range(10):
+            items = [message("x" * 100_000)] * 10
+            stub.CreateItems(CreateItemsRequest(conversation_id=conversation_id, items=items), timeout=TIMEOUT)
+    return conversation_id
+
+
+def stuck_watch(target: Target) -> AbstractContextManager[object]:
+    """A watch whose client does not read any more."""
+    request = WatchItemsRequest(conversation_id=long_conversation(target))
+    channel = grpc.secure_channel(target.grpc, grpc.ssl_channel_credentials(target.trusted), options=NO_PROXY)
+    watch = ConversationsServiceStub(channel).WatchItems(request)
+    next(watch)
+    stack = ExitStack()
+    stack.push(channel)
+    stack.callback(watch.cancel)
+    return stack
+
+
+def stuck_events(target: Target) -> AbstractContextManager[object]:
+    """The same by REST."""
+    path = f"/v1/x/conversations/{long_conversation(target)}/items:watch"
+    connection = target.context.wrap_socket(half_a_handshake(target), server_hostname=target.http[0])  # type: ignore[arg-type]
+    connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+    assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    return connection
+
+
+HANGS = [idle_rest, half_a_handshake, half_a_head, idle_grpc, open_stream, stuck_watch, stuck_events]
+
+
+@pytest.mark.parametrize("hang", HANGS)
 def test_who_only_hangs_on_a_server_does_not_keep_it(
     tmp_path: Path, hang: Callable[[Target], AbstractContextManager[object]]
 ) -> None:

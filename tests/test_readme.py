@@ -171,8 +171,9 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 
 def _settled(text: str) -> str:
-    """A text without what differs from run to run: ids and times."""
-    return re.sub(r"\b1\d{9}\b", "1000000000", re.sub(r"_(?:[0-9a-f]{48}|…)", "_<id>", text)).strip()
+    """A text without what differs from run to run: ids, cursors and times."""
+    named = re.sub(r"_(?:[0-9a-f]{48}|…)|(?<=cur)_[\w-]{22}", "_<id>", text)
+    return re.sub(r"\b1\d{9}\b", "1000000000", named).strip()
 
 
 def _name(block: Block) -> str:

@@ -24,7 +24,7 @@ import h2.events
 import h2.settings
 import hpack
 
-from convgrpc.v1.conversations_service_pb2 import ListItemsRequest
+from convgrpc.v1.conversations_service_pb2 import ListItemsRequest, WatchItemsRequest
 
 MIB = 1 << 20
 TIMEOUT = 20.0
@@ -69,6 +69,16 @@ def is_over(connection: socket.socket) -> bool:
         return connection.recv(65536) == b""
     except OSError:
         return True
+
+
+def dropped(connections: list[socket.socket]) -> None:
+    """Waits until the server has ended connections of which nothing is read."""
+    deadline = time.monotonic() + TIMEOUT
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, select.POLLHUP | select.POLLERR)
+    while len(poll.poll(100)) < len(connections):
+        assert time.monotonic() < deadline, "who does not read is served for ever"
 
 
 def flood(connection: socket.socket, parts: Iterator[bytes]) -> int:
@@ -147,12 +157,17 @@ def unread_answers(target: Target) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with suppress(OSError):
             connection.sendall(ask * 10)
-    deadline = time.monotonic() + TIMEOUT
-    poll = select.poll()
+    dropped(connections)
+
+
+@attack
+def unread_events(target: Target) -> None:
+    """Watches of a conversation whose events are never read."""
+    connections = [connected(target.http) for _ in range(40)]
     for connection in connections:
-        poll.register(connection, select.POLLHUP | select.POLLERR)
-    while len(poll.poll(100)) < len(connections):
-        assert time.monotonic() < deadline, "who does not read is served for ever"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(head("GET", f"/v1/x/conversations/{target.conversation}/items:watch"))
+    dropped(connections)
 
 
 @attack
@@ -447,6 +462,23 @@ def closed_windows(target: Target) -> None:
         for _ in range(90):
             connection.send(connection.ask(f"{_METHOD}ListItems"), request)
     time.sleep(1)
+
+
+@attack
+def unread_watches(target: Target) -> None:
+    """Watches of which nothing is let through, more of them than there is room for."""
+    request = message(WatchItemsRequest(conversation_id=target.conversation).SerializeToString())
+    connections = [Http2(target, INITIAL_WINDOW_SIZE=0) for _ in range(2)]
+    for connection in connections:
+        for _ in range(90):
+            connection.send(connection.ask(f"{_METHOD}WatchItems"), request)
+    refused = 0
+    for connection in connections:
+        connection.socket.settimeout(1)
+        with suppress(TimeoutError):
+            while True:
+                refused += sum(isinstance(event, h2.events.StreamEnded) for event in connection.receive())
+    assert refused > 40
 
 
 @attack

@@ -32,6 +32,7 @@ MEMORY_OF = {
     "unread_answers": 500 << 20,
     "endless_bodies": 300 << 20,
     "closed_windows": 300 << 20,
+    "unread_watches": 300 << 20,
     "message_of_many_parts": 300 << 20,
     "json_of_many_values": 300 << 20,
 }

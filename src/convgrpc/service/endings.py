@@ -4,6 +4,8 @@ As a timeout does, this cancels the task that is at it, and makes of that the er
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +16,23 @@ class Ending:
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._error: Exception | None = None
+        self._is_put_off = False
 
     def end(self, error: Exception) -> None:
         """Ends the work, from within the same event loop but not from the work itself. What is over stays as it is."""
         if self._task and self._error is None:
             self._error = error
-            self._task.cancel()
+            if not self._is_put_off:
+                self._task.cancel()
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Lets the end wait while the context lasts, where the work cannot be broken off."""
+        self._is_put_off = True
+        yield
+        self._is_put_off = False
+        if self._error:
+            raise self._error
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
@@ -32,6 +45,5 @@ class Ending:
     ) -> None:
         task, self._task = self._task, None
         assert task
-        # Others may cancel the task as well: that comes first.
-        if self._error and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._error and kind is asyncio.CancelledError and task.uncancel() <= self._cancelling:
             raise self._error from None

@@ -6,6 +6,7 @@ fault, rather than as UNKNOWN by grpcio.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
 from contextlib import aclosing, nullcontext
 from functools import partial
@@ -147,8 +148,6 @@ class GrpcServer:
                     note.project = admitted.project
                     await answer(method, admitted, context, note)
             except ConvgrpcError as error:
-                # What was sent before is taken first.
-                self._end_soon()
                 await _abort(context, error, note)
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
@@ -161,7 +160,7 @@ class GrpcServer:
         async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
             with admitted.watching(ending, takes_connection=False) if method.stream.endless else nullcontext():
                 async for part in parts:
-                    with admitted.kept(part):
+                    with admitted.kept(part), ending.put_off():
                         await self._send(part, context)
                     note.sent()
 
@@ -187,19 +186,15 @@ class GrpcServer:
                 raise errors.stream_idle(self._transfer_timeout) from None
 
     async def _send(self, part: bytes, context: Any) -> None:
-        """Sends a message of a stream, as soon as the caller takes it, for which there is a time."""
-        try:
-            async with asyncio.timeout(self._transfer_timeout):
-                await context.write(part)
-        except TimeoutError:
-            raise errors.too_slow(self._transfer_timeout) from None
+        """Sends a message of a stream, as soon as the caller takes it, for which there is a time.
 
-    def _end_soon(self) -> asyncio.Task[Any]:
-        """Ends this call, if need be, when its caller has had time to take what it is sent."""
-        task = _current_task()
-        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
-        task.add_done_callback(lambda task: ending.cancel())
-        return task
+        gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the connection
+        is too old, it takes room here.
+        """
+        began = time.monotonic()
+        await context.write(part)
+        if time.monotonic() - began > self._transfer_timeout:
+            raise errors.too_slow(self._transfer_timeout)
 
     async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
         reply = await self._chain.run(await self._received(method, admitted, context, note, _serialized))
@@ -219,8 +214,14 @@ class GrpcServer:
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
-        leave = admitted.keep(len(reply), may_refuse=may_refuse)
-        self._end_soon().add_done_callback(lambda task: leave())
+        task, leave = _current_task(), admitted.keep(len(reply), may_refuse=may_refuse)
+        ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
+
+        def over(task: asyncio.Task[Any]) -> None:
+            ending.cancel()
+            leave()
+
+        task.add_done_callback(over)
 
     async def _message(self, method: Method, context: Any) -> bytes:
         """What the caller sent."""

@@ -181,7 +181,8 @@ async def _fronts(
     if settings.metrics:
         pages.append(_Page("metrics", settings.metrics, _http_server(make_asgi_app(metrics.registry), bounds, None)))
     with ExitStack() as stack:
-        patience = settings.transfer_timeout
+        # Longer than connections are left alone here, where their other ends are told.
+        patience = 2 * settings.transfer_timeout
         listeners = [stack.enter_context(_listening(page.address, page.name, patience)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
