@@ -61,7 +61,7 @@ class Appends:
             yield AppendItemsResponse(requests=len(taken), item_ids=[taken[-1].conversation_id]).SerializeToString()
 
 
-def conversations(count: int) -> list[dict[str, Any]]:
+def conversations(count: int) -> list[Any]:
     return [{"conversation_id": f"conv_{number}", "items": [hello()]} for number in range(count)]
 
 
@@ -117,7 +117,10 @@ def test_what_was_not_acknowledged_is_sent_again(client_class: Any) -> None:
     """Under the same ids, from the first of them on; the counts go on as if nothing had happened."""
     appends = Appends(3, 1, 4)
     with streaming(appends) as port, client_class(f"127.0.0.1:{port}") as client:
-        answers = list(client.append_items(conversations(8)))
+        requests = conversations(8)
+        requests[3] = AppendItemsRequest(conversation_id="conv_3")
+        requests[6] = AppendItemsRequest(conversation_id="conv_6")
+        answers = list(client.append_items(requests))
     assert [answer.requests for answer in answers] == [*range(1, 9)]
     assert [each for answer in answers for each in answer.item_ids] == [f"conv_{number}" for number in range(8)]
     heads = [stream[0].conversation_id for stream in appends.streams]

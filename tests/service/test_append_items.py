@@ -57,6 +57,14 @@ class Stream:
     def close(self) -> None:
         self._requests.put(None)
 
+    def settle(self) -> int:
+        """Waits until gRPC takes no more of what is to be sent; tells how much is left."""
+        left = -1
+        while left != self._requests.qsize():
+            left = self._requests.qsize()
+            time.sleep(0.7)
+        return left
+
     def answer(self, requests: int) -> list[str]:
         """The ids that were acknowledged up to a request."""
         ids: list[str] = []
@@ -229,28 +237,26 @@ def test_no_more_is_read_than_there_is_room_for(
         with opened(channel) as stream:
             stream.send(*(append(conversation, text) for _ in range(4 * most)))
             stream.close()
-            time.sleep(0.5)
+            stream.settle()
             free.set()
             assert len(stream.answer(4 * most)) == 4 * most
         assert max(taken) == most
 
 
-def test_a_caller_that_does_not_take_its_answers_is_ended(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """What it sends is not read beyond some answers that wait."""
+def test_a_caller_that_does_not_take_its_answers_is_held_back(settings: Settings) -> None:
+    """What it sends is not read beyond some answers that wait; it is told once it takes them."""
     with (
-        caplog.at_level(logging.INFO, logger="convgrpc.calls"),
         served(replace(settings, transfer_timeout=1.0)) as server,
         grpc.insecure_channel(str(server.grpc)) as channel,
         opened(channel) as stream,
     ):
         conversation = ConversationsServiceStub(channel).CreateConversation(CreateConversationRequest()).id
-        request = append(conversation, *"x" * 100)
-        until = time.monotonic() + TIMEOUT
-        while not (lines := told(caplog)):
-            assert time.monotonic() < until
-            stream.send(request)
-            time.sleep(0.001)
-    assert lines[0]["status"] == "RESOURCE_EXHAUSTED"
+        stream.send(*[append(conversation, *"x" * 100)] * 20_000)
+        assert stream.settle() > 0
+        time.sleep(1.0)
+        with pytest.raises(grpc.RpcError):
+            list(stream.call)
+        assert stream.call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -285,6 +291,20 @@ def test_large_requests_are_done_in_their_order(
     stream.send(*(append(conversation, str(number).ljust(size, "x")) for number, size in enumerate(sizes)))
     assert len(stream.answer(5)) == 5
     assert [text[0] for text in texts(stub, conversation)] == ["0", "1", "2", "3", "4"]
+
+
+def test_what_is_stored_takes_no_room(settings: Settings) -> None:
+    """A stream may be larger than what the server takes of requests at once."""
+    small = replace(settings, max_message_bytes=200_000, max_request_bytes=400_000)
+    with (
+        served(small) as server,
+        grpc.insecure_channel(str(server.grpc)) as channel,
+        opened(channel) as stream,
+    ):
+        conversation = ConversationsServiceStub(channel).CreateConversation(CreateConversationRequest()).id
+        for number in range(1, 7):
+            stream.send(append(conversation, "x" * 100_000))
+            stream.answer(number)
 
 
 def test_a_server_that_stops_acknowledges_what_it_took(settings: Settings) -> None:

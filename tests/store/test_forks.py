@@ -197,13 +197,13 @@ def test_limits_are_those_of_all_conversations(tmp_path: Path) -> None:
 def test_what_is_copied_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In items and in bytes, so that other writes wait no longer; the rest can be left out."""
     monkeypatch.setattr(forks, "MAX_FORKED_ITEMS", 3)
-    monkeypatch.setattr(forks, "MAX_FORKED_BYTES", 30)
+    monkeypatch.setattr(forks, "MAX_FORKED_BYTES", 60)
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "many", minted("a", "b", "c", "d"))
-        await create(store, "large", [NewItem(each, bytes(15), Origin.MINTED) for each in "xyz"])
+        await create(store, "large", [NewItem(each, bytes(25), Origin.MINTED) for each in "xyz"])
         for origin, last in (("many", "c"), ("large", "y")):
-            with pytest.raises(ResourceExhausted, match="at most 3 items, and 30 bytes") as refused:
+            with pytest.raises(ResourceExhausted, match="at most 3 items, and 60 bytes") as refused:
                 await fork(store, origin, "fork")
             assert refused.value.param == "last_item_id"
             await fork(store, origin, f"{origin} of them", last)

@@ -17,12 +17,11 @@ from convgrpc.client.forks import ASYNC_HOME
 from convgrpc.client.outbox import AsyncOutbox, counted, numbered
 from convgrpc.client.retries import Patience
 from convgrpc.client.values import JsonObject, request, streamed_asynchronously
+from convgrpc.client.verdicts import Verdict
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
-
-_FAILED_TO_SEND = "Internal error from Core"
 
 
 class AsyncClient(AsyncMethods):
@@ -116,25 +115,21 @@ class AsyncClient(AsyncMethods):
         self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: Patience
     ) -> AsyncGenerator[M, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
-        carefully = False
         async with aclosing(requests), AsyncOutbox(requests) as outbox:
             while await outbox.wait():
                 before = outbox.window.acknowledged
-                replies = self._replies("stream_stream", path, outbox.stream(carefully=carefully), reply, patience.left)
+                replies = self._replies("stream_stream", path, outbox.stream(), reply, patience.left)
                 try:
                     async with aclosing(replies):
                         async for each in replies:
                             patience.progress()
-                            carefully = False
                             outbox.acknowledge(counted(each, before))
                             yield each
                     break
-                except errors.ConvgrpcError as error:
-                    hides_another = _hides_another(error)
-                    if not (hides_another or isinstance(error, errors.Unavailable)):
-                        raise numbered(error, before) from error.__cause__
-                    carefully = carefully or hides_another
+                except errors.Unavailable as error:
                     pause = patience.pause(error)
+                except errors.ConvgrpcError as error:
+                    raise numbered(error, before) from error.__cause__
                 await asyncio.sleep(pause)
         if outbox.failure:
             raise outbox.failure
@@ -145,10 +140,12 @@ class AsyncClient(AsyncMethods):
         """The answers of one call, which is ended where they are not all taken."""
         open_call = getattr(self._channel(), kind)(path, None, reply.FromString)
         call = open_call(message, timeout=timeout, metadata=self._endpoint.metadata)
+        verdict = Verdict(call)
         try:
             async for each in call:
                 yield each
-        except grpc.RpcError as error:
+        except grpc.aio.AioRpcError as raised:
+            error = await verdict.instead_of(raised)
             raise failure(error, self._endpoint.target) from error
         except asyncio.CancelledError:
             self._check_cancellation()
@@ -177,11 +174,3 @@ class AsyncClient(AsyncMethods):
         channel: grpc.aio.Channel = self._endpoint.channel(grpc.aio)
         self._connected = loop, channel
         return channel
-
-
-def _hides_another(error: errors.ConvgrpcError) -> bool:
-    """Whether an error stands for any by which a server ended a stream: what is being sent then fails, of which gRPC's asyncio
-    part makes the status of the call. Nothing is lost of it by a stream that sends nothing else meanwhile.
-    """
-    cause = error.__cause__
-    return isinstance(cause, grpc.aio.AioRpcError) and cause.details() == _FAILED_TO_SEND

@@ -166,16 +166,10 @@ class AsyncOutbox:
             self._is_over = True
             self._made.set()
 
-    async def stream(self, *, carefully: bool) -> AsyncGenerator[bytes, None]:
-        """The requests of a new stream, beginning with those that were not acknowledged. To be careful, each of these waits
-        for the one before it to be acknowledged.
-        """
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The requests of a new stream, beginning with those that were not acknowledged."""
         number = self.window.acknowledged
-        cautious = self.window.end if carefully else number
         while await self._has(number):
-            while self.window.acknowledged < number < cautious:
-                self._acknowledged.clear()
-                await self._acknowledged.wait()
             number += 1
             yield self.window[number - 1]
 
