@@ -1,4 +1,4 @@
-"""The gRPC front: raw bytes in and out of the chain, health, and reflection.
+"""The gRPC front: raw bytes in and out of the chain.
 
 Handlers are registered without serializers, so that bytes which are no message are refused by the chain like any other
 fault, rather than as UNKNOWN by grpcio.
@@ -7,20 +7,15 @@ fault, rather than as UNKNOWN by grpcio.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, nullcontext
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import _async as reflection_async
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from convgrpc import errors
 from convgrpc.contract import faults, wire
@@ -32,12 +27,11 @@ from convgrpc.service.calls import CallNote
 from convgrpc.service.chain import LARGE, Call, Chain, Reply, StreamCall, request_id
 from convgrpc.service.clock import Clock, Deadline
 from convgrpc.service.endings import Ending
+from convgrpc.service.keyless import Keyless
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100
 """How many calls may be open on one connection: a client lets more of them wait."""
-MAX_STREAMS = 128
-"""How many calls there may be of those that last, of health and of reflection."""
 MAX_WAITING = 256
 """How many messages may be on their way, before the one goes that has been so the longest, for more than a moment."""
 MAX_METADATA_BYTES = 16 << 10
@@ -53,12 +47,11 @@ _log = logging.getLogger(__name__)
 _Answer: TypeAlias = Callable[[Method, Admitted, Any, CallNote], Awaitable[None]]
 """Answers a call by several messages."""
 
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcServer:
-    """Serves methods over gRPC, from start to stop."""
+    """Serves methods over gRPC, from start to stop; and what is `keyless`."""
 
     def __init__(
         self,
@@ -81,21 +74,16 @@ class GrpcServer:
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[Deadline, None] = {}
         self._clock = Clock()
-        methods = list(methods)
+        # Without interceptors, which every call would have to pass.
         self._server = grpc.aio.server(
-            interceptors=[_Streams({method.path for method in methods})],
-            options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout),
+            options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout)
         )
         by_service: dict[str, dict[str, Any]] = {}
         for method in methods:
             by_service.setdefault(method.service, {})[method.name] = self._handler(method)
-        self._services = list(by_service)
         for service, handlers in by_service.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if with_reflection:
-            _add_reflection(self._server, [*self._services, health.SERVICE_NAME])
+        self.keyless = Keyless(self._server, list(by_service), with_reflection=with_reflection)
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Takes an address, `HOST:PORT`, and returns the port. Raises RuntimeError when it is taken."""
@@ -105,16 +93,6 @@ class GrpcServer:
 
     async def start(self) -> None:
         await self._server.start()
-
-    async def tell_health(self, is_serving: bool) -> None:
-        """Tells those who ask for the health, of the server or of a service, until it is drained."""
-        serving = health_pb2.HealthCheckResponse
-        for service in ["", *self._services]:
-            await self._health.set(service, serving.SERVING if is_serving else serving.NOT_SERVING)
-
-    async def drain(self) -> None:
-        """Tells those who watch the health that this server is about to stop."""
-        await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls, and ends those in flight that are not done within `grace` seconds."""
@@ -256,31 +234,6 @@ class GrpcServer:
             first.expire()
 
 
-class _Streams(grpc.aio.ServerInterceptor):
-    """Bounds the calls that last as long as their callers like, and need no key: of health, and of reflection.
-
-    Those of the methods at `bounded`, by their paths, have bounds of their own.
-    """
-
-    def __init__(self, bounded: Container[str]) -> None:
-        self._bounded = bounded
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        if handler and handler.response_streaming and handler_call_details.method not in self._bounded:
-            if len(self._tasks) >= MAX_STREAMS:
-                return grpc.stream_stream_rpc_method_handler(_refuse)
-            task = _current_task()
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return handler
-
-
 class _Head(NamedTuple):
     """What a call says of itself before its message."""
 
@@ -298,11 +251,6 @@ def _current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task
     return task
-
-
-async def _refuse(requests: object, context: Any) -> None:
-    error = errors.overloaded()
-    await context.abort(_CODES[error.report.grpc], error.message)
 
 
 async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
@@ -347,38 +295,6 @@ def _options(
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     ]
-
-
-def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
-    """Adds reflection under both its names: the messages are the same, and tools ask for either.
-
-    Only the older is listed, because tools then ask for its descriptor, and there is none of the newer here.
-    """
-    names, symbols = [*services, reflection.SERVICE_NAME], _Symbols()
-    reflection.enable_server_reflection(names, server, symbols)
-    handler = grpc.stream_stream_rpc_method_handler(
-        reflection_async.ReflectionServicer(names, symbols).ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
-    )
-
-
-class _Symbols:
-    """The descriptors that tools ask for: those of protobuf's pool, which by itself does not find methods by name."""
-
-    _POOL = descriptor_pool.Default()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._POOL, name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
-        try:
-            return self._POOL.FindFileContainingSymbol(symbol)
-        except KeyError:
-            return self._POOL.FindMethodByName(symbol).containing_service.file
 
 
 def _decode(method: Method, data: bytes) -> Message:

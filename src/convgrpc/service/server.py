@@ -185,7 +185,7 @@ async def _fronts(
         request_timeout=settings.request_timeout,
         with_reflection=settings.reflection,
     )
-    health = Health(store, grpc_server.tell_health)
+    health = Health(store, grpc_server.keyless.tell_health)
     _observe_health(metrics, health)
     gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
     pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
@@ -198,7 +198,7 @@ async def _fronts(
         listeners = [stack.enter_context(_listening(page.address, page.name, patience)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
-        await grpc_server.tell_health(True)
+        await grpc_server.keyless.tell_health(True)
         await health.look()
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
@@ -228,7 +228,7 @@ class _Page(NamedTuple):
 
 async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, linger: float) -> None:
     """Lets both fronts finish, in an order in which no call is cancelled that could be answered."""
-    await grpc_server.drain()
+    await grpc_server.keyless.drain()
     # What was sent before those who watch the health could know is served still.
     await asyncio.sleep(linger)
     await admission.finish(grace)
