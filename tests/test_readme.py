@@ -29,11 +29,12 @@ from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
 from convgrpc.service.connections import MAX_HEAD_BYTES
 from convgrpc.settings import Address, Settings
+from convgrpc.store import forks
 from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.tokens.models_file import read_models
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
 from convgrpc.v1.content_pb2 import ContentPart, InputText
-from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, ListItemsRequest
+from convgrpc.v1.conversations_service_pb2 import AppendItemsRequest, CreateConversationRequest, ListItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 
@@ -350,9 +351,12 @@ def test_rpcs() -> None:
     files = (conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2)
     contract = methods(service for file in files for service in file.DESCRIPTOR.services_by_name.values())
     rows = _table("RPCs")
-    assert [row[:2] for row in rows] == [[method.name, f"{method.verb} {method.template}"] for method in contract]
+    routes = [f"{method.verb} {method.template}" if method.template else "gRPC alone" for method in contract]
+    assert [row[:2] for row in rows] == [[method.name, route] for method, route in zip(contract, routes, strict=True)]
     client = openai.OpenAI(base_url="http://127.0.0.1", api_key="unused")
-    assert all(callable(attrgetter(row[2])(client)) for row in rows if row[1].split("/")[2] != "x")
+    assert all(
+        callable(attrgetter(row[2])(client)) for row in rows if row[1].split("/")[1:2] == ["v1"] and "/x/" not in row[1]
+    )
 
 
 def test_items() -> None:
@@ -496,6 +500,14 @@ def test_limits_of_pages(http: httpx.Client) -> None:
     assert (len(page["data"]), page["has_more"]) == (3, True)
 
 
+def test_limit_of_forks() -> None:
+    """And of streams of appends."""
+    limits = dict(_table("Limits"))
+    assert limits["A fork"] == f"{forks.MAX_FORKED_ITEMS:,} items, and {forks.MAX_FORKED_BYTES:,} bytes of them"
+    items = options.field_options(AppendItemsRequest.DESCRIPTOR.fields_by_name["items"])
+    assert f"; {items.max_items} on a stream of appends" in limits["Items in a request"]
+
+
 def test_limit_of_requests() -> None:
     """The table has the default size of a request, and all its rows are tested here."""
     rows = dict(_table("Limits"))
@@ -503,6 +515,7 @@ def test_limit_of_requests() -> None:
     assert list(rows) == [
         "A request",
         "Items in a request",
+        "A fork",
         "Items in a page",
         "A page",
         *[row for row, _, _ in EXCESSES[1:5]],

@@ -66,12 +66,13 @@ class ConvgrpcError(Exception):
 
     `reason` says what went wrong, `message` says it in words, `param` names the field at fault as REST spells it and
     `field` names it by its path in the request message. `retry_after` is in how many seconds to try again, where that is
-    known. `request_id` is set where a server told of the failure; its log has the details under that id. A failure of
+    known. `request_number` is that of the request at fault, from 1, where a stream of them was sent. `request_id` is set where a server told of the failure; its log has the details under that id. A failure of
     which no server of this contract told, such as a connection that is refused, has the reason
     `ERROR_REASON_UNSPECIFIED`.
     """
 
     retry_after: float | None = None
+    request_number: int | None = None
 
     def __init__(
         self,
@@ -190,8 +191,9 @@ def conversation_not_found(conversation_id: str) -> ConvgrpcError:
     )
 
 
-def item_not_found(item_id: str) -> ConvgrpcError:
-    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, f"Item with id '{item_id}' not found in conversation.")
+def item_not_found(item_id: str, *, param: str | None = None) -> ConvgrpcError:
+    message = f"Item with id '{item_id}' not found in conversation."
+    return failure(ErrorReason.ERROR_REASON_ITEM_NOT_FOUND, message, param=param)
 
 
 def referenced_item_not_found(item_id: str, *, param: str | None = None) -> ConvgrpcError:
@@ -305,6 +307,13 @@ def copies_too_large(limit: int, *, param: str) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
 
 
+def fork_too_large(items: int, size: int, *, param: str) -> ConvgrpcError:
+    message = (
+        f"A fork copies at most {items} items, and {size} bytes. Nothing was stored; please copy up to another item."
+    )
+    return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
+
+
 def item_too_large(limit: int, *, param: str) -> ConvgrpcError:
     message = f"An item has more than {limit} bytes, as it is stored. Nothing was stored."
     return failure(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
@@ -356,6 +365,11 @@ def shutting_down() -> ConvgrpcError:
     )
 
 
+def stream_idle(seconds: float) -> ConvgrpcError:
+    message = f"No request came for {seconds:g} seconds. All before are done; please open another stream for the next."
+    return failure(ErrorReason.ERROR_REASON_STREAM_IDLE, message)
+
+
 def deadline_exceeded() -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "The deadline of the request has passed.")
 
@@ -374,6 +388,8 @@ def to_status(error: ConvgrpcError, request_id: str) -> status_pb2.Status:
     status = status_pb2.Status(code=error.report.grpc, message=error.message)
     if error.param is not None:
         info.metadata["param"] = error.param
+    if error.request_number is not None:
+        info.metadata["request"] = str(error.request_number)
     status.details.add().Pack(info)
     if error.field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -404,6 +420,9 @@ def from_status(status: status_pb2.Status) -> ConvgrpcError:
         field=next((violation.field for violation in fault.field_violations), None),
         request_id=call.request_id or None,
     )
+    number = info.metadata.get("request", "") if ours else ""
+    if number.isascii() and number.isdecimal():
+        error.request_number = int(number)
     if hint.HasField("retry_delay"):
         # Not all that others send can be a time.
         with suppress(OverflowError, ValueError):

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
@@ -38,21 +38,29 @@ def texts(items: Any) -> list[str]:
 @pytest.mark.parametrize("client_class", [Client, AsyncClient])
 @pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
 def test_every_rpc_is_a_method_with_the_fields_of_its_request(client_class: type, method: MethodDescriptor) -> None:
-    """Also those that JSON does not have; documented, and typed with the message that it returns."""
+    """Also those that JSON does not have; documented, and typed with the message that it returns, or of which a stream."""
     function = getattr(client_class, python_name(method))
-    names = [name for name in inspect.signature(function).parameters if name not in ("self", "timeout")]
-    assert sorted(names) == sorted(field.name for field in method.input_type.fields)
-    assert inspect.signature(function).return_annotation.DESCRIPTOR is method.output_type
-    assert all(name in function.__doc__ for name in names)
-    assert inspect.iscoroutinefunction(function) == (client_class is AsyncClient)
+    fields = [field.name for field in method.input_type.fields]
+    signature = inspect.signature(function)
+    names = [name for name in signature.parameters if name not in ("self", "timeout")]
+    assert sorted(names) == (["requests"] if method.client_streaming else sorted(fields))
+    returned = signature.return_annotation
+    assert (get_args(returned)[0] if method.server_streaming else returned).DESCRIPTOR is method.output_type
+    assert all(name in function.__doc__ for name in fields)
+    is_waited_for = client_class is AsyncClient and not method.server_streaming
+    assert inspect.iscoroutinefunction(function) == is_waited_for
 
 
 def test_both_clients_take_the_same_arguments() -> None:
     names = [name for name in vars(Methods) if not name.startswith("_")]
-    assert len(names) == len(METHODS) + 2
+    # What makes iterators of pages and of batches is beside them.
+    assert len(names) == len(METHODS) + 4
     for name in names:
         one, other = (inspect.signature(getattr(each, name)).parameters for each in (Client, AsyncClient))
-        assert list(one.values()) == list(other.values())
+        assert [*one] == [*other]
+        assert [one[each] for each in one if each != "requests"] == [
+            other[each] for each in other if each != "requests"
+        ]
 
 
 def test_a_conversation_has_a_whole_life(client: Any) -> None:

@@ -3,6 +3,8 @@
 Each `type: ignore` is one that is needed: an unused one is an error.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, closing
 from typing import assert_type
 
 from openai.types.responses import EasyInputMessageParam, ResponseInputItemParam, ResponseOutputMessage
@@ -10,7 +12,14 @@ from openai.types.responses import EasyInputMessageParam, ResponseInputItemParam
 import convgrpc
 from convgrpc import AsyncClient, Client, ConvgrpcError, NotFound
 from convgrpc.v1.conversation_pb2 import Conversation, Metadata
-from convgrpc.v1.conversations_service_pb2 import ConversationItemList, Order, TokenBudget
+from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
+    AppendItemsResponse,
+    ConversationItemBatch,
+    ConversationItemList,
+    Order,
+    TokenBudget,
+)
 from convgrpc.v1.input_tokens_service_pb2 import InputTokenCount
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -40,6 +49,34 @@ def pages(client: Client) -> list[str]:
     for item in client.iter_items("conv_1", limit=10):
         assert_type(item, ConversationItem)
     return [conversation.id for conversation in client.iter_conversations()]
+
+
+def streams(client: Client) -> list[str]:
+    requests: list[AppendItemsRequest] = [AppendItemsRequest(conversation_id="conv_1")]
+    for answer in client.append_items(requests):
+        assert_type(answer, AppendItemsResponse)
+    mixed = client.append_items([*requests, {"conversation_id": "conv_1", "items": [{}], "request_id": "1"}])
+    assert_type(next(mixed).requests, int)
+    assert_type(next(client.watch_items("conv_1", new_only=True)), ConversationItemBatch)
+    with closing(client.iter_watched_items("conv_1", after="msg_1")) as items:
+        assert_type(next(items), ConversationItem)
+    assert_type(client.fork_conversation("conv_1", last_item_id="msg_1", metadata={"a": "b"}), Conversation)
+    return [item.id for item in client.iter_exported_items("conv_1", include=["reasoning.encrypted_content"])]
+
+
+async def asynchronous_streams(client: AsyncClient) -> None:
+    async def requests() -> AsyncIterator[AppendItemsRequest]:
+        yield AppendItemsRequest(conversation_id="conv_1")
+
+    async for answer in client.append_items(requests()):
+        assert_type(answer, AppendItemsResponse)
+    async for answer in client.append_items([{"conversation_id": "conv_1", "items": [{}]}]):
+        print(answer.item_ids)
+    async with aclosing(client.watch_items("conv_1")) as batches:
+        async for batch in batches:
+            assert_type(batch, ConversationItemBatch)
+    async for item in client.iter_exported_items("conv_1"):
+        assert_type(item, ConversationItem)
 
 
 async def asynchronously(client: AsyncClient) -> list[str]:
@@ -76,3 +113,6 @@ def mistakes(client: Client, aclient: AsyncClient) -> None:
     Client(port=1)  # type: ignore[call-arg]
     for _ in aclient.iter_items("conv_1"):  # type: ignore[attr-defined]
         pass
+    client.append_items("conv_1")  # type: ignore[arg-type]
+    client.append_items([1])  # type: ignore[list-item]
+    client.export_items("conv_1", limit=1)  # type: ignore[call-arg]

@@ -32,7 +32,7 @@ def refusal(verb: str, path: str, query: str = "", body: Any = None) -> Convgrpc
     return refused.value
 
 
-@pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
+@pytest.mark.parametrize("method", [each for each in METHODS if each.template], ids=lambda method: method.name)
 def test_every_method_is_found_by_its_own_route(method: Method) -> None:
     params = {"conversation_id": "conv_1", "item_id": "msg_1", "response_id": "resp_1"}
     match = ROUTES.match(method.verb, method.template.format(**params))

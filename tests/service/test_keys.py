@@ -105,7 +105,7 @@ def test_no_method_is_answered_without_a_key(path: str, caller: Caller, key: str
     )
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [each for each in METHODS if each.template], ids=lambda method: method.name)
 def test_no_route_is_answered_without_a_key(method: Method, key: str, http: httpx.Client) -> None:
     """Whatever is sent with it."""
     answer = http.request(method.verb, method.template.replace("{", "x").replace("}", ""))

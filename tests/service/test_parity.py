@@ -52,6 +52,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     DeleteConversationRequest,
     DeleteItemRequest,
     ExportItemsRequest,
+    ForkConversationRequest,
     GetConversationRequest,
     GetItemRequest,
     Include,
@@ -119,7 +120,7 @@ SERVICES = [
     input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"],
     responses_service_pb2.DESCRIPTOR.services_by_name["ResponsesService"],
 ]
-METHODS = {method.name: method for method in methods(SERVICES)}
+METHODS = {method.name: method for method in methods(SERVICES) if method.template}
 BODIES = {
     method.name: method.GetOptions().Extensions[annotations_pb2.http].body
     for service in SERVICES
@@ -161,6 +162,8 @@ class World:
         stub.DeleteItem(DeleteItemRequest(conversation_id=self.conversation, item_id=self.deleted_item))
         (oldest,) = stub.ListItems(ListItemsRequest(conversation_id=self.conversation, after=added[0])).data
         self.items = [oldest.id, *added]
+        fork = ForkConversationRequest(conversation_id=self.conversation, last_item_id=oldest.id, request_id=self.key)
+        self.fork = stub.ForkConversation(fork).id
         response = RecordResponseRequest(input=[said("read")], output=[answered("made")], request_id=self.key)
         recorded = responses.RecordResponse(response)
         self.response, (self.read_item,) = recorded.id, recorded.input_item_ids
@@ -435,6 +438,7 @@ appending = partial(asked, CreateItemsRequest, conversation_id=HERE, items=ONE)
 listing_items = partial(asked, ListItemsRequest, conversation_id=HERE)
 getting_item = partial(asked, GetItemRequest, conversation_id=HERE, item_id=FIRST)
 getting_items = partial(asked, BatchGetItemsRequest, conversation_id=HERE, item_ids=ITEMS)
+forking = partial(asked, ForkConversationRequest, conversation_id=HERE)
 exporting = partial(asked, ExportItemsRequest, conversation_id=HERE)
 watching = partial(asked, WatchItemsRequest, conversation_id=HERE)
 deleting_item = partial(asked, DeleteItemRequest, conversation_id=HERE, item_id=FIRST)
@@ -652,6 +656,19 @@ CASES: Mapping[str, list[Case]] = {
         *(Case(f"{number}", deleting_item(item_id=item)) for number, item in enumerate([FIRST, SECOND, LAST])),
         *of_no_item(deleting_item),
         *of_no_conversation(deleting_item),
+    ],
+    "ForkConversation": [
+        Case("all", forking()),
+        Case("of nothing", forking(conversation_id=OTHER)),
+        *(Case(f"up to {number}", forking(last_item_id=item)) for number, item in enumerate([FIRST, SECOND, LAST])),
+        Case("up to a deleted item", forking(last_item_id=DELETED_ITEM), ITEM_NOT_FOUND),
+        Case("up to nothing", forking(last_item_id=""), ITEM_NOT_FOUND),
+        Case("up to an item of another", forking(conversation_id=OTHER, last_item_id=FIRST), ITEM_NOT_FOUND),
+        Case("with metadata of its own", forking(metadata=pairs(2))),
+        Case("repeated", forking(last_item_id=FIRST, request_id=KEY)),
+        *with_key(forking),
+        *with_metadata(forking),
+        *of_no_conversation(forking),
     ],
     "CountInputTokens": [
         Case("of nothing", counting()),
@@ -936,13 +953,14 @@ def test_grpc_and_rest_answer_alike(both: Server, name: str, case: Case) -> None
         assert after == before
 
 
-@pytest.mark.parametrize("name", ["CreateConversation", "CreateItems", "RecordResponse"])
+@pytest.mark.parametrize("name", ["CreateConversation", "CreateItems", "ForkConversation", "RecordResponse"])
 def test_a_call_by_one_may_be_repeated_by_the_other(both: Server, name: str) -> None:
     """The key is the same, and so is what it was used for."""
     world = both.new_world()
     fields: dict[str, Any] = {
         "CreateConversation": {"items": GOOD_ITEMS, "metadata": mine},
         "CreateItems": {"items": GOOD_ITEMS, "conversation_id": HERE},
+        "ForkConversation": {"conversation_id": HERE, "last_item_id": FIRST},
         "RecordResponse": {"output": GOOD_ITEMS, "conversation": lambda world: by_id(world.conversation)},
     }[name]
     request = asked(METHODS[name].request, request_id=NEW_KEY, **fields)(world)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .load import Ledger, loaded, losses
+from .load import Ledger, loaded, losses, resume
 from .servers import Servers, servers
 
 SMALL, LARGE = 200, 60_000
@@ -49,14 +49,26 @@ def kill_under_load(starter: Servers, folder: Path, turn: int) -> list[str]:
         assert starter.end(server, signal.SIGKILL) == -signal.SIGKILL
     after = starter.start(str(path))
     found = losses(after.running, ledger)
+    resume(after.running, ledger, size=size)
+    streamed = {conversation: ledger.batches[conversation] for conversation in ledger.streamed}
+    found += losses(after.running, _exactly(streamed))
     assert starter.end(after, signal.SIGTERM) == 0
     with closing(sqlite3.connect(path)) as connection:
         found += [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     return found
 
 
+def _exactly(batches: dict[str, int]) -> Ledger:
+    """Where each batch was acknowledged, and no other was sent."""
+    ledger = Ledger()
+    ledger.batches = batches
+    return ledger
+
+
 def test_what_was_acknowledged_survives_the_kill_of_a_server(starter: Servers, tmp_path: Path) -> None:
-    """All of it, in order, no request by half, in a database that is whole and opens again."""
+    """All of it, in order, no request by half, in a database that is whole and opens again. A stream that is taken up
+    where it was acknowledged does nothing twice.
+    """
     assert [kill_under_load(starter, tmp_path, turn) for turn in range(20)] == [[]] * 20
 
 

@@ -124,7 +124,7 @@ def test_several_listen_and_each_stops_by_itself() -> None:
     async def scenario() -> None:
         with ExitStack() as first, news.listening(topic, lambda: told.append("second")):
             first.enter_context(news.listening(topic, lambda: told.append("first")))
-            await asyncio.to_thread(news.publish, [topic, None, topic, Topic(PROJECT, "conv_2"), Topic("x", "conv_1")])
+            await asyncio.to_thread(news.publish, [topic, topic, Topic(PROJECT, "conv_2"), Topic("x", "conv_1")])
             await asyncio.sleep(0.01)
             assert sorted(told) == ["first", "second"]
             first.close()

@@ -13,7 +13,7 @@ from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation
 from convgrpc.store import changes, lookups, requests
 from convgrpc.store.database import connect, open_database
 from convgrpc.store.lookups import find_conversation, list_conversations, list_items
-from convgrpc.store.protocol import NewConversation, NewItem, Origin, Page, RequestKey
+from convgrpc.store.protocol import Append, NewConversation, NewItem, Origin, Page, RequestKey
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.sqlite import SqliteStore
 
@@ -601,7 +601,7 @@ def test_read_sees_one_state(tmp_path: Path) -> None:
         await create(store, "conv_1", minted("a"))
         with store._snapshot() as connection, closing(connect(tmp_path / "convgrpc.db", "FULL", 5)) as writer:
             conversation = find_conversation(connection, PROJECT, "conv_1")
-            changes.append_items(writer, PROJECT, "conv_1", [minted("b")])
+            changes.append_items(writer, PROJECT, Append("conv_1", [minted("b")]))
             found = list_items(connection, conversation, after=None, limit=9, descending=False, max_bytes=99)
             assert found.items == [b"a"]
         assert await contents(store, "conv_1") == ["a", "b"]
@@ -619,8 +619,10 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
         connection, PROJECT, new, items, attempt._replace(key=RequestKey("create", suffix, b""))
     )
     for _ in range(2):
-        changes.append_items(connection, PROJECT, conversation, [sent(f"rs_{suffix}", "x")], attempt)
-    changes.append_items(connection, PROJECT, conversation, [minted(f"msg_2_{suffix}")], None, f"rs_{suffix}")
+        changes.append_items(connection, PROJECT, Append(conversation, [sent(f"rs_{suffix}", "x")]), attempt)
+    changes.append_items(
+        connection, PROJECT, Append(conversation, [minted(f"msg_2_{suffix}")], expected_last=f"rs_{suffix}")
+    )
     changes.update_conversation(connection, PROJECT, conversation, {"topic": "b"}, lambda data: data)
     for metadata in ({}, {"topic": "b"}, {"topic": "a", "suffix": "x"}):
         for cursor in (None, conversation):
@@ -675,7 +677,7 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
             steps = 0
             connection.set_progress_handler(count, 1)
             everything(connection, suffix)
-            changes.append_items(connection, PROJECT, "conv_first", [sent(f"rs_{suffix}", "x")])
+            changes.append_items(connection, PROJECT, Append("conv_first", [sent(f"rs_{suffix}", "x")]))
             found = find_conversation(connection, PROJECT, "conv_first")
             list_items(connection, found, after="rs_1", limit=1, descending=False, max_bytes=1 << 20)
             connection.set_progress_handler(None, 1)
@@ -683,7 +685,8 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
 
         cost("warm")
         small = cost("small")
-        changes.append_items(connection, PROJECT, "conv_first", [minted(f"msg_more_{n}") for n in range(2000)])
+        more = [minted(f"msg_more_{n}") for n in range(2000)]
+        changes.append_items(connection, PROJECT, Append("conv_first", more))
         for number in range(500):
             items = [sent("rs_1", "x"), sent("rs_2", "x"), sent("msg_first", "x")]
             new = NewConversation(f"conv_more_{number}", b"", {"topic": "a", "suffix": "x"})
@@ -701,7 +704,7 @@ def test_requests_are_forgotten_in_chunks(tmp_path: Path) -> None:
     with closing(filled(tmp_path / "convgrpc.db")) as connection:
         for number in range(requests.FORGOTTEN_AT_ONCE + 2):
             attempt = Attempt(key(str(number)), Window(0, 1 if number else 5))
-            changes.append_items(connection, PROJECT, "conv_first", [minted(f"msg_{number}")], attempt)
+            changes.append_items(connection, PROJECT, Append("conv_first", [minted(f"msg_{number}")]), attempt)
         sweeps = 0
         while changes.sweep(connection, Window(3, 4)):
             sweeps += 1

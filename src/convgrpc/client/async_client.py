@@ -1,6 +1,8 @@
 """The client for asyncio."""
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,10 +14,14 @@ from convgrpc.client.async_methods import AsyncMethods
 from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
 from convgrpc.client.failures import failure
 from convgrpc.client.forks import ASYNC_HOME
-from convgrpc.client.values import request
+from convgrpc.client.outbox import AsyncOutbox, counted, numbered
+from convgrpc.client.retries import Patience
+from convgrpc.client.values import JsonObject, request, streamed_asynchronously
+from convgrpc.client.verdicts import Verdict
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class AsyncClient(AsyncMethods):
@@ -70,11 +76,91 @@ class AsyncClient(AsyncMethods):
         except grpc.RpcError as error:
             raise failure(error, self._endpoint.target) from error
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            # gRPC cancels the calls of a channel that is closed; the tasks that wait for them are not.
-            if self._closed and task and not task.cancelling():
-                raise errors.Cancelled(ErrorReason.ERROR_REASON_UNSPECIFIED, "The client was closed.") from None
+            self._check_cancellation()
             raise
+
+    def _stream(
+        self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
+    ) -> AsyncGenerator[M, None]:
+        return self._batches(path, request(request_class, values), reply, Patience(timeout))
+
+    async def _batches(self, path: str, message: Any, reply: type[M], patience: Patience) -> AsyncGenerator[M, None]:
+        """The batches of a stream, which is taken up after the cursor of the last."""
+        batch: Any
+        while True:
+            replies = self._replies("unary_stream", path, message.SerializeToString(), reply, patience.left)
+            try:
+                async with aclosing(replies):
+                    async for batch in replies:
+                        patience.progress()
+                        message.after = batch.cursor
+                        yield batch
+                return
+            except errors.Unavailable as error:
+                pause = patience.pause(error)
+            await asyncio.sleep(pause)
+
+    def _exchange(
+        self,
+        path: str,
+        request_class: type[R],
+        reply: type[M],
+        requests: AsyncIterable[R | JsonObject] | Iterable[R | JsonObject],
+        timeout: float | None,
+    ) -> AsyncGenerator[M, None]:
+        each = streamed_asynchronously(request_class, requests)
+        return self._acknowledgements(path, each, reply, Patience(timeout))
+
+    async def _acknowledgements(
+        self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: Patience
+    ) -> AsyncGenerator[M, None]:
+        """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
+        async with aclosing(requests), AsyncOutbox(requests) as outbox:
+            while await outbox.wait():
+                before = outbox.window.acknowledged
+                replies = self._replies("stream_stream", path, outbox.stream(), reply, patience.left)
+                try:
+                    async with aclosing(replies):
+                        async for each in replies:
+                            patience.progress()
+                            outbox.acknowledge(counted(each, before))
+                            yield each
+                    break
+                except errors.Unavailable as error:
+                    pause = patience.pause(error)
+                except errors.ConvgrpcError as error:
+                    raise numbered(error, before) from error.__cause__
+                await asyncio.sleep(pause)
+        if outbox.failure:
+            raise outbox.failure
+
+    async def _replies(
+        self, kind: str, path: str, message: bytes | AsyncIterator[bytes], reply: type[M], timeout: float | None
+    ) -> AsyncGenerator[M, None]:
+        """The answers of one call, which is ended where they are not all taken."""
+        open_call = getattr(self._channel(), kind)(path, None, reply.FromString)
+        call = open_call(message, timeout=timeout, metadata=self._endpoint.metadata)
+        verdict = Verdict(call)
+        try:
+            async for each in call:
+                yield each
+        except grpc.aio.AioRpcError as raised:
+            error = await verdict.instead_of(raised)
+            raise failure(error, self._endpoint.target) from error
+        except asyncio.CancelledError:
+            self._check_cancellation()
+            raise
+        finally:
+            call.cancel()
+
+    def _check_cancellation(self) -> None:
+        """Raises what a call is told whose client was closed.
+
+        gRPC cancels the calls of a channel that is closed; the tasks that wait for them are not.
+        """
+        task = asyncio.current_task()
+        if self._closed and task and not task.cancelling():
+            raise errors.Cancelled(ErrorReason.ERROR_REASON_UNSPECIFIED, "The client was closed.") from None
 
     def _channel(self) -> grpc.aio.Channel:
         if self._closed:

@@ -3,7 +3,8 @@
 Generated from the contract by scripts/generate: what is changed here is lost.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from google.protobuf import message
@@ -17,13 +18,18 @@ from convgrpc.v1.conversation_pb2 import (
     ResponseConversation,
 )
 from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
+    AppendItemsResponse,
     BatchGetItemsRequest,
+    ConversationItemBatch,
     ConversationItemList,
     ConversationList,
     CreateConversationRequest,
     CreateItemsRequest,
     DeleteConversationRequest,
     DeleteItemRequest,
+    ExportItemsRequest,
+    ForkConversationRequest,
     GetConversationRequest,
     GetItemRequest,
     Include,
@@ -32,6 +38,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     Order,
     TokenBudget,
     UpdateConversationRequest,
+    WatchItemsRequest,
 )
 from convgrpc.v1.input_tokens_service_pb2 import (
     CountInputTokensRequest,
@@ -57,6 +64,7 @@ from convgrpc.v1.tool_pb2 import (
 )
 
 M = TypeVar("M", bound=message.Message)
+R = TypeVar("R", bound=message.Message)
 
 
 class AsyncMethods:
@@ -70,6 +78,26 @@ class AsyncMethods:
         values: dict[str, Any],
         timeout: float | None,
     ) -> M:
+        raise NotImplementedError
+
+    def _stream(
+        self,
+        path: str,
+        request: type[message.Message],
+        reply: type[M],
+        values: dict[str, Any],
+        timeout: float | None,
+    ) -> AsyncGenerator[M, None]:
+        raise NotImplementedError
+
+    def _exchange(
+        self,
+        path: str,
+        request: type[R],
+        reply: type[M],
+        requests: AsyncIterable[R | JsonObject] | Iterable[R | JsonObject],
+        timeout: float | None,
+    ) -> AsyncGenerator[M, None]:
         raise NotImplementedError
 
     async def create_conversation(
@@ -371,6 +399,161 @@ class AsyncMethods:
         }
         path = "/convgrpc.v1.ConversationsService/DeleteItem"
         return await self._call(path, DeleteItemRequest, Conversation, values, timeout)
+
+    async def fork_conversation(
+        self,
+        conversation_id: str,
+        *,
+        last_item_id: str | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Makes a new conversation of the items of another, all of them or those up to one, with their identifiers.
+
+        What is done to either of them later leaves the other as it is; responses are not copied. Raises `NotFound` if
+        the conversation or the item does not exist, and `ResourceExhausted` if there are more than 10,000 items or 32
+        MiB to copy.
+
+        - conversation_id is the identifier of the conversation whose items are copied.
+        - last_item_id is the identifier of the last item to copy. An item that stands in several places is found at the
+          last of them. Unset means all.
+        - metadata is attached to the new conversation. Unset means that of the other.
+        - request_id makes the call safe to repeat: the same call with the same id, within the time that the server
+          keeps it, does nothing again and is answered by what the first one stored, as far as that is still there;
+          another call with it is refused. The ids of a project and method are apart from those of others.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "last_item_id": last_item_id,
+            "metadata": metadata,
+            "request_id": request_id,
+        }
+        path = "/convgrpc.v1.ConversationsService/ForkConversation"
+        return await self._call(path, ForkConversationRequest, Conversation, values, timeout)
+
+    def append_items(
+        self,
+        requests: AsyncIterable[AppendItemsRequest | JsonObject] | Iterable[AppendItemsRequest | JsonObject],
+        *,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[AppendItemsResponse, None]:
+        """Appends items as they come, each request all or nothing, in the order in which they were sent, and answers
+        once for all requests that were made durable together.
+
+        The first request that is refused ends the stream with its error: those before it have been answered, those
+        after it are not done. The error tells the number of the request, from 1, as `request` in the metadata of its
+        `google.rpc.ErrorInfo`. A stream is ended with `Unavailable`, when all that the server took of it is answered,
+        if no request comes for long, or the server stops. A stream that broke is taken up by sending again, on a new
+        one, what was not answered, with the same request ids. Where the calls of a project are limited by the second,
+        each request is one: the server takes it when it may be made.
+
+        The requests are messages, or objects with the names below. Each is taken when there is room for it; what is
+        raised while one is made comes back here, once those before it are acknowledged.
+
+        - conversation_id is the conversation's identifier. Each request of a stream may name another.
+        - items are appended in this order: at least one, up to 100.
+        - request_id makes the request safe to repeat: the same request with the same id, within the time that the
+          server keeps it, does nothing again and is answered by what the first one stored, as far as that is still
+          there; another request with it is refused. The ids of a project and method are apart from those of others.
+        - expected_last_item_id is the identifier of the item that the caller believes to be the last of the
+          conversation; empty means that it believes the conversation to be empty. If it is not so, nothing is appended
+          and the request is refused with `Aborted`.
+        """
+        path = "/convgrpc.v1.ConversationsService/AppendItems"
+        return self._exchange(path, AppendItemsRequest, AppendItemsResponse, requests, timeout)
+
+    def export_items(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[ConversationItemBatch, None]:
+        """Returns all items of a conversation that are there when it is called, oldest first, in batches; what is
+        removed meanwhile is left out.
+
+        It ends with `ResourceExhausted` when the caller takes the batches too slowly. An export that broke goes on
+        after the cursor of its last batch. Raises `NotFound` if the conversation or the cursor does not exist. By REST
+        each item is a line of JSON, and `{"error": …}` is the last line of one that broke.
+
+        - conversation_id is the conversation's identifier.
+        - after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several
+          places is found at the last of them. Unset means at the first item.
+        - include names further fields to return.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "after": after,
+            "include": include,
+        }
+        path = "/convgrpc.v1.ConversationsService/ExportItems"
+        return self._stream(path, ExportItemsRequest, ConversationItemBatch, values, timeout)
+
+    async def iter_exported_items(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[ConversationItem, None]:
+        """Iterates over what all batches of `export_items` hold, whose arguments are the same."""
+        batches = self.export_items(conversation_id, after=after, include=include, timeout=timeout)
+        async with aclosing(batches):
+            async for batch in batches:
+                for each in batch.data:
+                    yield each
+
+    def watch_items(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        new_only: bool | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[ConversationItemBatch, None]:
+        """Returns the items of a conversation after a cursor, oldest first, and from then on those that are appended,
+        as soon as they are durable, each once; what is removed before it was returned is left out.
+
+        It goes on until the caller ends it, and without a deadline; a caller whose watch broke goes on after the cursor
+        of its last batch. It ends with `NotFound` when the conversation is deleted, with `Unauthenticated` when the key
+        is no longer valid, with `Unavailable` when the server stops, and with `ResourceExhausted` when the caller takes
+        the batches too slowly. Raises `NotFound` if the conversation or the cursor does not exist. By REST the batches
+        are Server-Sent Events with their cursors as ids, and an event `error` tells why the watch broke.
+
+        - conversation_id is the conversation's identifier.
+        - after is where to begin: the cursor of a batch, or the identifier of an item. An item that stands in several
+          places is found at the last of them. Unset means at the first item.
+        - new_only leaves out the items that are there already, where `after` is unset.
+        - include names further fields to return.
+        """
+        values: dict[str, Any] = {
+            "conversation_id": conversation_id,
+            "after": after,
+            "new_only": new_only,
+            "include": include,
+        }
+        path = "/convgrpc.v1.ConversationsService/WatchItems"
+        return self._stream(path, WatchItemsRequest, ConversationItemBatch, values, timeout)
+
+    async def iter_watched_items(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        new_only: bool | None = None,
+        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[ConversationItem, None]:
+        """Iterates over what all batches of `watch_items` hold, whose arguments are the same."""
+        batches = self.watch_items(conversation_id, after=after, new_only=new_only, include=include, timeout=timeout)
+        async with aclosing(batches):
+            async for batch in batches:
+                for each in batch.data:
+                    yield each
 
     async def count_input_tokens(
         self,

@@ -1,19 +1,26 @@
 """The client that waits for answers."""
 
 import os
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from convgrpc import errors
 from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
 from convgrpc.client.failures import failure
 from convgrpc.client.forks import check_forks_are_supported
 from convgrpc.client.methods import Methods
-from convgrpc.client.values import request
+from convgrpc.client.outbox import Outbox, counted, numbered
+from convgrpc.client.retries import Patience
+from convgrpc.client.values import JsonObject, request, streamed
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class Client(Methods):
@@ -32,6 +39,10 @@ class Client(Methods):
     unavailable, a call is repeated up to four times, within its timeout; calls that create something are given a
     `request_id`, so that repeating them does nothing twice. The repetition of a deletion may find that it was done, and
     raises `NotFound` then.
+
+    Streams are generators: what one gives is fetched as it is read, and `close()` ends it, as does nobody having it any
+    more. None has a timeout but its own. While the server is unavailable, a stream is taken up where it was, as often as
+    a call is repeated, counted anew each time that it got on; requests that were not acknowledged are sent again.
 
     A client may be used by several threads at once. Each process has a connection of its own, so that a client may be
     used by the child of a fork, unless another thread was in a call of it at that moment. It connects when it is first
@@ -92,6 +103,77 @@ class Client(Methods):
             raise
         finally:
             self._running.discard(running)
+
+    def _stream(
+        self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
+    ) -> Generator[M, None, None]:
+        return self._batches(path, request(request_class, values), reply, Patience(timeout))
+
+    def _batches(self, path: str, message: Any, reply: type[M], patience: Patience) -> Generator[M, None, None]:
+        """The batches of a stream, which is taken up after the cursor of the last."""
+        batch: Any
+        while True:
+            try:
+                for batch in self._replies("unary_stream", path, message.SerializeToString(), reply, patience.left):
+                    patience.progress()
+                    message.after = batch.cursor
+                    yield batch
+                return
+            except errors.Unavailable as error:
+                pause = patience.pause(error)
+            time.sleep(pause)
+
+    def _exchange(
+        self,
+        path: str,
+        request_class: type[R],
+        reply: type[M],
+        requests: Iterable[R | JsonObject],
+        timeout: float | None,
+    ) -> Generator[M, None, None]:
+        return self._acknowledgements(path, streamed(request_class, requests), reply, Patience(timeout))
+
+    def _acknowledgements(
+        self, path: str, requests: Iterable[bytes], reply: type[M], patience: Patience
+    ) -> Generator[M, None, None]:
+        """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
+        with closing(Outbox(requests)) as outbox:
+            while outbox.wait():
+                before = outbox.window.acknowledged
+                try:
+                    for each in self._replies("stream_stream", path, outbox.stream(), reply, patience.left):
+                        patience.progress()
+                        outbox.acknowledge(counted(each, before))
+                        yield each
+                    break
+                except errors.Unavailable as error:
+                    pause = patience.pause(error)
+                except errors.ConvgrpcError as error:
+                    raise numbered(error, before) from error.__cause__
+                time.sleep(pause)
+        if outbox.failure:
+            raise outbox.failure
+
+    def _replies(
+        self, kind: str, path: str, message: bytes | Iterator[bytes], reply: type[M], timeout: float | None
+    ) -> Generator[M, None, None]:
+        """The answers of one call, which is ended where they are not all taken."""
+        open_call = getattr(self._channel(), kind)(path, None, reply.FromString)
+        running, call = object(), None
+        self._running.add(running)
+        try:
+            call = open_call(message, timeout=timeout, metadata=self._endpoint.metadata)
+            yield from call
+        except grpc.RpcError as error:
+            raise failure(error, self._endpoint.target) from error
+        except ValueError:
+            if self._closed:
+                raise _closed() from None
+            raise
+        finally:
+            self._running.discard(running)
+            if call is not None:
+                call.cancel()
 
     def _channel(self) -> grpc.Channel:
         if self._closed:

@@ -1,6 +1,6 @@
 """What callers give as arguments, and the request messages that are made of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -11,6 +11,7 @@ from convgrpc import ids
 from convgrpc.contract import faults, options
 from convgrpc.contract.decoder import build
 from convgrpc.contract.faults import ROOT, Path
+from convgrpc.errors import ConvgrpcError
 
 M = TypeVar("M", bound=Message)
 
@@ -39,6 +40,53 @@ def request(message_class: type[M], arguments: Mapping[str, Any]) -> M:
     if REQUEST_ID in values and values[REQUEST_ID] is None:
         values[REQUEST_ID] = ids.request_id()
     return build(message_class, values)
+
+
+def streamed(message_class: type[M], requests: Iterable[M | JsonObject]) -> Iterator[bytes]:
+    """The requests of a stream, serialized, each with an id of its own if it was given none.
+
+    Raises InvalidArgument, naming the request and the value at fault.
+    """
+    for number, each in enumerate(requests, 1):
+        yield _streamed(message_class, each, number)
+
+
+async def streamed_asynchronously(
+    message_class: type[M], requests: AsyncIterable[M | JsonObject] | Iterable[M | JsonObject]
+) -> AsyncGenerator[bytes, None]:
+    """The same, for requests that come one by one, perhaps."""
+    if isinstance(requests, Iterable):
+        for request in streamed(message_class, requests):
+            yield request
+        return
+    number = 0
+    async for each in requests:
+        number += 1
+        yield _streamed(message_class, each, number)
+
+
+def _streamed(message_class: type[M], given: M | JsonObject, number: int) -> bytes:
+    try:
+        message = given if isinstance(given, message_class) else _of_stream(message_class, given)
+    except ConvgrpcError as error:
+        error.request_number = number
+        raise
+    data = message.SerializeToString()
+    if message.HasField(REQUEST_ID):
+        return data
+    # What follows a message is merged with it: the caller's own stays as it is.
+    return data + message_class(**{REQUEST_ID: ids.request_id()}).SerializeToString()
+
+
+def _of_stream(message_class: type[M], given: Any) -> M:
+    plain = _plain(given, ROOT)
+    if not isinstance(plain, dict):
+        raise faults.invalid_type(ROOT, "an object", plain)
+    names = message_class.DESCRIPTOR.fields_by_name
+    for name in plain:
+        if name not in names:
+            raise faults.unknown(ROOT.key(name))
+    return request(message_class, {name: plain.get(name) for name in names})
 
 
 def _plain(value: Any, path: Path) -> Any:

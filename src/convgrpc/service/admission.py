@@ -7,9 +7,9 @@ takes half, and another finds room still.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from copy import copy
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from convgrpc import errors
 from convgrpc.service.endings import Ending
@@ -33,6 +33,10 @@ class Limits(NamedTuple):
     watching_connections: int = 0
 
 
+End: TypeAlias = Callable[[errors.ConvgrpcError], object]
+"""Ends a call that lasts, with an error."""
+
+
 class Admission:
     """Lets calls in, and knows how many there are.
 
@@ -50,8 +54,8 @@ class Admission:
         self._answers = _Room(limits.server_bytes)
         self._watchers = _Room(limits.watchers)
         self._connections = _Room(limits.watching_connections)
-        # Those that watch, by what they showed.
-        self._watching: dict[tuple[str, ...], set[Ending]] = {}
+        # What ends those that last, by what they showed.
+        self._lasting: dict[tuple[str, ...], set[End]] = {}
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
@@ -84,26 +88,26 @@ class Admission:
 
     @property
     def watching(self) -> int:
-        return sum(map(len, self._watching.values()))
+        return self._watchers.taken
 
     @contextmanager
-    def listed(self, authorization: tuple[str, ...], ending: Ending) -> Iterator[None]:
+    def listed(self, authorization: tuple[str, ...], end: End) -> Iterator[None]:
         """Ends something when the key that was shown is no longer valid, or the server stops, while the context lasts."""
         if self._refuses:
             raise errors.shutting_down()
-        self._watching.setdefault(authorization, set()).add(ending)
+        self._lasting.setdefault(authorization, set()).add(end)
         try:
             yield
         finally:
-            self._watching[authorization].discard(ending)
-            if not self._watching[authorization]:
-                del self._watching[authorization]
+            self._lasting[authorization].discard(end)
+            if not self._lasting[authorization]:
+                del self._lasting[authorization]
 
     async def check(self) -> None:
-        """Looks now and then whether the keys of those that watch are valid still, until it is cancelled."""
+        """Looks now and then whether the keys of those that last are valid still, until it is cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
-            for authorization in list(self._watching):
+            for authorization in list(self._lasting):
                 # While the database cannot be read, nothing is known of keys.
                 with suppress(errors.Unavailable):
                     try:
@@ -112,19 +116,24 @@ class Admission:
                         self._end(authorization, error)
 
     def _end(self, authorization: tuple[str, ...], error: errors.ConvgrpcError) -> None:
-        for ending in list(self._watching.get(authorization, ())):
+        for end in list(self._lasting.get(authorization, ())):
             # Whoever raises an error notes in it where.
-            ending.end(copy(error))
+            end(copy(error))
 
     async def finish(self, grace: float) -> None:
-        """Refuses new calls, ends those that watch, and waits up to `grace` seconds for those that run."""
+        """Refuses new calls, ends those that last, and waits up to `grace` seconds for those that run."""
         self._refuses = True
-        for authorization in list(self._watching):
+        for authorization in list(self._lasting):
             self._end(authorization, errors.shutting_down())
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
+
+    async def turn(self, project: "_Project") -> None:
+        """Waits until a project may make another call, and counts that."""
+        while wait := project.wait(self._ticks()):
+            await asyncio.sleep(wait)
 
     def leave(self, project: "_Project") -> None:
         project.running -= 1
@@ -151,6 +160,21 @@ class Admitted:
         self._shares.bytes.take(size)
         self._size += size
 
+    def release(self, size: int) -> None:
+        """Gives back the room for so many bytes of the request, which are done."""
+        self._shares.bytes.give_back(size)
+        self._size -= size
+
+    async def turn(self) -> None:
+        """Waits until the project may make another call, as which a request of a stream counts."""
+        await self._admission.turn(self._shares)
+
+    def ended_by(self, end: End) -> AbstractContextManager[None]:
+        """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the server
+        stops, while the context lasts.
+        """
+        return self._admission.listed(self._authorization, end)
+
     def work(self) -> None:
         """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
 
@@ -171,9 +195,9 @@ class Admitted:
         return lambda: self._shares.answers.give_back(size)
 
     @contextmanager
-    def kept(self, data: bytes) -> Iterator[None]:
-        """Takes room for a part of an answer while the context lasts. Raises `ResourceExhausted` where there is none."""
-        leave = self.keep(len(data), may_refuse=True)
+    def kept(self, data: bytes, *, may_refuse: bool = True) -> Iterator[None]:
+        """Takes room for a part of an answer while the context lasts, in the way of `keep`."""
+        leave = self.keep(len(data), may_refuse=may_refuse)
         try:
             yield
         finally:
@@ -193,7 +217,7 @@ class Admitted:
         connections.take(takes_connection)
         self._stop()
         try:
-            with self._admission.listed(self._authorization, ending):
+            with self._admission.listed(self._authorization, ending.end):
                 yield
         finally:
             watchers.give_back(1)
@@ -265,10 +289,17 @@ class _Project:
     def enter(self, now: float) -> None:
         if self._at_once and self.running >= self._at_once:
             raise errors.rate_limited(f"{self._at_once} calls at once", 1.0)
-        if self._rate:
-            self._saved = min(self._most, self._saved + (now - self._since) * self._rate)
-            self._since = now
-            if self._saved < 1:
-                raise errors.rate_limited(f"{self._rate:g} calls a second", (1 - self._saved) / self._rate)
-            self._saved -= 1
+        if wait := self.wait(now):
+            raise errors.rate_limited(f"{self._rate:g} calls a second", wait)
         self.running += 1
+
+    def wait(self, now: float) -> float:
+        """Takes one of the calls that the project may make: 0, or in how many seconds there will be one."""
+        if not self._rate:
+            return 0.0
+        self._saved = min(self._most, self._saved + (now - self._since) * self._rate)
+        self._since = now
+        if self._saved < 1:
+            return (1 - self._saved) / self._rate
+        self._saved -= 1
+        return 0.0

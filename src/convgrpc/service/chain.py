@@ -9,9 +9,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -20,6 +21,8 @@ from google.protobuf.message import Message
 from convgrpc import errors, ids
 from convgrpc.contract.methods import Method
 from convgrpc.contract.validator import validate
+from convgrpc.service.admission import Admitted
+from convgrpc.service.exchange import Batches, Exchange
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ class Reply:
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
 StreamHandler: TypeAlias = Callable[[Any, Context], AsyncGenerator[Reply]]
+BatchHandler: TypeAlias = Callable[[str], Batches]
+"""Begins a stream of requests, for a project."""
 
 
 def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Any]:
@@ -83,9 +88,19 @@ class Call(NamedTuple):
     request_id: str
 
 
+class StreamCall(NamedTuple):
+    """A call with a stream of requests: `decode` makes a message of each, and `encode` the bytes of each answer."""
+
+    method: Method
+    messages: AsyncGenerator[bytes]
+    decode: Callable[[bytes], Message]
+    encode: Callable[[Message], bytes]
+    request_id: str
+
+
 class Chain:
-    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`, or a `StreamHandler` where the answer is a
-    stream.
+    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`; a `StreamHandler` where the answer is a
+    stream, or a `BatchHandler` where the requests are one too.
     """
 
     def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, keep_unknown: bool = False) -> None:
@@ -119,23 +134,30 @@ class Chain:
         Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
         """
         context = Context(call.project, math.inf)
-        try:
+        with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
-                request = await self._done(call.size, self._request, call)
+                request = await self._done(call.size, self._request, call.decode)
             handle: StreamHandler = self._handlers[call.method.path]
             async with aclosing(handle(request, context)) as replies:
                 async for reply in replies:
                     yield await self._done(len(reply.data), call.encode, reply)
-        except TimeoutError:
-            raise errors.deadline_exceeded() from None
-        except errors.ConvgrpcError:
-            raise
-        except Exception:
-            _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
-            raise errors.internal_error() from None
+
+    async def exchange(self, call: StreamCall, admitted: Admitted) -> AsyncGenerator[bytes]:
+        """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`."""
+        handle: BatchHandler = self._handlers[call.method.path]
+
+        async def decode(message: bytes) -> Message:
+            return await self._done(len(message), self._request, partial(call.decode, message))
+
+        batches = handle(admitted.project)
+        exchange = Exchange(batches, admitted, call.messages, decode, timeout=self._max_timeout)
+        with _faults(call.method, call.request_id):
+            async with aclosing(exchange.replies()) as replies:
+                async for reply in replies:
+                    yield await self._done(reply.ByteSize(), call.encode, reply)
 
     async def _handled(self, call: Call, context: Context) -> Message:
-        request = await self._done(call.size, self._request, call)
+        request = await self._done(call.size, self._request, call.decode)
         handle: Handler = self._handlers[call.method.path]
         return await handle(request, context)
 
@@ -146,10 +168,24 @@ class Chain:
         threads = self._aside if size <= _LARGEST else self._far_aside
         return await asyncio.get_running_loop().run_in_executor(threads, work, argument)
 
-    def _request(self, call: Call) -> Message:
-        request = call.decode()
+    def _request(self, decode: Callable[[], Message]) -> Message:
+        request = decode()
         validate(request, keep_unknown=self._keep_unknown)
         return request
+
+
+@contextmanager
+def _faults(method: Method, request_id: str) -> Iterator[None]:
+    """Makes of every fault a `ConvgrpcError`."""
+    try:
+        yield
+    except TimeoutError:
+        raise errors.deadline_exceeded() from None
+    except errors.ConvgrpcError:
+        raise
+    except Exception:
+        _log.exception("unexpected error in %s, request %s", method.path, request_id)
+        raise errors.internal_error() from None
 
 
 def request_id(sent: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
+from convgrpc.service.appending import Appending
 from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.feeds import Feeds, Part
@@ -15,7 +16,6 @@ from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
-    AppendItemsRequest,
     BatchGetItemsRequest,
     ConversationItemList,
     ConversationList,
@@ -66,8 +66,9 @@ class ConversationsService:
         now = self._clock()
         conversation = Conversation(id=ids.conversation_id(), created_at=int(now), metadata=request.metadata)
         items = new_items(request.items, conversation.id, now)
-        new = NewConversation(conversation.id, conversation.SerializeToString(), request.metadata.pairs)
-        stored = await self._store.create_conversation(context.project, new, items, context.deadline, request=key)
+        stored = await self._store.create_conversation(
+            context.project, _new(conversation), items, context.deadline, request=key
+        )
         return Conversation.FromString(stored)
 
     async def GetConversation(self, request: GetConversationRequest, context: Context) -> Conversation:
@@ -99,6 +100,24 @@ class ConversationsService:
     async def DeleteConversation(self, request: DeleteConversationRequest, context: Context) -> DeletedConversation:
         await self._store.delete_conversation(context.project, request.conversation_id, context.deadline)
         return DeletedConversation(id=request.conversation_id, deleted=True)
+
+    async def ForkConversation(self, request: ForkConversationRequest, context: Context) -> Conversation:
+        conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()))
+
+        def fork(data: bytes) -> NewConversation:
+            given = request.HasField("metadata")
+            conversation.metadata.CopyFrom(request.metadata if given else Conversation.FromString(data).metadata)
+            return _new(conversation)
+
+        stored = await self._store.fork_conversation(
+            context.project,
+            request.conversation_id,
+            request.last_item_id if request.HasField("last_item_id") else None,
+            fork,
+            context.deadline,
+            request=request_key("ForkConversation", request),
+        )
+        return Conversation.FromString(stored)
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> ConversationItemList:
         key = request_key("CreateItems", request)
@@ -143,12 +162,8 @@ class ConversationsService:
             await self._store.delete_item(context.project, request.conversation_id, request.item_id, context.deadline)
         )
 
-    async def ForkConversation(self, request: ForkConversationRequest, context: Context) -> Conversation:
-        raise errors.unimplemented("it has no forks")
-
-    async def AppendItems(self, request: AppendItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        raise errors.unimplemented("it has no such stream")
-        yield
+    def AppendItems(self, project: str) -> Appending:
+        return Appending(self._store, project, self._clock)
 
     def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
         return self._feeds.export(self._part(request, context))
@@ -187,6 +202,10 @@ class ConversationsService:
             for item in result.data:
                 _hide(item, include)
         return result
+
+
+def _new(conversation: Conversation) -> NewConversation:
+    return NewConversation(conversation.id, conversation.SerializeToString(), conversation.metadata.pairs)
 
 
 _INCLUDES = options.words(Include.DESCRIPTOR)

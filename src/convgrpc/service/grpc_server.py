@@ -7,11 +7,11 @@ fault, rather than as UNKNOWN by grpcio.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
 from contextlib import aclosing, nullcontext
 from functools import partial
 from math import ceil
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -28,7 +28,7 @@ from convgrpc.contract.methods import Method
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import LARGE, Call, Chain, Reply, request_id
+from convgrpc.service.chain import LARGE, Call, Chain, Reply, StreamCall, request_id
 from convgrpc.service.endings import Ending
 from convgrpc.service.metrics import Metrics
 
@@ -47,6 +47,9 @@ _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
 
 _log = logging.getLogger(__name__)
+
+Answer: TypeAlias = Callable[[Method, Admitted, Any, CallNote], Awaitable[None]]
+"""Answers a call by several messages."""
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -117,7 +120,8 @@ class GrpcServer:
     def _handler(self, method: Method) -> Any:
         # As one of a stream, a call is here before its message is.
         if method.returns_stream:
-            return grpc.stream_stream_rpc_method_handler(partial(self._stream, method))
+            answer = self._exchange if method.takes_stream else self._answer_in_parts
+            return grpc.stream_stream_rpc_method_handler(partial(self._stream, method, answer))
         return grpc.stream_unary_rpc_method_handler(partial(self._call, method))
 
     async def _call(self, method: Method, requests: object, context: Any) -> bytes:
@@ -136,13 +140,13 @@ class GrpcServer:
             context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
 
-    async def _stream(self, method: Method, requests: object, context: Any) -> None:
+    async def _stream(self, method: Method, answer: Answer, requests: object, context: Any) -> None:
         head = _Head.of(context.invocation_metadata() or ())
         with CallNote(self._metrics, head.request_id, method) as note:
             try:
                 async with self._admission.admitted(head.authorization) as admitted:
                     note.project = admitted.project
-                    await self._answer_in_parts(method, admitted, context, note)
+                    await answer(method, admitted, context, note)
             except ConvgrpcError as error:
                 await _abort(context, error, note)
             except Exception:
@@ -159,6 +163,27 @@ class GrpcServer:
                     with admitted.kept(part), ending.put_off():
                         await self._send(part, context)
                     note.sent()
+
+    async def _exchange(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
+        messages = self._messages(admitted, context)
+        call = StreamCall(method, messages, partial(_decode, method), _serialized, note.request_id)
+        async with aclosing(self._chain.exchange(call, admitted)) as answers:
+            async for answer in answers:
+                with admitted.kept(answer, may_refuse=False):
+                    await self._send(answer, context)
+                note.sent()
+
+    async def _messages(self, admitted: Admitted, context: Any) -> AsyncGenerator[bytes]:
+        """The messages of a stream of requests. The next one must come as soon as the first."""
+        data = await self._read(context)
+        admitted.work()
+        while data is not grpc.aio.EOF:
+            yield data
+            try:
+                async with asyncio.timeout(self._transfer_timeout):
+                    data = await context.read()
+            except TimeoutError:
+                raise errors.stream_idle(self._transfer_timeout) from None
 
     async def _send(self, part: bytes, context: Any) -> None:
         """Sends a message of a stream, as soon as the caller takes it, for which there is a time.
@@ -199,20 +224,24 @@ class GrpcServer:
         task.add_done_callback(over)
 
     async def _message(self, method: Method, context: Any) -> bytes:
-        """What the caller sent. gRPC itself would wait for the rest of it for ever."""
+        """What the caller sent."""
+        data = await self._read(context)
+        if data is grpc.aio.EOF:
+            raise faults.invalid_message(method.request.DESCRIPTOR.full_name)
+        return bytes(data)
+
+    async def _read(self, context: Any) -> Any:
+        """What the caller sent first, if anything. gRPC itself would wait for the rest of it for ever."""
         try:
             async with asyncio.timeout(self._transfer_timeout) as timeout:
                 self._make_room()
                 self._waiting[timeout] = None
                 try:
-                    data = await context.read()
+                    return await context.read()
                 finally:
                     self._waiting.pop(timeout, None)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
-        if data is grpc.aio.EOF:
-            raise faults.invalid_message(method.request.DESCRIPTOR.full_name)
-        return bytes(data)
 
     def _make_room(self) -> None:
         """Lets time run out, where too many messages are on their way, for the one that has been so the longest."""

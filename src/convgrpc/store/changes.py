@@ -1,10 +1,11 @@
 """What each write does to the tables, inside a transaction that others begin and end."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from convgrpc.errors import (
+    ConvgrpcError,
     conversation_changed,
     conversation_full,
     copies_too_large,
@@ -24,7 +25,7 @@ from convgrpc.store.lookups import (
     find_item,
     last_item_id,
 )
-from convgrpc.store.protocol import NO_LIMITS, NewConversation, NewItem, Origin, Sizes
+from convgrpc.store.protocol import NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
 from convgrpc.store.requests import (
     Attempt,
     StoredRequest,
@@ -42,6 +43,7 @@ MAX_COPIED_BYTES = 32 << 20
 SWEPT_AT_ONCE = 500
 """How many items, and how many responses, of a deleted conversation one transaction removes."""
 
+_INSERT_CONVERSATION = "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?) RETURNING number"
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION}"
@@ -74,14 +76,7 @@ def create_conversation(
     number = project_number(connection, project)
     if earlier := find_request(connection, number, attempt):
         return created_conversation(connection, earlier)
-    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, number)).fetchone()
-    if 0 < sizes.project_conversations < count:
-        raise project_full(sizes.project_conversations)
-    connection.execute(
-        "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?)", (number, conversation.id, conversation.data)
-    )
-    stored = find_conversation(connection, project, conversation.id)
-    _insert_metadata(connection, stored, conversation.metadata)
+    stored = insert_conversation(connection, number, conversation, sizes)
     appended = append(connection, stored.holder, {"items": items}, sizes)
     record_request(connection, number, attempt, appended.request(stored.number))
     return conversation.data
@@ -92,6 +87,19 @@ def project_number(connection: sqlite3.Connection, project: str) -> int:
     connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (project,))
     (number,) = connection.execute("SELECT number FROM projects WHERE name = ?", (project,)).fetchone()
     return int(number)
+
+
+def insert_conversation(
+    connection: sqlite3.Connection, project: int, conversation: NewConversation, sizes: Sizes
+) -> StoredConversation:
+    """Stores a conversation without items."""
+    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, project)).fetchone()
+    if 0 < sizes.project_conversations < count:
+        raise project_full(sizes.project_conversations)
+    (number,) = connection.execute(_INSERT_CONVERSATION, (project, conversation.id, conversation.data)).fetchone()
+    stored = StoredConversation(project, number, conversation.data)
+    _insert_metadata(connection, stored, conversation.metadata)
+    return stored
 
 
 def update_conversation(
@@ -122,22 +130,43 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
 def append_items(
     connection: sqlite3.Connection,
     project: str,
-    conversation_id: str,
-    items: Sequence[NewItem],
+    new: Append,
     attempt: Attempt | None = None,
-    expected_last: str | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
-) -> list[bytes]:
-    """Appends items and returns them as they were stored."""
-    conversation = find_conversation(connection, project, conversation_id)
+) -> list[tuple[str, bytes]]:
+    """Appends items and returns them as they were stored, with their ids."""
+    conversation = find_conversation(connection, project, new.conversation_id)
     if earlier := find_request(connection, conversation.project, attempt):
         return appended_items(connection, earlier)
-    if expected_last is not None and (last := last_item_id(connection, conversation)) != expected_last:
-        raise conversation_changed(expected_last, last)
-    appended = append(connection, conversation.holder, {"items": items}, sizes)
+    expected = new.expected_last
+    if expected is not None and (last := last_item_id(connection, conversation)) != expected:
+        raise conversation_changed(expected, last)
+    appended = append(connection, conversation.holder, {"items": new.items}, sizes)
     record_request(connection, conversation.project, attempt, appended.request(conversation.number))
-    return appended.items
+    return [(item.id, data) for item, data in zip(new.items, appended.items, strict=True)]
+
+
+def append_in_turn(
+    connection: sqlite3.Connection,
+    project: str,
+    attempts: Iterable[tuple[Append, Attempt | None]],
+    *,
+    sizes: Sizes = NO_LIMITS,
+) -> InTurn:
+    """Appends the items of several requests, one after the other, up to the first that is refused."""
+    done: list[list[str]] = []
+    for new, attempt in attempts:
+        connection.execute("SAVEPOINT request")
+        try:
+            appended = append_items(connection, project, new, attempt, sizes=sizes)
+        except ConvgrpcError as refusal:
+            connection.execute("ROLLBACK TO request")
+            connection.execute("RELEASE request")
+            return InTurn(done, refusal)
+        connection.execute("RELEASE request")
+        done.append([item_id for item_id, _ in appended])
+    return InTurn(done, None)
 
 
 class Appended(NamedTuple):
@@ -169,13 +198,17 @@ def append(
             raise copies_too_large(MAX_COPIED_BYTES, param=group)
     if not rows:
         return Appended([], range(0))
-    # The items of a response on no conversation are as many as one request has.
-    count = connection.execute(_COUNT_ITEMS, (len(rows), holder.number)).fetchone()
-    if count and 0 < sizes.conversation_items < count[0]:
-        raise conversation_full(sizes.conversation_items, param=group)
+    count_items(connection, holder.number, len(rows), sizes, param=group)
     connection.executemany(_INSERT_ITEM, rows)
     (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
+
+
+def count_items(connection: sqlite3.Connection, conversation: int, more: int, sizes: Sizes, *, param: str) -> None:
+    """Counts items that a conversation gets, or raises; a response on none is not counted: it has those of one request."""
+    count = connection.execute(_COUNT_ITEMS, (more, conversation)).fetchone()
+    if count and 0 < sizes.conversation_items < count[0]:
+        raise conversation_full(sizes.conversation_items, param=param)
 
 
 def _insert_metadata(

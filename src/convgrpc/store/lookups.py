@@ -26,6 +26,9 @@ MAX_SEARCHED = 1000
 IN_CONVERSATION = "project = ? AND id = ? AND minted IN (0, 1) AND conversation = ?"
 """The condition that finds an item in one conversation, in the words that fit the index."""
 
+LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
+"""Finds the last place of an item in one conversation."""
+
 _SELECT_CONVERSATION = """
     SELECT project, number, data FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
@@ -72,7 +75,6 @@ _SELECT_TAIL = """
 """
 _SELECT_END = "SELECT max(position) FROM items WHERE conversation = ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
-_SELECT_LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
 _SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
 _SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
 
@@ -282,7 +284,7 @@ def _cursor_position(
     connection: sqlite3.Connection, conversation: StoredConversation, item_id: str, descending: bool
 ) -> int:
     # The occurrence that comes last in the walk: from any other, the walk would come to this id again, without end.
-    select = _SELECT_FIRST_POSITION if descending else _SELECT_LAST_POSITION
+    select = _SELECT_FIRST_POSITION if descending else LAST_POSITION
     (position,) = connection.execute(select, (conversation.project, item_id, conversation.number)).fetchone()
     if position is None:
         raise cursor_not_found(item_id)

@@ -41,12 +41,12 @@ class News:
             else:
                 del self._listeners[topic]
 
-    def publish(self, topics: Iterable[Topic | None]) -> None:
+    def publish(self, topics: Iterable[Topic]) -> None:
         """Tells of changes. While nobody listens this costs nothing."""
         if not self._listeners:
             return
         heard: dict[asyncio.AbstractEventLoop, list[Tell]] = {}
-        for topic in {topic for topic in topics if topic}:
+        for topic in set(topics):
             for loop, tell in self._listeners.get(topic, ()):
                 heard.setdefault(loop, []).append(tell)
         for loop, tells in heard.items():

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from convgrpc.errors import ConvgrpcError
+
 
 class Origin(Enum):
     """Where the id of a new item comes from."""
@@ -48,6 +50,36 @@ class NewItem(NamedTuple):
     origin: Origin
 
 
+class RequestKey(NamedTuple):
+    """What makes a write safe to repeat: its caller's id for it, its method, and a digest of the whole request.
+
+    The first write with a key is done, and the key is stored with it. A later one with the same digest is answered from
+    what the first one stored, or what is left of it; one with another digest is refused.
+    """
+
+    method: str
+    id: str
+    digest: bytes
+
+
+class Append(NamedTuple):
+    """Items to append to a conversation, all or nothing, and what `Store.append_items` takes with them."""
+
+    conversation_id: str
+    items: Sequence[NewItem]
+    request: RequestKey | None = None
+    expected_last: str | None = None
+
+
+class InTurn(NamedTuple):
+    """What came of several appends: the ids of the items of those that were done, and why the one after them was not; None
+    where all were.
+    """
+
+    item_ids: list[list[str]]
+    refusal: ConvgrpcError | None
+
+
 class NewConversation(NamedTuple):
     """A conversation to store: its id, its serialized message, and the metadata by which it is found."""
 
@@ -67,18 +99,6 @@ class NewResponse(NamedTuple):
     conversation: str | None
     input: Sequence[NewItem]
     output: Sequence[NewItem]
-
-
-class RequestKey(NamedTuple):
-    """What makes a write safe to repeat: its caller's id for it, its method, and a digest of the whole request.
-
-    The first write with a key is done, and the key is stored with it. A later one with the same digest is answered from
-    what the first one stored, or what is left of it; one with another digest is refused.
-    """
-
-    method: str
-    id: str
-    digest: bytes
 
 
 class Commit(NamedTuple):
@@ -194,6 +214,23 @@ class Store(Protocol):
         `change` may be called in another thread, and holds up all other writes. What it raises comes back to the caller.
         """
 
+    async def fork_conversation(
+        self,
+        project: str,
+        conversation_id: str,
+        last_item_id: str | None,
+        fork: Callable[[bytes], NewConversation],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        """Stores what `fork` makes of a serialized conversation, with copies of its items up to the last place of one;
+        returns the new conversation.
+
+        The copies have the ids of the items. Raises `ResourceExhausted` where they are too many, or too many bytes.
+        `fork` may be called in another thread, and holds up all other writes.
+        """
+
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         """Deletes a conversation with its items and responses, and with the responses that follow those.
 
@@ -216,6 +253,12 @@ class Store(Protocol):
         request. An id that this store minted stands for the item as it was first stored, and what was sent with it is
         ignored; any other id is stored with what was sent. With `expected_last`, nothing is appended unless that is the
         id of the conversation's last item; the empty string stands for none.
+        """
+
+    async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
+        """Does several appends in the order given, each by the rules of `append_items`, up to the first that is refused.
+
+        They are one write, which is of no more than one project.
         """
 
     async def list_items(

@@ -82,12 +82,12 @@ def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest)
     return row[0]
 
 
-def appended_items(connection: sqlite3.Connection, earlier: StoredRequest) -> list[bytes]:
-    """The items that an earlier write appended, but for those that were deleted since."""
+def appended_items(connection: sqlite3.Connection, earlier: StoredRequest) -> list[tuple[str, bytes]]:
+    """The items that an earlier write appended, with their ids, but for those that were deleted since."""
     rows = connection.execute(
-        "SELECT data FROM items WHERE conversation = ? AND position BETWEEN ? AND ? ORDER BY position", earlier
+        "SELECT id, data FROM items WHERE conversation = ? AND position BETWEEN ? AND ? ORDER BY position", earlier
     )
-    return [data for (data,) in rows]
+    return rows.fetchall()
 
 
 def forget_requests(connection: sqlite3.Connection, window: Window) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from convgrpc.errors import store_unavailable
-from convgrpc.store import changes, keys, responses, troubles
+from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import claimed, connect, open_database
@@ -28,10 +28,12 @@ from convgrpc.store.lookups import (
 from convgrpc.store.news import News, Topic
 from convgrpc.store.protocol import (
     NO_LIMITS,
+    Append,
     Commit,
     Condition,
     ConversationPage,
     Growth,
+    InTurn,
     NewConversation,
     NewItem,
     NewResponse,
@@ -174,9 +176,27 @@ class SqliteStore(Store):
 
         return await self._writer.write(work, deadline=deadline)
 
+    async def fork_conversation(
+        self,
+        project: str,
+        conversation_id: str,
+        last_item_id: str | None,
+        fork: Callable[[bytes], NewConversation],
+        deadline: float | None,
+        *,
+        request: RequestKey | None = None,
+    ) -> bytes:
+        def work(connection: sqlite3.Connection) -> bytes:
+            attempt = self._attempt(request)
+            return forks.fork_conversation(
+                connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
+            )
+
+        return await self._writer.write(work, deadline=deadline)
+
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline, topic=Topic(project, conversation_id))
+        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
 
     async def append_items(
         self,
@@ -188,14 +208,23 @@ class SqliteStore(Store):
         request: RequestKey | None = None,
         expected_last: str | None = None,
     ) -> list[bytes]:
-        def work(connection: sqlite3.Connection) -> list[bytes]:
-            attempt = self._attempt(request)
-            return changes.append_items(
-                connection, project, conversation_id, items, attempt, expected_last, sizes=self._sizes
-            )
+        new = Append(conversation_id, items, request, expected_last)
 
-        topic = Topic(project, conversation_id)
-        return await self._writer.write(work, size=_size(items), deadline=deadline, topic=topic)
+        def work(connection: sqlite3.Connection) -> list[bytes]:
+            appended = changes.append_items(connection, project, new, self._attempt(request), sizes=self._sizes)
+            return [data for _, data in appended]
+
+        topics = [Topic(project, conversation_id)]
+        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics)
+
+    async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
+        def work(connection: sqlite3.Connection) -> InTurn:
+            attempts = [(each, self._attempt(each.request)) for each in appends]
+            return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
+
+        size = sum(_size(each.items) for each in appends)
+        topics = {Topic(project, each.conversation_id) for each in appends}
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
@@ -258,7 +287,7 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(work, deadline=deadline, topic=Topic(project, conversation_id))
+        return await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
@@ -267,8 +296,8 @@ class SqliteStore(Store):
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
-        topic = Topic(project, response.conversation) if response.conversation else None
-        return await self._writer.write(work, size=size, deadline=deadline, topic=topic)
+        topics = [Topic(project, response.conversation)] if response.conversation else []
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
     async def get_response(self, project: str, response_id: str) -> bytes:
         with self._snapshot() as connection:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ class _Write(NamedTuple):
     work: Callable[[sqlite3.Connection], Any]
     size: int
     deadline: float | None
-    topic: Topic | None
+    topics: Collection[Topic]
     # Gets what `work` returned, or the exception that `write` shall raise. It is read by the thread, set by the loop.
     outcome: asyncio.Future[Any]
 
@@ -49,7 +49,7 @@ class Writer:
         committed: Callable[[int, int], None],
         tidy: Callable[[sqlite3.Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
-        publish: Callable[[Iterable[Topic | None]], None] = lambda topics: None,
+        publish: Callable[[Iterable[Topic]], None] = lambda topics: None,
         check: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
         max_writes: int = 1024,
@@ -82,15 +82,15 @@ class Writer:
         *,
         size: int = 0,
         deadline: float | None = None,
-        topic: Topic | None = None,
+        topics: Collection[Topic] = (),
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
-        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it, and `topic` what
+        When `work` raises, its changes are undone and no others. `size` says how many bytes wait with it, and `topics` what
         it may change that others listen for.
         """
         future = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(work, size, deadline, topic, future))
+        self._enqueue(_Write(work, size, deadline, topics, future))
         outcome: T | Exception = await future
         if isinstance(outcome, Exception):
             raise outcome
@@ -169,7 +169,7 @@ class Writer:
         # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(batch), seconds))
         _deliver(batch, outcomes)
-        self._publish(write.topic for write in batch)
+        self._publish(topic for write in batch for topic in write.topics)
         self._report(sum(write.size for write in batch))
         self._untidy = True
 

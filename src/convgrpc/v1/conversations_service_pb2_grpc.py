@@ -191,8 +191,9 @@ class ConversationsServiceServicer(object):
 
     def ForkConversation(self, request, context):
         """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
-        identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
-        or the item does not exist.
+        identifiers. What is done to either of them later leaves the other as it is; responses are not copied. Returns
+        `NOT_FOUND` if the conversation or the item does not exist, and `RESOURCE_EXHAUSTED` if there are more than 10,000 items
+        or 32 MiB to copy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,8 +202,11 @@ class ConversationsServiceServicer(object):
     def AppendItems(self, request_iterator, context):
         """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
         once for all requests that were made durable together. The first request that is refused ends the stream with its
-        error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
-        again, on a new one, what was not answered, with the same request ids.
+        error: those before it have been answered, those after it are not done. The error tells the number of the request, from
+        1, as `request` in the metadata of its `google.rpc.ErrorInfo`. A stream is ended with `UNAVAILABLE`, when all that the
+        server took of it is answered, if no request comes for long, or the server stops. A stream that broke is taken up by
+        sending again, on a new one, what was not answered, with the same request ids. Where the calls of a project are limited
+        by the second, each request is one: the server takes it when it may be made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,14 +69,18 @@ class ConversationsServiceStub:
     """
     ForkConversation: _grpc.UnaryUnaryMultiCallable[_conversations_service_pb2.ForkConversationRequest, _conversation_pb2.Conversation]
     """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
-    identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
-    or the item does not exist.
+    identifiers. What is done to either of them later leaves the other as it is; responses are not copied. Returns
+    `NOT_FOUND` if the conversation or the item does not exist, and `RESOURCE_EXHAUSTED` if there are more than 10,000 items
+    or 32 MiB to copy.
     """
     AppendItems: _grpc.StreamStreamMultiCallable[_conversations_service_pb2.AppendItemsRequest, _conversations_service_pb2.AppendItemsResponse]
     """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
     once for all requests that were made durable together. The first request that is refused ends the stream with its
-    error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
-    again, on a new one, what was not answered, with the same request ids.
+    error: those before it have been answered, those after it are not done. The error tells the number of the request, from
+    1, as `request` in the metadata of its `google.rpc.ErrorInfo`. A stream is ended with `UNAVAILABLE`, when all that the
+    server took of it is answered, if no request comes for long, or the server stops. A stream that broke is taken up by
+    sending again, on a new one, what was not answered, with the same request ids. Where the calls of a project are limited
+    by the second, each request is one: the server takes it when it may be made.
     """
     ExportItems: _grpc.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]
     """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
@@ -133,14 +137,18 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     """
     ForkConversation: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.ForkConversationRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
-    identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
-    or the item does not exist.
+    identifiers. What is done to either of them later leaves the other as it is; responses are not copied. Returns
+    `NOT_FOUND` if the conversation or the item does not exist, and `RESOURCE_EXHAUSTED` if there are more than 10,000 items
+    or 32 MiB to copy.
     """
     AppendItems: _aio.StreamStreamMultiCallable[_conversations_service_pb2.AppendItemsRequest, _conversations_service_pb2.AppendItemsResponse]  # type: ignore[assignment]
     """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
     once for all requests that were made durable together. The first request that is refused ends the stream with its
-    error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
-    again, on a new one, what was not answered, with the same request ids.
+    error: those before it have been answered, those after it are not done. The error tells the number of the request, from
+    1, as `request` in the metadata of its `google.rpc.ErrorInfo`. A stream is ended with `UNAVAILABLE`, when all that the
+    server took of it is answered, if no request comes for long, or the server stops. A stream that broke is taken up by
+    sending again, on a new one, what was not answered, with the same request ids. Where the calls of a project are limited
+    by the second, each request is one: the server takes it when it may be made.
     """
     ExportItems: _aio.UnaryStreamMultiCallable[_conversations_service_pb2.ExportItemsRequest, _conversations_service_pb2.ConversationItemBatch]  # type: ignore[assignment]
     """ExportItems returns all items of a conversation that are there when it is called, oldest first, in batches; what is
@@ -260,8 +268,9 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
         """ForkConversation makes a new conversation of the items of another, all of them or those up to one, with their
-        identifiers. What is done to either of them later leaves the other as it is. Returns `NOT_FOUND` if the conversation
-        or the item does not exist.
+        identifiers. What is done to either of them later leaves the other as it is; responses are not copied. Returns
+        `NOT_FOUND` if the conversation or the item does not exist, and `RESOURCE_EXHAUSTED` if there are more than 10,000 items
+        or 32 MiB to copy.
         """
 
     @_abc_1.abstractmethod
@@ -272,8 +281,11 @@ class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_conversations_service_pb2.AppendItemsResponse], _abc.AsyncIterator[_conversations_service_pb2.AppendItemsResponse]]:
         """AppendItems appends items as they come, each request all or nothing, in the order in which they were sent, and answers
         once for all requests that were made durable together. The first request that is refused ends the stream with its
-        error: those before it have been answered, those after it are not done. A stream that broke is taken up by sending
-        again, on a new one, what was not answered, with the same request ids.
+        error: those before it have been answered, those after it are not done. The error tells the number of the request, from
+        1, as `request` in the metadata of its `google.rpc.ErrorInfo`. A stream is ended with `UNAVAILABLE`, when all that the
+        server took of it is answered, if no request comes for long, or the server stops. A stream that broke is taken up by
+        sending again, on a new one, what was not answered, with the same request ids. Where the calls of a project are limited
+        by the second, each request is one: the server takes it when it may be made.
         """
 
     @_abc_1.abstractmethod

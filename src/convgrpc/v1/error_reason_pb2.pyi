@@ -188,6 +188,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_TOO_SLOW says that the caller of a stream takes what it is sent too slowly; the stream can be gone on with.
     Example: a watch whose caller stopped reading.
     """
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 42
+    """ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.
+    Open another stream for the next. Example: a job that waits for a person.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the `google.rpc.ErrorInfo` in every error of the domain `convgrpc`. The metadata of the
@@ -360,5 +364,9 @@ nothing was done. Example: a job that appends from a thousand threads.
 ERROR_REASON_TOO_SLOW: ErrorReason.ValueType  # 41
 """ERROR_REASON_TOO_SLOW says that the caller of a stream takes what it is sent too slowly; the stream can be gone on with.
 Example: a watch whose caller stopped reading.
+"""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 42
+"""ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.
+Open another stream for the next. Example: a job that waits for a person.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
