@@ -1,6 +1,5 @@
 """Exports: a conversation as it is when it is asked for, batch by batch, and from any place on."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,9 @@ import pytest
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
-from convgrpc.v1.conversations_service_pb2 import Include
+from convgrpc.v1.content_pb2 import Json
+from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, Include
+from convgrpc.v1.item_pb2 import ConversationItem, ToolSearchCall
 from tests.service.streams import Site, Talk, read_to_the_end, reason, texts
 
 PATIENCE = 1.0
@@ -121,12 +122,13 @@ def test_by_rest_every_item_is_a_line(talk: Talk) -> None:
 def test_a_line_has_no_line_breaks(site: Site) -> None:
     """Not even where JSON that is kept as it was sent has some."""
     talk = Talk(site)
-    call = {"type": "tool_search_call", "id": "tsc_1", "arguments": {"a": "b\r\n"}, "status": "completed"}
-    text = json.dumps({"items": [call]}, indent=2).replace("\n", "\r\n")
-    path, headers = f"/v1/conversations/{talk.id}/items", {"content-type": "application/json"}
-    site.http.post(path, content=text, headers=headers).raise_for_status()
+    call = ToolSearchCall(arguments=Json(text='{"a":\r\n"b\\r\\n"}'))
+    request = CreateItemsRequest(conversation_id=talk.id, items=[ConversationItem(tool_search_call=call)])
+    talk.stub.CreateItems(request, **talk.call)
     (line,) = talk.export_lines()
     assert line["arguments"] == {"a": "b\r\n"}
+    with talk.events() as events:
+        assert next(events).value["data"] == [line]
 
 
 def test_by_rest_what_is_wrong_at_first_has_a_status(talk: Talk) -> None:

@@ -95,3 +95,20 @@ def test_what_was_shared_is_read_anew_after_a_change(tmp_path: Path) -> None:
                 assert ids(await anext(three)) == ["item_1", "item_3"]
 
     run(tmp_path, scenario)
+
+
+def test_what_comes_while_a_caller_is_busy_is_told_next(tmp_path: Path) -> None:
+    """It need not wait for another change."""
+
+    async def scenario(store: SqliteStore) -> None:
+        await create(store, "conv_1", item("item_1"))
+        async with aclosing(Feeds(store).watch(PART, new_only=False)) as replies:
+            assert ids(await anext(replies)) == ["item_1"]
+            for name in ("item_2", "item_3"):
+                await append(store, "conv_1", item(name))
+                # Long enough to be told, while the caller is not waiting.
+                await asyncio.sleep(0.05)
+            async with asyncio.timeout(10):
+                assert ids(await anext(replies)) == ["item_2", "item_3"]
+
+    run(tmp_path, scenario)
