@@ -14,7 +14,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from benchmarks.generators import OPEN_CALLS, SECONDS, Caller, Run
-from benchmarks.processes import DATABASES, ROOT, STARTED_WITHIN, Process, free_port, running
+from benchmarks.processes import DATABASES, SCRIPTS, STARTED_WITHIN, Process, free_port, running
 from benchmarks.rest_calls import answer, asking, user_message
 from benchmarks.results import Effort, Measurement
 from benchmarks.service import serving
@@ -55,7 +55,7 @@ def peers(effort: Effort) -> Iterator[list[Measurement]]:
 
 def installed(purpose: str) -> str | None:
     """The Python of an environment; says on stderr why there is none."""
-    made = subprocess.run([ROOT / "scripts" / "environment", purpose], capture_output=True, text=True, check=False)
+    made = subprocess.run([SCRIPTS / "environment", purpose], capture_output=True, text=True, check=False)
     if made.returncode:
         why = (made.stderr.splitlines() or ["no reason given"])[-1].removeprefix("convgrpc: ")
         print(f"convgrpc: not compared with {purpose}, which cannot be installed here: {why}", file=sys.stderr)

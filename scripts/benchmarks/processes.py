@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-DATABASES = ROOT / "build"
+SCRIPTS = Path(__file__).resolve().parents[1]
+DATABASES = SCRIPTS.parent / "build"
 """Where databases are made: on the disk that holds this folder, since others may be none."""
 STARTED_WITHIN = 60
 
@@ -70,7 +70,7 @@ def _running(command: Sequence[object], environment: dict[str, str], output: int
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CONVGRPC_")}
     error = output if output == subprocess.DEVNULL else None
     with subprocess.Popen(
-        list(map(str, command)), stdout=output, stderr=error, text=True, cwd=ROOT, env=inherited | environment
+        list(map(str, command)), stdout=output, stderr=error, text=True, cwd=SCRIPTS, env=inherited | environment
     ) as process:
         try:
             yield process

@@ -16,7 +16,7 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.processes import ROOT, Process
+from benchmarks.processes import SCRIPTS, Process
 
 OPEN_CALLS = 64
 CONNECTIONS = 16
@@ -25,7 +25,7 @@ SECONDS = 1.0
 LONGEST = 60
 FEWEST_CALLS = 2 * OPEN_CALLS
 H2LOAD = shutil.which("h2load")
-LOAD = ROOT / "scripts" / "load"
+LOAD = SCRIPTS / "load"
 
 
 class Request(NamedTuple):

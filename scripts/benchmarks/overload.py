@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks.dialogues import message, prose
-from benchmarks.processes import ROOT
+from benchmarks.processes import SCRIPTS
 from benchmarks.results import Effort, Measurement, ratio
 from benchmarks.service import CONVERSATIONS, Server, serving
 from convgrpc.v1.conversation_pb2 import Conversation
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest
 from convgrpc.v1.item_pb2 import Role
 
-LOAD = ROOT / "scripts" / "load"
+LOAD = SCRIPTS / "load"
 GENERATORS = 2
 CONNECTIONS = 16
 OPEN_CALLS = 64
