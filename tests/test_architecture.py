@@ -9,7 +9,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "convgrpc"
 GENERATED = {"v1", "options"}
 
-# cli → service → {contract, store, tokens} → errors, ids → v1, and client → {contract, errors, ids, v1}. A layer is a folder, or a module that stands alone.
+# cli → service → {contract, store, tokens} → errors, ids → v1, and client → {contract, errors, ids, v1}. A layer is a
+# folder, or a module that stands alone.
 MAY_IMPORT = {
     "__init__": {"client", "contract", "errors"},
     "__main__": {"cli"},

@@ -1,4 +1,6 @@
-"""What `scripts/bench` is made of: its arithmetic on made-up numbers, and what makes calls and databases. Nothing is timed."""
+"""What `scripts/bench` is made of: its arithmetic on made-up numbers, and what makes calls and databases. Nothing is
+timed.
+"""
 
 import json
 import os

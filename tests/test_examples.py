@@ -1,4 +1,6 @@
-"""The examples that the README offers for copying, as a user runs them: with unmodified packages, against the gateway."""
+"""The examples that the README offers for copying, as a user runs them: with unmodified packages, against the
+gateway.
+"""
 
 import os
 import re

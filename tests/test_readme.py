@@ -136,7 +136,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _settings_of_go() -> dict[str, str]:
-    """Where Go keeps its settings, and what it has fetched and compiled: in the caller's home, not in that of the tests."""
+    """Where Go keeps its settings, and what it has fetched and compiled: in the caller's home, not in that of the
+    tests.
+    """
     if not shutil.which("go"):
         return {}
     command = ["go", "env", "-json", "GOENV", "GOPATH", "GOCACHE"]

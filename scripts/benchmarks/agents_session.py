@@ -1,7 +1,7 @@
 """`SQLiteSession` of openai-agents, asked by many tasks for a second: `python agents_session.py DB append|list TASKS`.
 
-It runs in that package's environment. The item comes as JSON on stdin; prints, as JSON, how many calls there were, for how
-many seconds, of CPU too, and the 50th and 99th percentile of how long they took.
+It runs in that package's environment. The item comes as JSON on stdin; prints, as JSON, how many calls there were, for
+how many seconds, of CPU too, and the 50th and 99th percentile of how long they took.
 """
 
 import asyncio

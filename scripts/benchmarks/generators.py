@@ -29,8 +29,8 @@ LOAD = SCRIPTS / "load"
 
 
 class Request(NamedTuple):
-    """What is asked again and again: where, by which method of gRPC or which paths of REST in turn, with which message or
-    body.
+    """What is asked again and again: where, by which method of gRPC or which paths of REST in turn, with which message
+    or body.
 
     `answer` is the size of an answer in bytes, by which those that were refused are told from others; 0 if it differs.
     """
@@ -44,7 +44,9 @@ class Request(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of some calls: how many and for how long, the CPU seconds of the server, and how long they took each."""
+    """What came of some calls: how many and for how long, the CPU seconds of the server, and how long they took
+    each.
+    """
 
     calls: int
     seconds: float
@@ -64,8 +66,8 @@ class Run(NamedTuple):
 class Caller:
     """Makes one request for about some seconds, each time that it is told to; `acknowledged` counts the answers.
 
-    Where a request has many paths, each of h2load's connections begins with the first: to go through them all, `by_load`
-    does it.
+    Where a request has many paths, each of h2load's connections begins with the first: to go through them all,
+    `by_load` does it.
     """
 
     def __init__(

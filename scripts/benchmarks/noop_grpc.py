@@ -1,4 +1,6 @@
-"""A bare server of grpc.aio on uvloop, which answers every call with the same kilobyte: `python -m benchmarks.noop_grpc`."""
+"""A bare server of grpc.aio on uvloop, which answers every call with the same kilobyte: `python -m
+benchmarks.noop_grpc`.
+"""
 
 import grpc
 import uvloop

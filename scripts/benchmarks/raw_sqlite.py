@@ -1,7 +1,8 @@
 """SQLite alone: the rows that it can store, without ids of conversations, order of calls, or anybody who waits.
 
-The schema and the work stay as they are, so that results can be compared: 64 rows a commit, each with a kilobyte or so, a
-conversation of 500 at random and an id of 24 random bytes, synchronous=FULL, and checkpoints as SQLite makes them.
+The schema and the work stay as they are, so that results can be compared: 64 rows a commit, each with a kilobyte or
+so, a conversation of 500 at random and an id of 24 random bytes, synchronous=FULL, and checkpoints as SQLite makes
+them.
 """
 
 import random
@@ -14,8 +15,8 @@ from pathlib import Path
 from benchmarks.generators import Run
 
 SCHEMA = """
-    CREATE TABLE items (position INTEGER PRIMARY KEY, conversation INTEGER NOT NULL, id BLOB NOT NULL, data BLOB NOT NULL);
-    CREATE INDEX items_by_conversation ON items (conversation);
+    CREATE TABLE items (position INTEGER PRIMARY KEY, conversation INTEGER NOT NULL, id BLOB NOT NULL, data BLOB NOT
+    NULL); CREATE INDEX items_by_conversation ON items (conversation);
     CREATE INDEX items_by_id ON items (id);
 """
 INSERT = "INSERT INTO items (conversation, id, data) VALUES (?, ?, ?)"
@@ -24,7 +25,9 @@ CONVERSATIONS = 500
 
 
 class RawSqlite:
-    """A connection to a database of its own, in this process. A run's calls are rows, and its latencies those of commits."""
+    """A connection to a database of its own, in this process. A run's calls are rows, and its latencies those of
+    commits.
+    """
 
     def __init__(self, connection: sqlite3.Connection, data: bytes) -> None:
         self._connection = connection

@@ -29,10 +29,11 @@ UNITS = {
 
 
 class Measurement(NamedTuple):
-    """What is measured, what it is compared with, and from or up to which ratio that is good; None where it is only told.
+    """What is measured, what it is compared with, and from or up to which ratio that is good; None where it is only
+    told.
 
-    Both take the number of a round, and return seconds, bytes or a rate, as the unit says. `beside` is asked in the end for
-    what else there is to tell, by its name.
+    Both take the number of a round, and return seconds, bytes or a rate, as the unit says. `beside` is asked in the
+    end for what else there is to tell, by its name.
     """
 
     name: str
@@ -164,7 +165,9 @@ def shown(value: float) -> str:
 
 
 def as_json(results: Iterable[Result], on: Mapping[str, str]) -> str:
-    """Seconds and ratios as they are; an infinite ratio, which JSON does not have, is null. `on` is what it was taken on."""
+    """Seconds and ratios as they are; an infinite ratio, which JSON does not have, is null. `on` is what it was taken
+    on.
+    """
     rows = [
         {
             "name": result.name,

@@ -1,4 +1,6 @@
-"""The group `tokens`: counting, of what was counted before, of a stored conversation for the first time, and of a text."""
+"""The group `tokens`: counting, of what was counted before, of a stored conversation for the first time, and of a
+text.
+"""
 
 import random
 import shutil

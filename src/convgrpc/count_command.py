@@ -157,7 +157,9 @@ def _with_numbers(value: Any) -> Any:
 
 
 def _write_table(found: Iterable[Counted]) -> int:
-    """One line for each count; below it what it is made of if there is one request, or else a sum if there is one model."""
+    """One line for each count; below it what it is made of if there is one request, or else a sum if there is one
+    model.
+    """
     faults = total = 0
     sure = True
     models: set[str] = set()

@@ -65,10 +65,10 @@ class ConvgrpcError(Exception):
     """A failure that a caller can see.
 
     `reason` says what went wrong, `message` says it in words, `param` names the field at fault as REST spells it and
-    `field` names it by its path in the request message. `retry_after` is in how many seconds to try again, where that is
-    known. `request_number` is that of the request at fault, from 1, where a stream of them was sent. `request_id` is set where a server told of the failure; its log has the details under that id. A failure of
-    which no server of this contract told, such as a connection that is refused, has the reason
-    `ERROR_REASON_UNSPECIFIED`.
+    `field` names it by its path in the request message. `retry_after` is in how many seconds to try again, where that
+    is known. `request_number` is that of the request at fault, from 1, where a stream of them was sent. `request_id`
+    is set where a server told of the failure; its log has the details under that id. A failure of which no server of
+    this contract told, such as a connection that is refused, has the reason `ERROR_REASON_UNSPECIFIED`.
     """
 
     retry_after: float | None = None
@@ -257,8 +257,8 @@ def unimplemented(why: str) -> ConvgrpcError:
 
 def schema_too_large(param: str, name: str) -> ConvgrpcError:
     message = (
-        f"Invalid '{param}': the schema of '{name}' is nested too deeply, or comes to too much text together with those "
-        "before it, once references are replaced."
+        f"Invalid '{param}': the schema of '{name}' is nested too deeply, or comes to too much text together with "
+        "those before it, once references are replaced."
     )
     return failure(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=param)
 

@@ -88,7 +88,9 @@ def list_keys(db: str) -> None:
 @click.argument("key", metavar="ID")
 @_database
 def revoke(key: str, db: str) -> None:
-    """Makes a key invalid for good. Its id is what `list` shows, and follows `cg_` in the key, which may be given itself."""
+    """Makes a key invalid for good. Its id is what `list` shows, and follows `cg_` in the key, which may be given
+    itself.
+    """
     _check_exists(db)
     identity = key_id(key)
     # What is no id may be a key that was mistyped, and has no place in what others may read.

@@ -1,8 +1,8 @@
 """The log of a server: lines for people on a terminal, and a JSON object a line anywhere else.
 
-It is written in a thread of its own, so that a reader who is slow holds up nobody, not even the end of the process. What
-does not fit into the queue is dropped, and counted. Texts of exceptions are left out, unless they are the operating
-system's: they may quote what a caller sent.
+It is written in a thread of its own, so that a reader who is slow holds up nobody, not even the end of the process.
+What does not fit into the queue is dropped, and counted. Texts of exceptions are left out, unless they are the
+operating system's: they may quote what a caller sent.
 """
 
 import copy
@@ -117,7 +117,9 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object: `time` (UTC), `level`, `logger`, `message`, what is told of a call, and `trace` of an exception."""
+    """A JSON object: `time` (UTC), `level`, `logger`, `message`, what is told of a call, and `trace` of an
+    exception.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {

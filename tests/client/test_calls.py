@@ -38,7 +38,9 @@ def texts(items: Any) -> list[str]:
 @pytest.mark.parametrize("client_class", [Client, AsyncClient])
 @pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
 def test_every_rpc_is_a_method_with_the_fields_of_its_request(client_class: type, method: MethodDescriptor) -> None:
-    """Also those that JSON does not have; documented, and typed with the message that it returns, or of which a stream."""
+    """Also those that JSON does not have; documented, and typed with the message that it returns, or of which a
+    stream.
+    """
     function = getattr(client_class, python_name(method))
     fields = [field.name for field in method.input_type.fields]
     signature = inspect.signature(function)

@@ -40,8 +40,8 @@ def names(config: Any) -> set[str]:
 def test_the_shipped_config_has_the_calls_that_are_safe_by_themselves() -> None:
     """All that read or delete, by their verb over HTTP; those beside them that the contract calls idempotent; no other.
 
-    Creating calls are safe only with a request id, which the contract takes from a header. Streams are taken up in another
-    way.
+    Creating calls are safe only with a request id, which the contract takes from a header. Streams are taken up in
+    another way.
     """
     safe = set()
     for method in CALLS:

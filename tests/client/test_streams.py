@@ -42,7 +42,9 @@ def texts(items: Any) -> list[str]:
 
 
 class Appends:
-    """A server that acknowledges requests one by one, and breaks the streams after so many of them, one after the other."""
+    """A server that acknowledges requests one by one, and breaks the streams after so many of them, one after the
+    other.
+    """
 
     def __init__(self, *breaks: int, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         self._breaks = list(breaks)

@@ -1,8 +1,8 @@
 """The life of a session of the unmodified package `openai-agents` that is kept as a conversation.
 
 Run as `python agents_session.py BASE_URL`. It prints what it did, one a line, and fails at the first difference.
-Responses are validated strictly: a shape that the package's own types do not have is an error. Addresses other than this
-machine's are refused, so that neither a trace nor a question to a model can leave it.
+Responses are validated strictly: a shape that the package's own types do not have is an error. Addresses other than
+this machine's are refused, so that neither a trace nor a question to a model can leave it.
 """
 
 import asyncio

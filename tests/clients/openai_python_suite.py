@@ -44,8 +44,8 @@ UNAVAILABLE = 75
 
 INVENTED_CONVERSATION_TO_COUNT = b'"conversation":"string"'
 INVENTED_CONVERSATION, INVENTED_ITEM = "conv_123", "msg_abc"
-# The cursor "after" becomes the invented item. A page of no items, which the documentation does not allow, becomes one of
-# one.
+# The cursor "after" becomes the invented item. A page of no items, which the documentation does not allow, becomes one
+# of one.
 SUBSTITUTES = (
     (re.compile(r"(?<=[?&])after=after(?=&|$)"), f"after={INVENTED_ITEM}"),
     (re.compile(r"(?<=[?&])limit=0(?=&|$)"), "limit=1"),
@@ -53,7 +53,9 @@ SUBSTITUTES = (
 
 
 class Understudy(BaseHTTPRequestHandler):
-    """Passes requests on; the invented conversation becomes a new one, which has the invented item, for each of them."""
+    """Passes requests on; the invented conversation becomes a new one, which has the invented item, for each of
+    them.
+    """
 
     protocol_version = "HTTP/1.1"
     upstream: str
@@ -79,7 +81,9 @@ class Understudy(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def countable(self, body: bytes) -> bytes:
-        """A request to count that names a conversation and an earlier response, which exclude each other: the former."""
+        """A request to count that names a conversation and an earlier response, which exclude each other: the
+        former.
+        """
         value = orjson.loads(body)
         del value["previous_response_id"]
         return orjson.dumps({**value, "conversation": self.conversation()})

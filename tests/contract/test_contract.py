@@ -73,7 +73,9 @@ def test_the_committed_code_is_what_the_contract_generates(tmp_path: Path) -> No
 
 
 def test_the_reference_has_everything_that_has_a_name() -> None:
-    """Messages and enums have sections, or requests that of their method; fields, members, words and reasons have rows."""
+    """Messages and enums have sections, or requests that of their method; fields, members, words and reasons have
+    rows.
+    """
     text = (ROOT / "protos" / "README.md").read_text()
     requests = [method.input_type.name for method in METHODS]
     named = [each.name for each in MESSAGES] + [each.name for each in ENUMS] + [each.name for each in METHODS]

@@ -1,4 +1,6 @@
-"""The life of a conversation, by the stubs for Python. The programs in the other languages do the same, step by step."""
+"""The life of a conversation, by the stubs for Python. The programs in the other languages do the same, step by
+step.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any

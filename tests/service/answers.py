@@ -1,4 +1,6 @@
-"""What a server answers, whatever kinds of streams the method has: one without an end is read up to its first message."""
+"""What a server answers, whatever kinds of streams the method has: one without an end is read up to its first
+message.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """What hostile clients do, each in a process of its own: `python -m tests.service.attacks NAME GRPC_PORT HTTP_PORT`.
 
-Each goes on for as long as its input stays open, holding on to what it opened, and ends by itself with an error where the
-server does not defend itself in the way that it should.
+Each goes on for as long as its input stays open, holding on to what it opened, and ends by itself with an error where
+the server does not defend itself in the way that it should.
 """
 
 import gzip

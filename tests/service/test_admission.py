@@ -93,7 +93,9 @@ def test_calls_at_once_are_bounded_for_each_project() -> None:
 
 
 def test_a_project_gets_no_more_room_than_is_left() -> None:
-    """One that takes what it can takes half, and another finds room; what it took is free again when its calls leave."""
+    """One that takes what it can takes half, and another finds room; what it took is free again when its calls
+    leave.
+    """
     admission = Admission(OneKey(), Limits(server_calls=8))
 
     async def work(project: str) -> Admitted:

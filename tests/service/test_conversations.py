@@ -269,7 +269,9 @@ def test_an_item_in_the_conversation_already_is_refused_and_nothing_is_stored(
 def test_a_bad_item_keeps_its_good_neighbours_out(
     stub: ConversationsServiceStub, conversation: Conversation, append: Callable[..., ConversationItemList]
 ) -> None:
-    """One item without a role refuses the request it came in, and the request that would have created a conversation."""
+    """One item without a role refuses the request it came in, and the request that would have created a
+    conversation.
+    """
     bad = ConversationItem(message=Message(content=[]))
     for call in (
         lambda: append(message("one"), bad),

@@ -1,4 +1,6 @@
-"""Hostile clients: while they are at it others are served, the server's memory is bounded, and after it all is as before."""
+"""Hostile clients: while they are at it others are served, the server's memory is bounded, and after it all is as
+before.
+"""
 
 import http.client
 import os

@@ -124,7 +124,9 @@ def test_what_is_open_is_listed(caller: Caller, channel: grpc.Channel, key: str,
 
 
 def test_a_wrong_key_has_one_answer_whatever_is_wrong_with_it(settings: Settings, caller: Caller, key: str) -> None:
-    """Mistyped, made up, expired, revoked, without its secret, twice or not as Bearer: all the same to the last byte."""
+    """Mistyped, made up, expired, revoked, without its secret, twice or not as Bearer: all the same to the last
+    byte.
+    """
     expired, revoked = make_key(settings, "alder", lifetime=1e-9), make_key(settings, "alder")
 
     async def revoke() -> None:

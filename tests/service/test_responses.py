@@ -209,7 +209,9 @@ def test_a_response_names_its_items_also_after_they_are_gone(
 
 
 def test_responses_follow_what_is_there(responses: Responses, conversation_id: str) -> None:
-    """One that is not there is refused, also by a response that would follow itself; so are two predecessors at once."""
+    """One that is not there is refused, also by a response that would follow itself; so are two predecessors at
+    once.
+    """
     first = responses.record(input=[said("hello")])
     second = responses.record(previous_response_id=first.id)
     assert second.previous_response_id == first.id

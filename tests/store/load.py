@@ -32,8 +32,8 @@ Appender = Callable[[str, list[str]], object]
 
 
 class Ledger:
-    """How many batches of each conversation were acknowledged, how many were sent where that may be more than one more, and
-    with what words others were refused.
+    """How many batches of each conversation were acknowledged, how many were sent where that may be more than one
+    more, and with what words others were refused.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Starts servers within a tenth of a second, in processes of their own that can be killed.
 
-Run as a program, it loads what a server needs, and then for each path of a database on its standard input forks a process
-that serves it. That prints its id and its addresses; when it ended, a line tells how.
+Run as a program, it loads what a server needs, and then for each path of a database on its standard input forks a
+process that serves it. That prints its id and its addresses; when it ended, a line tells how.
 """
 
 import os

@@ -236,7 +236,9 @@ def corrupt(path: Path, marker: bytes) -> None:
 
 
 def test_corrupt_page_breaks_what_is_on_it(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """Other conversations are read and written; the damage is in the log, the health and the metrics, and SQLite finds it."""
+    """Other conversations are read and written; the damage is in the log, the health and the metrics, and SQLite finds
+    it.
+    """
     marker = "here " * 300
     with patient(settings) as server:
         before, hit, after = (server.create(text).json()["id"] for text in ("x" * 20_000, marker, "y" * 20_000))
@@ -441,7 +443,9 @@ def test_disk_that_cannot_be_used_is_named_at_the_start(settings: Settings, tmp_
 
 
 def test_server_beside_a_server_is_refused(settings: Settings) -> None:
-    """The database has one server at a time; keys and sqlite3 work beside it, and what a killed one left is no hindrance."""
+    """The database has one server at a time; keys and sqlite3 work beside it, and what a killed one left is no
+    hindrance.
+    """
     with patient(settings) as server:
         with pytest.raises(UnusableDatabase, match="another server is using it"), served(settings):
             pass

@@ -213,7 +213,9 @@ def test_what_a_response_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_references_reach_whatever_is_there(tmp_path: Path) -> None:
-    """From a response to a conversation, to a response and to the same request, and from a conversation to a response."""
+    """From a response to a conversation, to a response and to the same request, and from a conversation to a
+    response.
+    """
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1", minted("a"), sent("mine", "as sent"))

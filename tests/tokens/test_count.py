@@ -234,7 +234,9 @@ def test_a_text_that_fills_the_window_alone_is_left_out(small: Models) -> None:
 
 
 def test_what_is_searched_again_is_not_forgotten_when_items_go(tmp_path: Path) -> None:
-    """Without the tools that an item brings, their search counts: leaving out that item may be worse than keeping it."""
+    """Without the tools that an item brings, their search counts: leaving out that item may be worse than keeping
+    it.
+    """
     path = tmp_path / "models.toml"
     path.write_text('[[models]]\npattern = "middling"\nfamily = "gpt-5.4"\ncontext_window = 300\n')
     models = read_models(path)

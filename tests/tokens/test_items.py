@@ -110,7 +110,9 @@ def calls_of(model: str, *items: dict[str, Any]) -> int:
 
 
 def test_a_request_with_a_call_counts_as_recorded() -> None:
-    """gpt-5: 92 for a developer's and a user's message, a tool whose declaration is 32 tokens, a call and its output."""
+    """gpt-5: 92 for a developer's and a user's message, a tool whose declaration is 32 tokens, a call and its
+    output.
+    """
     answer = asked(
         model="gpt-5",
         input=[

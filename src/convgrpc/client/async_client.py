@@ -27,9 +27,10 @@ R = TypeVar("R", bound=Message)
 class AsyncClient(AsyncMethods):
     """A client of the service for asyncio, with a coroutine for each of its RPCs.
 
-    Its arguments, methods and errors are those of `Client`. It belongs to the event loop in which it is first used; once
-    that one is closed, it may be used in another. Any number of tasks may use it, but only those of one loop at a time,
-    and no process whose parent used an AsyncClient before it forked. Where that does not hold, RuntimeError is raised.
+    Its arguments, methods and errors are those of `Client`. It belongs to the event loop in which it is first used;
+    once that one is closed, it may be used in another. Any number of tasks may use it, but only those of one loop at a
+    time, and no process whose parent used an AsyncClient before it forked. Where that does not hold, RuntimeError is
+    raised.
     """
 
     def __init__(

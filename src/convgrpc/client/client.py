@@ -26,10 +26,11 @@ R = TypeVar("R", bound=Message)
 class Client(Methods):
     """A client of the service, with a method for each of its RPCs.
 
-    `target` is HOST:PORT, or any other name that gRPC knows. `api_key` goes with each call as `authorization: Bearer …`;
-    without TLS (`credentials=grpc.ssl_channel_credentials()`) it goes to this machine alone, unless `insecure` says that
-    any is meant. `timeout` is the seconds that a call may take with all its repetitions, where the call gives none of
-    its own; None sets no bound, and neither does infinity. `options` are those of a gRPC channel, and come before this client's own.
+    `target` is HOST:PORT, or any other name that gRPC knows. `api_key` goes with each call as `authorization: Bearer
+    …`; without TLS (`credentials=grpc.ssl_channel_credentials()`) it goes to this machine alone, unless `insecure`
+    says that any is meant. `timeout` is the seconds that a call may take with all its repetitions, where the call
+    gives none of its own; None sets no bound, and neither does infinity. `options` are those of a gRPC channel, and
+    come before this client's own.
 
     Arguments are named as the fields of the request, and None means not given. Items, tools and other objects are
     messages, or plain values in the shape of OpenAI's API: dictionaries, strings, lists of both. Enums are given by
@@ -41,8 +42,8 @@ class Client(Methods):
     raises `NotFound` then.
 
     Streams are generators: what one gives is fetched as it is read, and `close()` ends it, as does nobody having it any
-    more. None has a timeout but its own. While the server is unavailable, a stream is taken up where it was, as often as
-    a call is repeated, counted anew each time that it got on; requests that were not acknowledged are sent again.
+    more. None has a timeout but its own. While the server is unavailable, a stream is taken up where it was, as often
+    as a call is repeated, counted anew each time that it got on; requests that were not acknowledged are sent again.
 
     A client may be used by several threads at once. Each process has a connection of its own, so that a client may be
     used by the child of a fork, unless another thread was in a call of it at that moment. It connects when it is first

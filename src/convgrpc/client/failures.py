@@ -13,7 +13,9 @@ _REQUEST_ID = "x-request-id"
 
 
 def failure(error: grpc.RpcError, target: str) -> ConvgrpcError:
-    """The exception for an error of a call to a target, whoever reported it: the server, something on the way, or gRPC."""
+    """The exception for an error of a call to a target, whoever reported it: the server, something on the way, or
+    gRPC.
+    """
     found: Any = error
     code: grpc.StatusCode = found.code()
     trailers: dict[str, Any] = dict(found.trailing_metadata() or ())

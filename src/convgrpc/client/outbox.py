@@ -45,7 +45,9 @@ class Window:
 
 
 def counted(answer: Any, before: int) -> int:
-    """Counts the requests that an answer acknowledges from the first of all on, of which others were sent on streams before."""
+    """Counts the requests that an answer acknowledges from the first of all on, of which others were sent on streams
+    before.
+    """
     answer.requests += before
     return int(answer.requests)
 
@@ -133,7 +135,9 @@ class Outbox:
 
 
 class AsyncOutbox:
-    """Hands requests to one stream after the other, in an event loop; see `Outbox`. It makes them within its context."""
+    """Hands requests to one stream after the other, in an event loop; see `Outbox`. It makes them within its
+    context.
+    """
 
     def __init__(self, requests: AsyncIterable[bytes]) -> None:
         self.window = Window()

@@ -36,8 +36,8 @@ def service_config() -> str:
 
 
 class Patience:
-    """How often a stream that broke is taken up, and after how long: as a call is repeated, but counted anew each time that
-    it got on.
+    """How often a stream that broke is taken up, and after how long: as a call is repeated, but counted anew each time
+    that it got on.
 
     `timeout` is the seconds that it may take with all its pauses; None sets no bound.
     """
@@ -60,7 +60,9 @@ class Patience:
         self._failures = 0
 
     def pause(self, error: ConvgrpcError) -> float:
-        """The seconds after which to take up a stream that an error ended; raises that when it has been often enough."""
+        """The seconds after which to take up a stream that an error ended; raises that when it has been often
+        enough.
+        """
         self._failures += 1
         if self._failures >= self._attempts:
             raise error

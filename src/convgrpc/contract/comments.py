@@ -1,4 +1,6 @@
-"""The comments of the contract, which generated code does not have: `scripts/generate` keeps them in a file beside it."""
+"""The comments of the contract, which generated code does not have: `scripts/generate` keeps them in a file beside
+it.
+"""
 
 import json
 from collections.abc import Mapping

@@ -32,8 +32,9 @@ class Path(NamedTuple):
     """Where a value stands: the path to what holds it, its own step there, and how deep that is.
 
     The step is a key or an index. It may differ between JSON and the message (`step` and `field`), and is None where
-    the one has a level that the other does not. The depth is that of the JSON. With `keeps_unknown`, objects that have a
-    place for it keep what the contract does not know; within such an object, `unknown` collects the keys of that sort.
+    the one has a level that the other does not. The depth is that of the JSON. With `keeps_unknown`, objects that have
+    a place for it keep what the contract does not know; within such an object, `unknown` collects the keys of that
+    sort.
     """
 
     parent: "Path | None"

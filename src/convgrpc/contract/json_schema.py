@@ -233,7 +233,9 @@ def _is_required(field: FieldDescriptor, sent: bool) -> bool:
 
 
 def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sent: bool) -> Schema:
-    """The schema of an item of a kind, given that of its keys: what holds of its id, and what of an item without one."""
+    """The schema of an item of a kind, given that of its keys: what holds of its id, and what of an item without
+    one.
+    """
     prefix = kind.accepted_prefix or kind.id_prefix
     rule = {
         "pattern": f"^{prefix}{options.ID_CHARACTERS}*$" if prefix else f"^{options.ID_CHARACTERS}+$",

@@ -37,8 +37,8 @@ _MAYBE_KEY_END = re.compile(rb'\\\\"\s*:')
 def parse(text: bytes) -> Any:
     """The value that JSON text spells; integers are exact, up to some 300 digits.
 
-    Raises InvalidArgument when it is no JSON, or has a key twice in one object; and ResourceExhausted when it has so many
-    values that they would take up the memory.
+    Raises InvalidArgument when it is no JSON, or has a key twice in one object; and ResourceExhausted when it has so
+    many values that they would take up the memory.
     """
     _check_size(text)
     try:

@@ -15,8 +15,8 @@ _VERBS = ("get", "post", "put", "patch", "delete")
 
 
 class Method(NamedTuple):
-    """One RPC: its names, its messages, the fields of its request that JSON has, those of them that HTTP headers give (by
-    the names of the headers), and its verb and path template over HTTP, which are empty where gRPC alone has it.
+    """One RPC: its names, its messages, the fields of its request that JSON has, those of them that HTTP headers give
+    (by the names of the headers), and its verb and path template over HTTP, which are empty where gRPC alone has it.
 
     On either side there may be a stream of messages, rather than one; `stream` says how REST tells that of an answer.
     """

@@ -136,7 +136,8 @@ def _header_parameter(field: FieldDescriptor, header: str, schemas: Schemas) -> 
 
 
 def _resumption(method: Method) -> dict[str, Any]:
-    text = f"The id of the last event that was read, as clients send it that connect again, in place of `{method.stream.resumes}`."
+    replaced = method.stream.resumes
+    text = f"The id of the last event that was read, as clients send it that connect again, in place of `{replaced}`."
     schema = {"type": "string"}
     return {"name": streams.LAST_EVENT_ID, "in": "header", "required": False, "schema": schema, "description": text}
 

@@ -69,8 +69,8 @@ class MethodNotAllowed(Unimplemented):
 def request_value(match: Match, headers: Mapping[str, str], query: str, body: Any) -> dict[str, Any]:
     """The JSON value of the request message that path, headers, query string and parsed body make together.
 
-    Raises InvalidArgument for a body that is no object, and for keys that are none of the message's fields or are not the
-    body's or the query string's to give.
+    Raises InvalidArgument for a body that is no object, and for keys that are none of the message's fields or are not
+    the body's or the query string's to give.
     """
     if type(body) is not dict:
         raise faults.invalid_type(ROOT, "an object", body)

@@ -1,7 +1,7 @@
 """Answers that are streams of messages, as REST tells them: JSON Lines, or Server-Sent Events, as the contract says.
 
-Both are told piece by piece. A piece has no line breaks but those of the format: JSON that callers made may have some, but
-only between its values, where a space does as well.
+Both are told piece by piece. A piece has no line breaks but those of the format: JSON that callers made may have some,
+but only between its values, where a space does as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +18,8 @@ LAST_EVENT_ID = "last-event-id"
 
 
 class Format(NamedTuple):
-    """How a stream is told: its media type, what makes a piece of a serialized message and of the JSON of an error, whether
-    its readers are used to be told of errors, and the piece that says nothing, where there is one.
+    """How a stream is told: its media type, what makes a piece of a serialized message and of the JSON of an error,
+    whether its readers are used to be told of errors, and the piece that says nothing, where there is one.
     """
 
     media_type: str
@@ -37,7 +37,9 @@ def stream_format(method: Method) -> Format:
 
 
 def resumption(method: Method, headers: Mapping[str, str]) -> dict[str, str]:
-    """The field of the request that says where to go on, from a client that read events before and has connected again."""
+    """The field of the request that says where to go on, from a client that read events before and has connected
+    again.
+    """
     field = method.stream.resumes
     return {field: headers[LAST_EVENT_ID]} if field and headers.get(LAST_EVENT_ID) else {}
 

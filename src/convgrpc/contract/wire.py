@@ -15,8 +15,8 @@ _DELIMITED = 2
 
 
 def check_size(data: bytes, kind: type[Message]) -> None:
-    """Refuses a message that has more than `MAX_VALUES` values; what is no message is left to the parser. A part of two bytes
-    becomes one of a hundred.
+    """Refuses a message that has more than `MAX_VALUES` values; what is no message is left to the parser. A part of
+    two bytes becomes one of a hundred.
 
     What is long is skipped, so that it takes no longer than there are values.
     """
@@ -43,7 +43,9 @@ def check_size(data: bytes, kind: type[Message]) -> None:
 
 
 def joined(field: FieldDescriptor, parts: Iterable[bytes]) -> bytes:
-    """A field of serialized messages or strings, none of which is read. Where fields follow each other, they are a message."""
+    """A field of serialized messages or strings, none of which is read. Where fields follow each other, they are a
+    message.
+    """
     tag = _written(field.number << 3 | _DELIMITED)
     return b"".join([each for part in parts for each in (tag, _written(len(part)), part)])
 

@@ -23,8 +23,8 @@ _BUILT_IN = "google/protobuf/"
 
 
 def write(folder: Path) -> None:
-    """Writes the contract's files, those that they import, those of errors, and a gRPC service config, each below `folder`
-    by its import path.
+    """Writes the contract's files, those that they import, those of errors, and a gRPC service config, each below
+    `folder` by its import path.
 
     Files of the same names are overwritten, others stay. Raises `OSError` for a folder that cannot be made or written.
     """

@@ -1,7 +1,8 @@
-"""Which calls are let in: those with a key, within the limits of their project and of the server, while it does not stop.
+"""Which calls are let in: those with a key, within the limits of their project and of the server, while it does not
+stop.
 
-What the server has room for is shared: a project gets no more of it than what is left, so that one which takes all it can
-takes half, and another finds room still.
+What the server has room for is shared: a project gets no more of it than what is left, so that one which takes all it
+can takes half, and another finds room still.
 """
 
 import asyncio
@@ -83,7 +84,9 @@ class Admission:
 
     @contextmanager
     def listed(self, authorization: tuple[str, ...], end: End) -> Iterator[None]:
-        """Ends something when the key that was shown is no longer valid, or the server stops, while the context lasts."""
+        """Ends something when the key that was shown is no longer valid, or the server stops, while the context
+        lasts.
+        """
         if self._refuses:
             raise errors.shutting_down()
         self._lasting.setdefault(authorization, set()).add(end)
@@ -161,8 +164,8 @@ class Admitted:
         await self._admission.turn(self._shares)
 
     def ended_by(self, end: End) -> AbstractContextManager[None]:
-        """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the server
-        stops, while the context lasts.
+        """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the
+        server stops, while the context lasts.
         """
         return self._admission.listed(self._authorization, end)
 
@@ -202,8 +205,8 @@ class Admitted:
 
     @contextmanager
     def watching(self, ending: Ending, *, takes_connection: bool) -> Iterator[None]:
-        """Lets the call go on for as long as its caller likes: from now on it is not at work. It is ended when the key that
-        was shown is no longer valid, and when the server stops.
+        """Lets the call go on for as long as its caller likes: from now on it is not at work. It is ended when the key
+        that was shown is no longer valid, and when the server stops.
 
         Raises `ResourceExhausted` where there are too many.
         """

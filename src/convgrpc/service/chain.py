@@ -76,9 +76,9 @@ def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, An
 class Call(NamedTuple):
     """A call as a transport received it.
 
-    `project` is the one for which the caller acts. `decode` makes the request message and raises `ConvgrpcError` where it
-    cannot; `encode` makes the bytes of the answer, or of each `Reply` of several; `size` is that of the request in bytes; `timeout` is in seconds, and
-    None when the caller set none.
+    `project` is the one for which the caller acts. `decode` makes the request message and raises `ConvgrpcError` where
+    it cannot; `encode` makes the bytes of the answer, or of each `Reply` of several; `size` is that of the request in
+    bytes; `timeout` is in seconds, and None when the caller set none.
     """
 
     method: Method
@@ -101,8 +101,8 @@ class StreamCall(NamedTuple):
 
 
 class Chain:
-    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`; a `StreamHandler` where the answer is a
-    stream, or a `BatchHandler` where the requests are one too.
+    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`; a `StreamHandler` where the answer is
+    a stream, or a `BatchHandler` where the requests are one too.
     """
 
     def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, keep_unknown: bool = False) -> None:
@@ -132,7 +132,8 @@ class Chain:
             raise errors.internal_error() from None
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes]:
-        """Answers a call by several messages, each as soon as the one before it was taken, for as long as that may take.
+        """Answers a call by several messages, each as soon as the one before it was taken, for as long as that may
+        take.
 
         Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
         """

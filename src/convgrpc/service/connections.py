@@ -1,7 +1,8 @@
-"""The connections of the HTTP server, within bounds: how many, how long their clients take, and how much waits for them.
+"""The connections of the HTTP server, within bounds: how many, how long their clients take, and how much waits for
+them.
 
-uvicorn does the rest. By itself it has no bound on the head of a request, nor on the time until that is whole or an answer
-is taken, and what it refuses it does not refuse in the words of the API.
+uvicorn does the rest. By itself it has no bound on the head of a request, nor on the time until that is whole or an
+answer is taken, and what it refuses it does not refuse in the words of the API.
 """
 
 import asyncio
@@ -56,7 +57,8 @@ class Connections:
         self._most, self.seconds = bounds
         self._number = 0
         self._unsent = 0
-        # Since when they wait, the longest first: for the head of a request, and for room to write the rest of an answer.
+        # Since when they wait, the longest first: for the head of a request, and for room to write the rest of an
+        # answer.
         self._idle: dict[_Connection, float] = {}
         self._stalled: dict[_Connection, float] = {}
 

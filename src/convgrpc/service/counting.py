@@ -1,7 +1,7 @@
 """Counts tokens for the service: beside the event loop where there is much to read, and the same text only once.
 
-What a stored item counts, in an encoding, never changes: it is remembered, so that a conversation which was counted before
-is counted by what it has got since.
+What a stored item counts, in an encoding, never changes: it is remembered, so that a conversation which was counted
+before is counted by what it has got since.
 """
 
 import asyncio
@@ -166,7 +166,9 @@ class Counter(Counts):
             has_more = growth.has_more
 
     async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
-        """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with others."""
+        """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with
+        others.
+        """
         if not is_much:
             await asyncio.sleep(0)
             with suppress(WouldWait):

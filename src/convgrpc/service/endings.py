@@ -1,4 +1,5 @@
-"""Work that others may end, each with an error of its own: a call that lasts, when its key is revoked or its caller is gone.
+"""Work that others may end, each with an error of its own: a call that lasts, when its key is revoked or its caller is
+gone.
 
 As a timeout does, this cancels the task that is at it, and makes of that the error.
 """

@@ -24,8 +24,8 @@ Decode: TypeAlias = Callable[[bytes], Awaitable[Message]]
 
 
 class Done(NamedTuple):
-    """What came of a batch: the answer to those of its requests that were done, if any was, and why the one after them was
-    refused; None where none was.
+    """What came of a batch: the answer to those of its requests that were done, if any was, and why the one after them
+    was refused; None where none was.
     """
 
     reply: Message | None

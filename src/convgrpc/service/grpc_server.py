@@ -169,8 +169,8 @@ class GrpcServer:
     async def _send(self, part: bytes, context: Any) -> None:
         """Sends a message of a stream, as soon as the caller takes it, for which there is a time.
 
-        gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the connection
-        is too old, it takes room here.
+        gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the
+        connection is too old, it takes room here.
         """
         began = time.monotonic()
         await context.write(part)

@@ -1,7 +1,7 @@
 """The health of a server: whether it should be sent calls, told over gRPC, REST and by metrics alike.
 
-It is bad while the database cannot be written or read, and once the server is about to stop. What was found damaged in a
-database that still works is told, and left to the operator.
+It is bad while the database cannot be written or read, and once the server is about to stop. What was found damaged in
+a database that still works is told, and left to the operator.
 """
 
 import asyncio

@@ -105,7 +105,9 @@ class Metrics:
             requesting.observe(seconds)
 
     def observe_message(self, method: Method) -> None:
-        """Counts a message of a stream that was sent. How long streams take is up to their callers, and not observed."""
+        """Counts a message of a stream that was sent. How long streams take is up to their callers, and not
+        observed.
+        """
         self._sent(method.path).inc()
 
     def observe_refusal(self, reason: str) -> None:

@@ -89,8 +89,8 @@ async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
 async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[Running]:
     """Runs a server while the context lasts.
 
-    At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that is
-    on its way is cut off.
+    At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that
+    is on its way is cut off.
     """
     certificates = _certificates(settings)
     metrics = Metrics()

@@ -1,4 +1,6 @@
-"""Answers by HTTP that are sent piece by piece, and the clients that read them: some go away, and some say nothing for long."""
+"""Answers by HTTP that are sent piece by piece, and the clients that read them: some go away, and some say nothing for
+long.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,7 +14,9 @@ Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
 
 _SILENCE = 15.0
-"""Seconds after which a client that was sent nothing is sent something that means nothing, lest somebody gives it up."""
+"""Seconds after which a client that was sent nothing is sent something that means nothing, lest somebody gives it
+up.
+"""
 _LAST_PIECE = 0.25
 """Seconds that a client has to take what was sent before it is told of an error."""
 
@@ -38,7 +42,9 @@ class StreamedAnswer:
 
     @asynccontextmanager
     async def attended(self, ending: Ending) -> AsyncIterator[None]:
-        """Ends the work with `Disconnected` when the client goes away while the context lasts, and breaks the silence."""
+        """Ends the work with `Disconnected` when the client goes away while the context lasts, and breaks the
+        silence.
+        """
         attending = asyncio.create_task(self._attend(ending))
         try:
             yield
@@ -61,7 +67,9 @@ class StreamedAnswer:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, error: bytes) -> None:
-        """Ends an answer that has begun, with the JSON of an error; for readers who expect none, it breaks off as well."""
+        """Ends an answer that has begun, with the JSON of an error; for readers who expect none, it breaks off as
+        well.
+        """
         breaks_off = not self._form.has_errors
         try:
             async with asyncio.timeout(_LAST_PIECE):

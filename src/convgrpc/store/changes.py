@@ -213,8 +213,8 @@ def append(
 def count_items(
     connection: sqlite3.Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str
 ) -> None:
-    """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many as
-    one request has: it has no count.
+    """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many
+    as one request has: it has no count.
     """
     count = connection.execute(_COUNT_ITEMS, (more, holder.number)).fetchone()
     if count and 0 < sizes.conversation_items < count[0]:

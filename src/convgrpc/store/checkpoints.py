@@ -20,8 +20,9 @@ class Checkpoints:
     The log begins anew only when all of it was copied and nobody reads it: under steady load that may never happen by
     itself, as writers are not held up. `failed` is told why the log could not be copied.
 
-    Before SQLite 3.51.3 a checkpoint that begins when all is copied, just as a commit begins the log anew, may lose what
-    is committed (https://sqlite.org/wal.html#walresetbug). So one begins only after a commit that began after the last.
+    Before SQLite 3.51.3 a checkpoint that begins when all is copied, just as a commit begins the log anew, may lose
+    what is committed (https://sqlite.org/wal.html#walresetbug). So one begins only after a commit that began after the
+    last.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Cursors: names for places in a conversation, which stay good when the items are removed.
 
-Positions count what all projects store, and must not be told. A cursor is a position that only this database can read, and
-only for the conversation that it was made for; whatever else there is in its place is no cursor.
+Positions count what all projects store, and must not be told. A cursor is a position that only this database can read,
+and only for the conversation that it was made for; whatever else there is in its place is no cursor.
 """
 
 import hmac

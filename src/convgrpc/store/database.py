@@ -41,7 +41,9 @@ class Claim:
         self._file = self._locked()
 
     def check(self) -> None:
-        """Claims the database anew where somebody took the file away. Raises `Displaced` if another server was faster."""
+        """Claims the database anew where somebody took the file away. Raises `Displaced` if another server was
+        faster.
+        """
         if identity(f"{self._path}-lock") == identity(self._file.fileno()):
             return
         try:

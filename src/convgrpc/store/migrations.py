@@ -100,9 +100,9 @@ def count_removals(database: Database) -> None:
 @MIGRATIONS()
 def create_responses(database: Database) -> None:
     statements = (
-        # `holder` has the items: a conversation, or the response itself, which is then minus its number, here and in the
-        # other tables. `previous` is the response that it follows, and `origin` the conversation on which the first of
-        # them is, if any is. The model read what the holder has up to `last_position`, or made it.
+        # `holder` has the items: a conversation, or the response itself, which is then minus its number, here and in
+        # the other tables. `previous` is the response that it follows, and `origin` the conversation on which the
+        # first of them is, if any is. The model read what the holder has up to `last_position`, or made it.
         """
         CREATE TABLE responses (
             number INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -5,9 +5,9 @@ which they are found. It decides everything that depends on what is stored (orde
 already) inside its own transactions, and a write is answered only once it would survive a power cut.
 
 Every method raises `convgrpc.errors.NotFound` for what does not exist in the project, and `Unavailable` when the
-database refuses. Writes raise `ResourceExhausted` when too many are waiting or what they write to would become too large,
-and `DeadlineExceeded` when their deadline, a reading of `time.monotonic()`, passed before their turn came: they were then
-not written.
+database refuses. Writes raise `ResourceExhausted` when too many are waiting or what they write to would become too
+large, and `DeadlineExceeded` when their deadline, a reading of `time.monotonic()`, passed before their turn came: they
+were then not written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +73,8 @@ class Append(NamedTuple):
 
 
 class InTurn(NamedTuple):
-    """What came of several appends: the ids of the items of those that were done, and why the one after them was not; None
-    where all were.
+    """What came of several appends: the ids of the items of those that were done, and why the one after them was not;
+    None where all were.
     """
 
     item_ids: list[list[str]]
@@ -90,8 +90,8 @@ class NewConversation(NamedTuple):
 
 
 class NewResponse(NamedTuple):
-    """A response to store: its id, its serialized message, the ids of the response that it follows or of the conversation
-    that it is on, and what the model read and made.
+    """A response to store: its id, its serialized message, the ids of the response that it follows or of the
+    conversation that it is on, and what the model read and made.
     """
 
     id: str
@@ -113,14 +113,18 @@ class Commit(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """How a database is: why it cannot be written or read now, and what kind of damage was found in it; None is well."""
+    """How a database is: why it cannot be written or read now, and what kind of damage was found in it; None is
+    well.
+    """
 
     trouble: str | None
     damage: str | None
 
 
 class StoredKey(NamedTuple):
-    """A key by which callers may act for a project: a digest of it, and from when until when it is valid (Unix times)."""
+    """A key by which callers may act for a project: a digest of it, and from when until when it is valid (Unix
+    times).
+    """
 
     id: str
     project: str
@@ -141,8 +145,8 @@ class Page(NamedTuple):
 class Growth(NamedTuple):
     """Serialized items that follow a position of a conversation, and whether there are more.
 
-    `position` is that of the last of them, from which to go on. `removals` is how many times items were removed from the
-    conversation: while it stays the same, all items before are still there.
+    `position` is that of the last of them, from which to go on. `removals` is how many times items were removed from
+    the conversation: while it stays the same, all items before are still there.
     """
 
     items: list[bytes]
@@ -161,9 +165,9 @@ class Span(NamedTuple):
 class Segment(NamedTuple):
     """The items that one response adds to those of the responses it follows.
 
-    `number` is that of the response, which no other one ever has. `holder` is that of the conversation that it is on, all
-    of which up to `last_position` is then the segment; it is negative for a response with items of its own, which never
-    change.
+    `number` is that of the response, which no other one ever has. `holder` is that of the conversation that it is on,
+    all of which up to `last_position` is then the segment; it is negative for a response with items of its own, which
+    never change.
     """
 
     response_id: str
@@ -215,7 +219,8 @@ class Store(Protocol):
     ) -> bytes:
         """Replaces the metadata, and the serialized conversation by what `change` makes of it; returns the latter.
 
-        `change` may be called in another thread, and holds up all other writes. What it raises comes back to the caller.
+        `change` may be called in another thread, and holds up all other writes. What it raises comes back to the
+        caller.
         """
 
     async def fork_conversation(
@@ -260,7 +265,8 @@ class Store(Protocol):
         """
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
-        """Does several appends in the order given, each by the rules of `append_items`, up to the first that is refused.
+        """Does several appends in the order given, each by the rules of `append_items`, up to the first that is
+        refused.
 
         They are one write, which is of no more than one project.
         """
@@ -296,8 +302,9 @@ class Store(Protocol):
         max_bytes: int,
         descending: bool = False,
     ) -> Growth:
-        """Returns up to `limit` items that follow a position in the direction of the walk, or the first ones of it, and no
-        more than `max_bytes` of them unless the first alone is larger. None of them stands after the position `last`.
+        """Returns up to `limit` items that follow a position in the direction of the walk, or the first ones of it,
+        and no more than `max_bytes` of them unless the first alone is larger. None of them stands after the position
+        `last`.
         """
 
     async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
@@ -310,8 +317,8 @@ class Store(Protocol):
         """Returns the cursor of a position: it stays good when the item there is removed, and tells nothing."""
 
     def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
-        """Has `tell` called on this event loop after each change of the conversation's items, and when it is deleted, while
-        the context lasts. It may be called without one; the conversation need not exist.
+        """Has `tell` called on this event loop after each change of the conversation's items, and when it is deleted,
+        while the context lasts. It may be called without one; the conversation need not exist.
         """
 
     async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Writes that are safe to repeat: which were done, and what they stored.
 
-A record holds references, not content. It is part of the write's own transaction, so that there is never the one without
-the other, and the writer's order makes a twin that comes meanwhile wait for the first.
+A record holds references, not content. It is part of the write's own transaction, so that there is never the one
+without the other, and the writer's order makes a twin that comes meanwhile wait for the first.
 """
 
 import sqlite3

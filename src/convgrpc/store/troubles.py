@@ -1,4 +1,6 @@
-"""What goes wrong with the database: named in words, and noted where it is seen, for those who ask how the database is."""
+"""What goes wrong with the database: named in words, and noted where it is seen, for those who ask how the database
+is.
+"""
 
 import logging
 import os
@@ -50,8 +52,8 @@ def name(error: BaseException) -> str | None:
 class Troubles:
     """What was seen to be wrong with the database. Any thread may note and ask.
 
-    `failure` is why it could not be written, or could not be read at all; whoever sees that it can be again sets it back.
-    `damage` is for good: something that was stored could not be read.
+    `failure` is why it could not be written, or could not be read at all; whoever sees that it can be again sets it
+    back. `damage` is for good: something that was stored could not be read.
     """
 
     def __init__(self) -> None:

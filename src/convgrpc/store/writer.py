@@ -45,10 +45,10 @@ class Writer:
     """Runs writes on one connection, in the order in which they came.
 
     There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
-    commit how many rows were changed and how many bytes of data came with them, `observe` what it was, and `publish` what
-    its writes were about. `tidy` does a
-    little work, in its own transaction, when no write waits, and says whether to go on; it is asked at the start and after
-    each commit. `check` may refuse a commit by raising, and `failed` is told what SQLite or it raised.
+    commit how many rows were changed and how many bytes of data came with them, `observe` what it was, and `publish`
+    what its writes were about. `tidy` does a
+    little work, in its own transaction, when no write waits, and says whether to go on; it is asked at the start and
+    after each commit. `check` may refuse a commit by raising, and `failed` is told what SQLite or it raised.
     """
 
     def __init__(
@@ -193,8 +193,8 @@ class Writer:
     def _outcomes(self, batch: Sequence[_Write]) -> list[Any]:
         """Does the work of writes, each of which leaves no trace when it fails.
 
-        Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone alone,
-        which costs two statements more for every write.
+        Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone
+        alone, which costs two statements more for every write.
         """
         with suppress(_HalfDone):
             return [self._outcome(write) for write in batch]

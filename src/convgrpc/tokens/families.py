@@ -1,7 +1,7 @@
 """Families of models: what stands around the text that a model reads, in numbers.
 
-The numbers are those by which recorded requests come to the counts recorded with them; the README says how often they do.
-A file of the operator's can add models and families: `convgrpc.tokens.models_file`.
+The numbers are those by which recorded requests come to the counts recorded with them; the README says how often they
+do. A file of the operator's can add models and families: `convgrpc.tokens.models_file`.
 """
 
 import re
@@ -88,7 +88,9 @@ class Family:
 
 
 class Model(NamedTuple):
-    """Models whose names match a pattern: their family, what they make of images, and their context window in tokens."""
+    """Models whose names match a pattern: their family, what they make of images, and their context window in
+    tokens.
+    """
 
     pattern: str
     family: str

@@ -27,7 +27,9 @@ _UNSEEN_FILE = 640, 480
 
 
 class Image(NamedTuple):
-    """An image in a request: its size in pixels, the detail asked for, and the reason why the size is assumed, if it is."""
+    """An image in a request: its size in pixels, the detail asked for, and the reason why the size is assumed, if it
+    is.
+    """
 
     width: int
     height: int

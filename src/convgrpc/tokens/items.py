@@ -56,9 +56,9 @@ class Turn(IntEnum):
 class Features(NamedTuple):
     """An item in an encoding.
 
-    `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of it
-    that are spaces between arguments. `name` are those of the name of what it calls, `namespace` those of that name's
-    namespace, `around` names the family's constant that comes on top, and `loaded` are functions that it brings.
+    `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of
+    it that are spaces between arguments. `name` are those of the name of what it calls, `namespace` those of that
+    name's namespace, `around` names the family's constant that comes on top, and `loaded` are functions that it brings.
     `is_bare` tells that there is nothing but files, and `stored` that a model made the call and its service kept it.
     `reason` says why the tokens are an estimate, if they are.
     """

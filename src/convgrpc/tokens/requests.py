@@ -30,13 +30,13 @@ def count_input_tokens(
 ) -> ModelTokenCount:
     """Counts the tokens that a model would read if it were given a request.
 
-    The request is a message, or a dict in the shape of `POST /v1/responses/input_tokens`, in which objects of the `openai`
-    SDK may stand. `model` takes the place of the
-    request's own, and of `models`, which are not counted here. `before` are the items of the conversation that the request
-    goes on with. Nothing is read but the encoding's ranks, once; the result is the same as the service's.
+    The request is a message, or a dict in the shape of `POST /v1/responses/input_tokens`, in which objects of the
+    `openai` SDK may stand. `model` takes the place of the
+    request's own, and of `models`, which are not counted here. `before` are the items of the conversation that the
+    request goes on with. Nothing is read but the encoding's ranks, once; the result is the same as the service's.
 
-    Raises `convgrpc.errors.InvalidArgument`, which names the field at fault, for a request that the service would refuse,
-    and for one that names a conversation, an earlier response or a stored item, of which nothing is known here.
+    Raises `convgrpc.errors.InvalidArgument`, which names the field at fault, for a request that the service would
+    refuse, and for one that names a conversation, an earlier response or a stored item, of which nothing is known here.
     """
     asked = request if isinstance(request, CountInputTokensRequest) else decode(CountInputTokensRequest, _json(request))
     validate(asked)

@@ -73,7 +73,9 @@ class Tally:
         self._reasoned = False
 
     def copy(self) -> "Tally":
-        """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools alone."""
+        """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools
+        alone.
+        """
         other = Tally(self._model, self._keeps_reasoning)
         other.parts = self.parts.copy()
         other.estimates = self.estimates.copy()

@@ -16,7 +16,9 @@ _SCALARS = {"string": "string", "integer": "number", "number": "number", "boolea
 
 
 class TooLarge(Exception):
-    """Declarations come to too much text, or to more than `MAX_DEPTH`, once references are replaced: at this function."""
+    """Declarations come to too much text, or to more than `MAX_DEPTH`, once references are replaced: at this
+    function.
+    """
 
 
 Charge: TypeAlias = Callable[[int], None]
