@@ -325,7 +325,8 @@ def test_there_are_so_many_who_may_watch(settings: Settings) -> None:
             next(watch)
         error = ended(alder.watch())
         assert (error.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-        assert texts(next(birch.watch())) == []
+        other = birch.watch()
+        assert texts(next(other)) == []
         path = f"/v1/x/conversations/{alder.id}/items:watch"
         assert site.http.get(path, headers=alder.headers).status_code == 429
         for watch in watches:
