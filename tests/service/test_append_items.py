@@ -32,7 +32,7 @@ from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 from tests.conftest import make_key
 
-TIMEOUT = 20
+TIMEOUT = 30
 PATH = "/convgrpc.v1.ConversationsService/AppendItems"
 
 
@@ -57,13 +57,12 @@ class Stream:
     def close(self) -> None:
         self._requests.put(None)
 
-    def settle(self) -> int:
-        """Waits until gRPC takes no more of what is to be sent; tells how much is left."""
+    def settle(self) -> None:
+        """Waits until gRPC takes no more of what is to be sent."""
         left = -1
         while left != self._requests.qsize():
             left = self._requests.qsize()
             time.sleep(0.7)
-        return left
 
     def answer(self, requests: int) -> list[str]:
         """The ids that were acknowledged up to a request."""
@@ -79,6 +78,15 @@ class Stream:
         """Why the stream ends, with no more answers."""
         with pytest.raises(grpc.RpcError):
             next(self.call)
+        return self._reason()
+
+    def end(self) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
+        """Why the stream ends, whatever is answered before."""
+        with pytest.raises(grpc.RpcError):
+            list(self.call)
+        return self._reason()
+
+    def _reason(self) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
         status = status_pb2.Status.FromString(dict(self.call.trailing_metadata())["grpc-status-details-bin"])
         info = error_details_pb2.ErrorInfo()
         assert status.details[0].Unpack(info)
@@ -250,13 +258,16 @@ def test_a_caller_that_does_not_take_its_answers_is_held_back(settings: Settings
         grpc.insecure_channel(str(server.grpc)) as channel,
         opened(channel) as stream,
     ):
-        conversation = ConversationsServiceStub(channel).CreateConversation(CreateConversationRequest()).id
-        stream.send(*[append(conversation, *"x" * 100)] * 20_000)
-        assert stream.settle() > 0
-        time.sleep(1.0)
-        with pytest.raises(grpc.RpcError):
-            list(stream.call)
-        assert stream.call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        stub = ConversationsServiceStub(channel)
+        conversation = stub.CreateConversation(CreateConversationRequest()).id
+        stream.send(*[append(conversation, *"x" * 100)] * 10_000)
+        newest, last = ListItemsRequest(conversation_id=conversation, limit=1), ""
+        while (now := stub.ListItems(newest).last_id) != last or not now:
+            # For longer than an answer may take.
+            last = now
+            time.sleep(2)
+        code, info = stream.end()
+        assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ERROR_REASON_TOO_SLOW")
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
