@@ -42,7 +42,7 @@ def growth(effort: Effort) -> Iterator[list[Measurement]]:
         in_few, in_many = f"REST list 20 of {FEW:,}", f"REST list 20 of {many:,} in the database"
         runs = {
             into_short: lambda: caller(server, appending(server, new(server))).run(),
-            into_long: caller(server, appending(server, long.id)).run,
+            into_long: lambda: caller(server, appending(server, long.id)).run(),
             near: caller(server, listing(server, long, 0)).run,
             deep: caller(server, listing(server, long, LONG - 31)).run,
             in_few: caller(few, lists(few, few_stored)).run,

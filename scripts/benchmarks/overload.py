@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks.dialogues import message, prose
-from benchmarks.processes import SCRIPTS
+from benchmarks.processes import DATABASES, SCRIPTS
 from benchmarks.results import Effort, Measurement, ratio
 from benchmarks.service import CONVERSATIONS, Server, serving
 from convgrpc.v1.conversation_pb2 import Conversation
@@ -38,7 +38,7 @@ def overload(effort: Effort) -> Iterator[list[Measurement]]:
     Where there are several CPUs it has one of its own, as clients on other machines would leave it.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="convgrpc-bench-")))
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-", dir=DATABASES)))
         server = stack.enter_context(serving(folder / "server.db"))
         stack.enter_context(apart(server.pid))
         crowd = Crowd(server)

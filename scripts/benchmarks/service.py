@@ -49,7 +49,7 @@ class Server(Process):
     def stored(self) -> int:
         """How many items are in the database."""
         with closing(sqlite3.connect(f"{self._db.as_uri()}?mode=ro", uri=True)) as connection:
-            (number,) = connection.execute("SELECT sum(items) FROM conversations").fetchone()
+            (number,) = connection.execute("SELECT count(*) FROM items").fetchone()
         return number or 0
 
     def commits(self) -> Commits:

@@ -365,6 +365,11 @@ def store_unavailable(why: str | None = None) -> ConvgrpcError:
     return failure(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE, f"The server's database {refused}. Please retry later.")
 
 
+def stream_shut_down() -> ConvgrpcError:
+    message = "The server is shutting down. What was acknowledged is stored; please go on after it at another server."
+    return failure(ErrorReason.ERROR_REASON_SHUTTING_DOWN, message)
+
+
 def shutting_down() -> ConvgrpcError:
     return failure(
         ErrorReason.ERROR_REASON_SHUTTING_DOWN,

@@ -33,7 +33,7 @@ MEMORY_OF = {
     # Up to half of the room for requests is taken, and as much again is read before it is refused.
     "unread_answers": 500 << 20,
     "endless_bodies": 300 << 20,
-    "closed_windows": 300 << 20,
+    "closed_windows": 400 << 20,
     "unread_watches": 300 << 20,
     "message_of_many_parts": 300 << 20,
     "json_of_many_values": 300 << 20,

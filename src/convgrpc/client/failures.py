@@ -10,6 +10,10 @@ from convgrpc.errors import ConvgrpcError, from_status
 
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
+_RESET = "CANCELLED"
+"""What gRPC says of a call that the other side reset without a word, as a server that is just ending does; of those that
+this side ended it says so.
+"""
 
 
 def failure(error: grpc.RpcError, target: str) -> ConvgrpcError:
@@ -18,6 +22,8 @@ def failure(error: grpc.RpcError, target: str) -> ConvgrpcError:
     """
     found: Any = error
     code: grpc.StatusCode = found.code()
+    if code is grpc.StatusCode.CANCELLED and found.details() == _RESET:
+        code = grpc.StatusCode.UNAVAILABLE
     trailers: dict[str, Any] = dict(found.trailing_metadata() or ())
     status = Status(code=code.value[0], message=found.details() or code.name)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -164,7 +164,8 @@ class AsyncOutbox:
                 while not self.window.has_room:
                     self._acknowledged.clear()
                     await self._acknowledged.wait()
-        except Exception as failure:
+        except BaseException as failure:
+            # A source may wait for what others cancel: that is its failure, and no end of the stream.
             self.failure = failure
         finally:
             self._is_over = True

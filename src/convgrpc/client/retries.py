@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import random
 import time
 from functools import cache
@@ -39,7 +40,7 @@ class Patience:
     """How often a stream that broke is taken up, and after how long: as a call is repeated, but counted anew each time
     that it got on.
 
-    `timeout` is the seconds that it may take with all its pauses; None sets no bound.
+    `timeout` is the seconds that it may take with all its pauses; None sets no bound, nor does infinity.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -47,7 +48,7 @@ class Patience:
         self._attempts: int = policy["maxAttempts"]
         self._first, self._longest = (float(policy[name].rstrip("s")) for name in ("initialBackoff", "maxBackoff"))
         self._multiplier: float = policy["backoffMultiplier"]
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
         self._failures = 0
 
     @property

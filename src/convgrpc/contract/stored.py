@@ -1,15 +1,19 @@
 """Answers made of messages as they were stored, which nobody parses: a transport joins what it has of them."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 
 from convgrpc.contract import encoder, json_text
 
-_MOST_KEPT, _LARGEST_KEPT = 4096, 8 << 10
-"""Of how many messages the JSON text is kept, and of which size at most: it is asked for again and again."""
+_MOST_KEPT, _LARGEST_KEPT = 16 << 20, 16 << 10
+"""How many bytes of messages and their JSON texts are kept, and of which size a text may be: they are asked for again
+and again.
+"""
 _DELIMITED = 2
 
 
@@ -73,13 +77,33 @@ def _head(tag: int, size: int) -> bytes:
 
 
 def _text(kind: type[Message], data: bytes) -> bytes:
-    text: bytes = (_kept_text if len(data) <= _LARGEST_KEPT else _made_text)(kind, data)
+    text = _texts.get((kind, data))
+    if text is None:
+        text = encoder.dump(kind.FromString(data))
+        if len(text) <= _LARGEST_KEPT:
+            _texts.keep((kind, data), text)
     return text
 
 
-def _made_text(kind: type[Message], data: bytes) -> bytes:
-    return encoder.dump(kind.FromString(data))
+class _Texts:
+    """JSON texts by the messages themselves, whatever conversation these stand in: that can never be out of date.
+
+    The one goes first that has been there the longest. Several threads may ask.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[type[Message], bytes], bytes] = OrderedDict()
+        self._size = 0
+        self._lock = Lock()
+        self.get = self._kept.get
+
+    def keep(self, message: tuple[type[Message], bytes], text: bytes) -> None:
+        with self._lock:
+            if self._kept.setdefault(message, text) is text:
+                self._size += len(message[1]) + len(text)
+            while self._size > _MOST_KEPT:
+                (_, data), oldest = self._kept.popitem(last=False)
+                self._size -= len(data) + len(oldest)
 
 
-# By the message itself, whatever conversation it stands in: that can never be out of date.
-_kept_text: Any = lru_cache(maxsize=_MOST_KEPT)(_made_text)
+_texts = _Texts()

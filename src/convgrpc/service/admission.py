@@ -18,6 +18,8 @@ from convgrpc.service.keys import Keys
 
 _EVERY = 1.0
 """Seconds between two looks at the keys of those that watch."""
+_PAUSE = 0.1
+"""Seconds between two looks at whether there is room."""
 
 
 class Limits(NamedTuple):
@@ -118,7 +120,7 @@ class Admission:
         """Refuses new calls, ends those that last, and waits up to `grace` seconds for those that run."""
         self._refuses = True
         for authorization in list(self._lasting):
-            self._end(authorization, errors.shutting_down())
+            self._end(authorization, errors.stream_shut_down())
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
@@ -194,10 +196,21 @@ class Admitted:
     def __exit__(self, *raised: object) -> None:
         self.leave()
 
+    async def wait_for_room(self, size: int, seconds: float) -> None:
+        """Waits until there is room for a part of an answer: many may be sent the same one at once.
+
+        Raises `ResourceExhausted` where there is none for so many seconds.
+        """
+        until = time.monotonic() + seconds
+        while not self._shares.answers.has_room(size):
+            if time.monotonic() > until:
+                raise errors.overloaded()
+            await asyncio.sleep(_PAUSE)
+
     @contextmanager
-    def kept(self, data: bytes, *, may_refuse: bool = True) -> Iterator[None]:
-        """Takes room for a part of an answer while the context lasts, in the way of `keep`."""
-        leave = self.keep(len(data), may_refuse=may_refuse)
+    def kept(self, data: bytes) -> Iterator[None]:
+        """Takes room for a part of an answer while the context lasts."""
+        leave = self.keep(len(data), may_refuse=False)
         try:
             yield
         finally:
@@ -249,9 +262,13 @@ class _Share:
         self._room = room
         self._own = 0
 
+    def has_room(self, more: int) -> bool:
+        """Whether a project would have no more of the room than what is left."""
+        return not (more and self._room.size) or self._own + more <= self._room.size - self._room.taken
+
     def check(self, more: int) -> None:
-        """Refuses a project that would have more of the room than what is left."""
-        if self._room.size and self._own + more > self._room.size - self._room.taken:
+        """Refuses a project for which there is no room."""
+        if not self.has_room(more):
             raise errors.overloaded()
 
     def take(self, size: int) -> None:

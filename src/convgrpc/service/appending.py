@@ -30,7 +30,9 @@ class Appending(Batches):
         taken, self._taken = self._taken, []
         item_ids, refusal = await self._store.append_in_turn(self._project, taken, deadline)
         self._done += len(item_ids)
+        left = [] if refusal else taken[len(item_ids) :]
+        self._taken = left + self._taken
         if refusal:
             refusal.request_number = self._done + 1
         reply = AppendItemsResponse(requests=self._done, item_ids=chain.from_iterable(item_ids))
-        return Done(reply if item_ids else None, refusal)
+        return Done(reply if item_ids else None, refusal, len(left))

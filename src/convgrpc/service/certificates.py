@@ -1,6 +1,7 @@
 """The certificates by which a server shows who it is, and by which callers do: read again when their files change."""
 
 import logging
+import math
 import os
 import ssl
 import threading
@@ -15,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME.
 _NO_CHECK_TIME = 0x200000
+_TURNS = 3
+"""How often both sides have theirs in a handshake, by older versions of TLS too."""
 
 _State: TypeAlias = tuple[tuple[int, int, int], ...]
 
@@ -110,7 +113,7 @@ class Certificates:
             named = ", ".join(filter(None, files))
             why = getattr(error, "strerror", None) or error
             raise ValueError(f"cannot use the certificates in {named}: {why}") from None
-        expires_at = _expiry(context, files.certificate)
+        expires_at = _expiry(files)
         if expires_at < time.time():
             _log.warning("The certificate in %s has expired", files.certificate)
         return _Loaded(state, context, certificate, key, authorities, expires_at)
@@ -134,23 +137,33 @@ def _refuse_password() -> str:
     raise _HasPassword("the key has a password")
 
 
-def _expiry(context: ssl.SSLContext, certificate: str) -> float:
-    """Until when the certificate of a context is valid, in Unix time.
+def _expiry(files: Files) -> float:
+    """Until when the server's certificate is valid, in Unix time; not a number where that cannot be told.
 
-    Python tells that of a certificate which the other side of a handshake showed, and which it trusts.
+    Python tells it of a certificate which the other side of a handshake showed, and which it trusts.
     """
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
-    trusting.load_verify_locations(certificate)
+    try:
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.load_cert_chain(files.certificate, files.key)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False
+        client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+        client.load_verify_locations(files.certificate)
+        return ssl.cert_time_to_seconds(str(_shown(client, server)["notAfter"]))
+    except (OSError, ValueError) as error:
+        _log.warning("It is not known until when the certificate in %s is valid: %s", files.certificate, error)
+        return math.nan
+
+
+def _shown(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]:
+    """The certificate that a server shows to a client."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trusting.wrap_bio(to_client, to_server)
-    for side in (client, context.wrap_bio(to_server, to_client, server_side=True), client):
+    calling = client.wrap_bio(to_client, to_server)
+    sides = [calling, server.wrap_bio(to_server, to_client, server_side=True)]
+    for side in sides * _TURNS:
         with suppress(ssl.SSLWantReadError):
             side.do_handshake()
-    shown = client.getpeercert()
-    assert shown
-    return ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    return calling.getpeercert() or {"notAfter": ""}
 
 
 def _state(files: Files) -> _State:

@@ -12,7 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from convgrpc.errors import ConvgrpcError, failure
@@ -127,6 +127,7 @@ class _Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._unparsed = 0
         self.unsent = 0
+        self._at_work: RequestResponseCycle | None = None
 
     def abort(self) -> None:
         """Ends the connection at once, with whatever is on its way."""
@@ -148,8 +149,16 @@ class _Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._connections.opened(self)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # Of several requests, uvicorn tells the last alone, which may not have begun.
+        if self._at_work and not self._at_work.response_complete:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
         self._connections.closed(self)
 
     def data_received(self, data: bytes) -> None:

@@ -24,12 +24,13 @@ Decode: TypeAlias = Callable[[bytes], Awaitable[Message]]
 
 
 class Done(NamedTuple):
-    """What came of a batch: the answer to those of its requests that were done, if any was, and why the one after them
-    was refused; None where none was.
+    """What came of a batch: the answer to those of its requests that were done, if any was, why the one after them
+    was refused, None where none was, and how many are left for the next batch.
     """
 
     reply: Message | None
     refusal: ConvgrpcError | None
+    left: int
 
 
 class Batches(Protocol):
@@ -100,7 +101,9 @@ class Exchange:
         self._begun.set()
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._batches.do(time.monotonic() + self._timeout)
+                done = await self._batches.do(time.monotonic() + self._timeout)
+            self._requests += done.left
+            return done
         finally:
             self._admitted.release(size)
 

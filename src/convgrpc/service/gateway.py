@@ -157,12 +157,21 @@ class Gateway:
                 raise
             # The server stops, and the client does not read.
             await answer.break_off()
+        except Disconnected:
+            raise
+        except Exception:
+            if not answer.has_begun:
+                raise
+            _log.exception("unexpected error, request %s", note.request_id)
+            note.status = 500
+            await answer.fail(envelope(errors.internal_error()))
 
     async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
         watching = call.method.stream.endless
         async with Ending() as ending, answer.attended(ending), aclosing(self._chain.stream(call)) as pieces:
             with admitted.watching(ending, takes_connection=True) if watching else nullcontext():
                 async for piece in pieces:
+                    await admitted.wait_for_room(len(piece), self._body_timeout)
                     with admitted.kept(piece):
                         await answer.piece(piece)
                     note.sent()

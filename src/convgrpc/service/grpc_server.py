@@ -141,6 +141,7 @@ class GrpcServer:
         async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
             with admitted.watching(ending, takes_connection=False) if method.stream.endless else nullcontext():
                 async for part in parts:
+                    await admitted.wait_for_room(len(part), self._transfer_timeout)
                     with admitted.kept(part), ending.put_off():
                         await self._send(part, context)
                     note.sent()
@@ -150,7 +151,7 @@ class GrpcServer:
         call = StreamCall(method, messages, partial(_decode, method), _serialized, note.request_id)
         async with aclosing(self._chain.exchange(call, admitted)) as answers:
             async for answer in answers:
-                with admitted.kept(answer, may_refuse=False):
+                with admitted.kept(answer):
                     await self._send(answer, context)
                 note.sent()
 

@@ -22,7 +22,8 @@ DEFAULT_PROJECT = "default"
 _KEY = re.compile(r"cg_([0-9a-f]{12})_[0-9a-f]{64}")
 _KEY_OR_ID = re.compile(rf"{_KEY.pattern}|([0-9a-f]{{12}})")
 _HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
-_MAX_KNOWN = 4096
+_MAX_KNOWN, _MAX_HEADER = 4096, 128
+"""How many headers are remembered, and how long they may be: blanks in them mean nothing."""
 _FRESH = 1.0
 """Seconds for which what was read of a key is believed."""
 _NO_DIGEST = bytes(sha256().digest_size)
@@ -93,7 +94,7 @@ class Keys:
         if known and self._ticks() - known[1] < _FRESH:
             return known[0]
         key = await self._found(header)
-        if key:
+        if key and len(header) <= _MAX_HEADER:
             self._known[header] = key, self._ticks()
             self._known.move_to_end(header)
             if len(self._known) > _MAX_KNOWN:

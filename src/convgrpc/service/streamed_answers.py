@@ -3,6 +3,7 @@ long.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
@@ -12,6 +13,8 @@ from convgrpc.service.endings import Ending
 
 Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
+
+_log = logging.getLogger(__name__)
 
 _SILENCE = 15.0
 """Seconds after which a client that was sent nothing is sent something that means nothing, lest somebody gives it
@@ -50,8 +53,7 @@ class StreamedAnswer:
             yield
         finally:
             attending.cancel()
-            with suppress(asyncio.CancelledError):
-                await attending
+            await asyncio.wait([attending])
 
     async def piece(self, data: bytes) -> None:
         """Sends a piece, once the client has room for it."""
@@ -99,15 +101,22 @@ class StreamedAnswer:
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _attend(self, ending: Ending) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(_SILENCE):
-                    event = await self._receive()
-            except TimeoutError:
+        try:
+            while not await self._is_gone():
                 await self._break_silence()
-            else:
-                if event["type"] == "http.disconnect":
-                    return ending.end(Disconnected())
+        except Exception as error:
+            # Nothing can be sent on a connection that is no more.
+            _log.info("A client could not be told that it is still there: %s", type(error).__name__)
+        ending.end(Disconnected())
+
+    async def _is_gone(self) -> bool:
+        """Waits for a while, or until the client goes away."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SILENCE):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+                return True
+        return False
 
     async def _break_silence(self) -> None:
         if self._form.idle and self.has_begun and asyncio.get_running_loop().time() - self._said_at >= _SILENCE:

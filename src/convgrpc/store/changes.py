@@ -48,10 +48,10 @@ _INSERT_CONVERSATION = "INSERT INTO conversations (project, id, data) VALUES (?,
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
 _DELETE_METADATA = "DELETE FROM metadata WHERE conversation = ?"
 _DELETE_ITEM = f"DELETE FROM items WHERE {IN_CONVERSATION} RETURNING length(data)"
-_COUNT_ITEMS = "UPDATE conversations SET items = items + ? WHERE number = ? RETURNING items"
+_COUNT_ITEMS = "UPDATE conversations SET items = items + ? WHERE number = ?"
 _COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1, items = items - ? WHERE number = ?"
-_COUNT_CONVERSATIONS = "UPDATE projects SET conversations = conversations + ? WHERE number = ? RETURNING conversations"
-_COUNT_BYTES = "UPDATE projects SET bytes = bytes + ? WHERE number = ? RETURNING bytes"
+_COUNT_CONVERSATIONS = "UPDATE projects SET conversations = conversations + ? WHERE number = ?"
+_COUNT_BYTES = "UPDATE projects SET bytes = bytes + ? WHERE number = ?"
 _SWEEP_ITEMS = """
     DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
     RETURNING length(data), project
@@ -96,9 +96,11 @@ def insert_conversation(
     connection: sqlite3.Connection, project: int, conversation: NewConversation, sizes: Sizes
 ) -> StoredConversation:
     """Stores a conversation without items."""
-    (count,) = connection.execute(_COUNT_CONVERSATIONS, (1, project)).fetchone()
-    if 0 < sizes.project_conversations < count:
-        raise project_full(sizes.project_conversations)
+    if sizes.project_conversations:
+        known = connection.execute("SELECT conversations FROM projects WHERE number = ?", (project,)).fetchone()
+        if known[0] >= sizes.project_conversations:
+            raise project_full(sizes.project_conversations)
+    connection.execute(_COUNT_CONVERSATIONS, (1, project))
     (number,) = connection.execute(_INSERT_CONVERSATION, (project, conversation.id, conversation.data)).fetchone()
     stored = StoredConversation(project, number, conversation.data)
     _insert_metadata(connection, stored, conversation.metadata)
@@ -125,7 +127,7 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
     """Deletes a conversation, whose items and responses `sweep` will remove."""
     conversation = find_conversation(connection, project, conversation_id)
     connection.execute("DELETE FROM conversations WHERE number = ?", (conversation.number,))
-    connection.execute(_COUNT_CONVERSATIONS, (-1, conversation.project)).fetchone()
+    connection.execute(_COUNT_CONVERSATIONS, (-1, conversation.project))
     connection.execute(_DELETE_METADATA, (conversation.number,))
     connection.execute("INSERT INTO deleted_conversations (number) VALUES (?)", (conversation.number,))
 
@@ -157,8 +159,11 @@ def append_in_turn(
     *,
     sizes: Sizes = NO_LIMITS,
 ) -> InTurn:
-    """Appends the items of several requests, one after the other, up to the first that is refused."""
+    """Appends the items of several requests, one after the other, up to the first that is refused, or until it is a lot
+    that they store: others wait meanwhile, and references make much of little.
+    """
     done: list[list[str]] = []
+    stored = 0
     for new, attempt in attempts:
         connection.execute("SAVEPOINT request")
         try:
@@ -169,6 +174,9 @@ def append_in_turn(
             return InTurn(done, refusal)
         connection.execute("RELEASE request")
         done.append([item_id for item_id, _ in appended])
+        stored += sum(len(data) for _, data in appended)
+        if stored > MAX_COPIED_BYTES:
+            break
     return InTurn(done, None)
 
 
@@ -216,12 +224,17 @@ def count_items(
     """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many
     as one request has: it has no count.
     """
-    count = connection.execute(_COUNT_ITEMS, (more, holder.number)).fetchone()
-    if count and 0 < sizes.conversation_items < count[0]:
-        raise conversation_full(sizes.conversation_items, param=param)
-    (total,) = connection.execute(_COUNT_BYTES, (size, holder.project)).fetchone()
-    if 0 < sizes.project_bytes < total:
-        raise project_out_of_room(sizes.project_bytes, param=param)
+    # Before anything is changed: what is refused then costs its neighbours nothing.
+    if sizes.conversation_items:
+        count = connection.execute("SELECT items FROM conversations WHERE number = ?", (holder.number,)).fetchone()
+        if count and count[0] + more > sizes.conversation_items:
+            raise conversation_full(sizes.conversation_items, param=param)
+    if sizes.project_bytes:
+        (total,) = connection.execute("SELECT bytes FROM projects WHERE number = ?", (holder.project,)).fetchone()
+        if total + size > sizes.project_bytes:
+            raise project_out_of_room(sizes.project_bytes, param=param)
+    connection.execute(_COUNT_ITEMS, (more, holder.number))
+    connection.execute(_COUNT_BYTES, (size, holder.project))
 
 
 def _insert_metadata(
@@ -238,7 +251,7 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     if not removed:
         raise item_not_found(item_id)
     connection.execute(_COUNT_REMOVAL, (len(removed), conversation.number))
-    connection.execute(_COUNT_BYTES, (-sum(size for (size,) in removed), conversation.project)).fetchone()
+    connection.execute(_COUNT_BYTES, (-sum(size for (size,) in removed), conversation.project))
     return conversation.data
 
 
@@ -258,7 +271,7 @@ def _sweep_deleted(connection: sqlite3.Connection) -> bool:
     if items:
         # A conversation and all that hangs on it are of one project.
         size, project = sum(size for size, _ in items), items[0][1]
-        connection.execute(_COUNT_BYTES, (-size, project)).fetchone()
+        connection.execute(_COUNT_BYTES, (-size, project))
     if max(responses, len(items)) < SWEPT_AT_ONCE:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")

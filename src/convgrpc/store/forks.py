@@ -46,8 +46,8 @@ def fork_conversation(
     count, size = _measured(connection, origin, last, sizes)
     new = fork(origin.data)
     copy = insert_conversation(connection, project_at, new, sizes)
-    connection.execute(_COPY, (copy.number, origin.number, last))
     count_items(connection, copy.holder, count, size, sizes, param=_PARAM)
+    connection.execute(_COPY, (copy.number, origin.number, last))
     record_request(connection, project_at, attempt, StoredRequest(copy.number))
     return new.data
 

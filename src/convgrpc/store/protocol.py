@@ -73,8 +73,8 @@ class Append(NamedTuple):
 
 
 class InTurn(NamedTuple):
-    """What came of several appends: the ids of the items of those that were done, and why the one after them was not;
-    None where all were.
+    """What came of several appends: the ids of the items of those that were done, and why the one after them was
+    refused; None where none was. It may be that not all were done.
     """
 
     item_ids: list[list[str]]

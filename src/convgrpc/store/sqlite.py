@@ -49,6 +49,11 @@ from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
 
+_FORK_SIZE = 8 << 20
+"""What a fork counts for, which is not read before its turn: more than a commit of several writes may have, so that it
+gets one of its own, and a part of what may wait.
+"""
+
 
 class SqliteStore(Store):
     """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
@@ -195,7 +200,7 @@ class SqliteStore(Store):
                 connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
             )
 
-        return await self._writer.write(work, deadline=deadline)
+        return await self._writer.write(work, size=_FORK_SIZE, deadline=deadline)
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)

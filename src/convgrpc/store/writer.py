@@ -235,6 +235,8 @@ class Writer:
         except sqlite3.Error as error:
             _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             self._roll_back()
+            if troubles.code(error) == sqlite3.SQLITE_BUSY:
+                self._wait_for_others(_IMPATIENCE)
             self._untidy = False
         self._report(0)
 
