@@ -184,3 +184,11 @@ def test_large_items_come_back(client: Any) -> None:
     item = {"role": "user", "content": "a" * 6_000_000}
     conversation = client.create_conversation(items=[item, item])
     assert [len(each.SerializeToString()) > 6_000_000 for each in client.iter_items(conversation.id)] == [True, True]
+
+
+def test_a_call_that_the_server_reset_may_be_repeated() -> None:
+    """As one that comes at the very end of a server. One that this side ended may not."""
+    with answering(aborting(grpc.StatusCode.CANCELLED, "CANCELLED")) as port, Client(f"127.0.0.1:{port}") as client:
+        assert type(refusal(client)) is errors.Unavailable
+    with answering(aborting(grpc.StatusCode.CANCELLED, "enough")) as port, Client(f"127.0.0.1:{port}") as client:
+        assert type(refusal(client)) is errors.Cancelled

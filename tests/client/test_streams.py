@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing
+from math import inf
 from typing import Any
 
 import grpc
@@ -221,6 +222,33 @@ def test_a_number_counts_the_requests_of_streams_before(client_class: Any, hurri
         ):
             list(client.append_items(conversations(20)))
         assert refused.value.request_number == 3
+
+
+def test_a_source_that_waits_for_what_is_cancelled_does_not_end_well(server: Running) -> None:
+    """What it would have said next is missing."""
+
+    async def scenario() -> None:
+        async with AsyncClient(str(server.grpc)) as client:
+            conversation = await client.create_conversation()
+
+            async def requests() -> Any:
+                yield {"conversation_id": conversation.id, "items": [{"role": "user", "content": "one"}]}
+                cancelled = asyncio.get_running_loop().create_future()
+                cancelled.cancel()
+                await cancelled
+
+            answers = client.append_items(requests())
+            assert (await anext(answers)).requests == 1
+            with pytest.raises(asyncio.CancelledError):
+                await anext(answers)
+
+    asyncio.run(scenario())
+
+
+def test_infinity_is_no_bound(client: Any) -> None:
+    """As for other calls."""
+    conversation = client.create_conversation(items=[{"role": "user", "content": "one"}])
+    assert [item.id for item in client.iter_exported_items(conversation.id, timeout=inf)]
 
 
 def test_what_is_raised_while_a_request_is_made_comes_back(client: Any) -> None:

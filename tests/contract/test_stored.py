@@ -4,7 +4,7 @@ import pytest
 
 from convgrpc.contract import encoder, stored
 from convgrpc.contract.stored import Stored, StoredList
-from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.content_pb2 import ContentPart, InputText, OutputText
 from convgrpc.v1.conversations_service_pb2 import ConversationItemList
 from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, Message, Role
 
@@ -44,3 +44,21 @@ def test_an_item_is_its_message(item: ConversationItem) -> None:
 
 def test_a_message_is_itself() -> None:
     assert stored.dump(ITEMS[1]) == encoder.dump(ITEMS[1])
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes of the texts too: some are many times as long as what they are made of."""
+    texts = stored._Texts()
+    monkeypatch.setattr(stored, "_texts", texts)
+    monkeypatch.setattr(stored, "_MOST_KEPT", 10_000)
+    empty = [ContentPart(output_text=OutputText()) for _ in range(500)]
+    assert len(stored.dump(Stored(ConversationItem, ITEMS[1].SerializeToString()))) < 200
+    large = Stored(ConversationItem, ConversationItem(message=Message(content=empty)).SerializeToString())
+    assert len(stored.dump(large)) > 10 * len(large.data)
+    assert [data for _, data in texts._kept] == [ITEMS[1].SerializeToString()]
+    for number in range(200):
+        item = ConversationItem(id=f"msg_{number}", message=ITEMS[2].message)
+        stored.dump(Stored(ConversationItem, item.SerializeToString()))
+        size = sum(len(data) + len(text) for (_, data), text in texts._kept.items())
+        assert size == texts._size <= 10_000
+    assert 10 < len(texts._kept) < 100

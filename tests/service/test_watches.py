@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -314,6 +316,48 @@ def test_who_watches_is_not_at_work(settings: Settings) -> None:
         health = health_pb2_grpc.HealthStub(site.channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
         assert next(health).status == health_pb2.HealthCheckResponse.SERVING
         talk.say("one")
+
+
+def test_a_watch_with_a_request_behind_it_ends_with_its_connection(
+    talk: Talk, watchers: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although that request has not begun: when nothing can be sent any more, as nothing is read."""
+    monkeypatch.setattr(streamed_answers, "_SILENCE", 0.3)
+    watch = f"GET /v1/x/conversations/{talk.id}/items:watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    behind = f"GET /v1/conversations/{talk.id} HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with socket.create_connection(talk.site.server.http) as client:
+        client.sendall(watch.encode())
+        assert client.recv(10)
+        client.sendall(behind.encode())
+        assert becomes(watchers, 1)
+    assert becomes(watchers, 0)
+
+
+def test_what_is_sent_to_many_at_once_waits_for_room(settings: Settings) -> None:
+    """Who reads is told of it, however many there are."""
+    small = replace(settings, max_message_bytes=1 << 20, max_request_bytes=2 << 20)
+    with serving(small) as site, ExitStack() as stack:
+        talk = Talk(site)
+        channels = [stack.enter_context(grpc.insecure_channel(str(site.server.grpc), OWN_CONNECTION)) for _ in range(4)]
+        said: list[list[str]] = []
+
+        def watch(number: int) -> None:
+            stub = ConversationsServiceStub(channels[number % 4])
+            batches = stub.WatchItems(WatchItemsRequest(conversation_id=talk.id), timeout=TIMEOUT)
+            next(batches)
+            opened.release()
+            said.append(texts(next(batches)))
+            batches.cancel()
+
+        opened = threading.Semaphore(0)
+        with ThreadPoolExecutor(40) as threads:
+            watches = [threads.submit(watch, number) for number in range(40)]
+            for _ in watches:
+                assert opened.acquire(timeout=TIMEOUT)
+            talk.say(LARGE * 2)
+            for each in watches:
+                each.result(TIMEOUT)
+        assert said == [[LARGE * 2]] * 40
 
 
 def test_there_are_so_many_who_may_watch(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from convgrpc.errors import ConvgrpcError, DeadlineExceeded
+from convgrpc.store import changes
 from convgrpc.store.protocol import Append, Commit, NewConversation, NewItem, Origin, RequestKey, Sizes
 from convgrpc.store.sqlite import SqliteStore
 
@@ -115,5 +116,17 @@ def test_those_who_listen_are_told_of_each_conversation(tmp_path: Path) -> None:
             while len(told) < 2:
                 await asyncio.sleep(0.001)
         assert sorted(told) == ["one", "two"]
+
+    run(tmp_path, scenario)
+
+
+def test_no_more_is_done_at_once_than_others_may_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is left to another write: a few bytes may refer to a lot."""
+    monkeypatch.setattr(changes, "MAX_COPIED_BYTES", 3)
+
+    async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
+        done = await store.append_in_turn("alder", [append("one", "ab"), append("two", "cd"), append("one", "e")], None)
+        assert done == ([["ab"], ["cd"]], None)
+        assert (await contents(store, "one"), await contents(store, "two")) == ("ab", "cd")
 
     run(tmp_path, scenario)

@@ -10,7 +10,7 @@ import pytest
 
 from convgrpc.errors import InvalidArgument, NotFound, ResourceExhausted
 from convgrpc.store import forks
-from convgrpc.store.protocol import NO_LIMITS, NewConversation, NewItem, Origin, RequestKey, Sizes
+from convgrpc.store.protocol import NO_LIMITS, Commit, NewConversation, NewItem, Origin, RequestKey, Sizes
 from convgrpc.store.sqlite import SqliteStore
 
 Scenario = Callable[[SqliteStore], Awaitable[None]]
@@ -210,3 +210,33 @@ def test_what_is_copied_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.M
         assert await contents(store, "many of them") == ["a", "b", "c"]
 
     run(tmp_path, scenario)
+
+
+def test_forks_are_committed_one_by_one(tmp_path: Path) -> None:
+    """What they copy is much, and others wait for a commit."""
+
+    async def scenario() -> None:
+        commits: list[Commit] = []
+        store = SqliteStore.open(tmp_path / "convgrpc.db", synchronous="OFF", observe=commits.append)
+        try:
+            await create(store, "a", minted("item_1"))
+            commits.clear()
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(fork(store, "a", f"fork_{number}") for number in range(5)))
+            assert [commit.writes for commit in commits] == [1] * 5
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_fork_that_is_refused_copies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be done twice, and for nothing."""
+
+    async def scenario(store: SqliteStore) -> None:
+        await create(store, "a", minted("item_1", "item_2"))
+        monkeypatch.setattr(forks, "_COPY", "this is no statement")
+        with pytest.raises(ResourceExhausted, match="more than 30 bytes"):
+            await fork(store, "a", "b")
+
+    run(tmp_path, scenario, Sizes(project_bytes=30))

@@ -11,8 +11,8 @@ from convgrpc.errors import ConvgrpcError, from_status
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
 _RESET = "CANCELLED"
-"""What gRPC says of a call that the other side reset without a word, as a server that is just ending does; of those that
-this side ended it says so.
+"""What gRPC says of a call that the other side reset without a word, as a server that is just ending does; of those
+that this side ended it says so.
 """
 
 
