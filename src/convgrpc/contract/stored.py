@@ -2,19 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 
-from convgrpc.contract import encoder, json_text
+from convgrpc.contract import encoder, json_text, wire
 
 _MOST_KEPT, _LARGEST_KEPT = 16 << 20, 16 << 10
 """How many bytes of messages and their JSON texts are kept, and of which size a text may be: they are asked for again
 and again.
 """
-_DELIMITED = 2
 
 
 class Stored(NamedTuple):
@@ -43,11 +41,8 @@ class StoredList(NamedTuple):
         return self.rest.ByteSize() + sum(map(len, self.items))
 
     def SerializeToString(self) -> bytes:
-        tag = self.rest.DESCRIPTOR.fields_by_name[self.field].number << 3 | _DELIMITED
-        parts: list[bytes] = []
-        for item in self.items:
-            parts += (_head(tag, len(item)), item)
-        return b"".join(parts) + self.rest.SerializeToString()
+        field: Any = self.rest.DESCRIPTOR.fields_by_name[self.field]
+        return wire.joined(field, self.items) + self.rest.SerializeToString()
 
 
 Answer: TypeAlias = Message | Stored | StoredList
@@ -62,18 +57,6 @@ def dump(answer: Answer) -> bytes:
         value[answer.field] = [json_text.Fragment(_text(answer.kind, item)) for item in answer.items]
         return json_text.dump_spliced(value)
     return encoder.dump(answer)
-
-
-@lru_cache(maxsize=1 << 14)
-def _head(tag: int, size: int) -> bytes:
-    """What precedes a message in the one that holds it: two numbers, seven bits a byte."""
-    head = bytearray()
-    for number in (tag, size):
-        while number > 127:
-            head.append(number & 127 | 128)
-            number >>= 7
-        head.append(number)
-    return bytes(head)
 
 
 def _text(kind: type[Message], data: bytes) -> bytes:

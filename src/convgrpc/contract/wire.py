@@ -1,7 +1,7 @@
 """Serialized messages as bytes: how much one says, before it is made, and one made of others."""
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -46,17 +46,23 @@ def joined(field: FieldDescriptor, parts: Iterable[bytes]) -> bytes:
     """A field of serialized messages or strings, none of which is read. Where fields follow each other, they are a
     message.
     """
-    tag = _written(field.number << 3 | _DELIMITED)
-    return b"".join([each for part in parts for each in (tag, _written(len(part)), part)])
+    tag = field.number << 3 | _DELIMITED
+    joined: list[bytes] = []
+    for part in parts:
+        joined += (_head(tag, len(part)), part)
+    return b"".join(joined)
 
 
-def _written(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+@lru_cache(maxsize=1 << 14)
+def _head(tag: int, size: int) -> bytes:
+    """What precedes a message in the one that holds it: two numbers, seven bits a byte."""
+    head = bytearray()
+    for number in (tag, size):
+        while number > 127:
+            head.append(number & 127 | 128)
+            number >>= 7
+        head.append(number)
+    return bytes(head)
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
