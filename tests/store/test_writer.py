@@ -132,6 +132,59 @@ def test_writes_that_wait_are_committed_together(bench: Bench) -> None:
     assert (50, 500) in bench.commits
 
 
+@pytest.fixture
+def is_busy(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set while the process takes all of a CPU. Writes may wait for others for as long as a test may take."""
+    busy = threading.Event()
+    monkeypatch.setattr("convgrpc.store.writer._HOLD", 60.0)
+    monkeypatch.setattr("convgrpc.store.writer.time.process_time", lambda: busy.is_set() * time.monotonic())
+    return busy
+
+
+def commits_of(bench: Bench) -> list[int]:
+    """How many rows each commit had, at the end."""
+    bench.writer.close()
+    return [rows for rows, _ in bench.commits if rows]
+
+
+def test_writes_wait_for_those_that_are_on_their_way(bench: Bench, is_busy: threading.Event) -> None:
+    """As long as the process is busy, a commit waits until as many writes are there as the one before it had."""
+
+    async def scenario() -> None:
+        await together(bench.writer, *(bench.insert(number) for number in range(3)))
+        is_busy.set()
+        early = [asyncio.ensure_future(bench.insert(number)) for number in (3, 4)]
+        await asyncio.sleep(0.05)
+        assert not any(write.done() for write in early)
+        await asyncio.gather(*early, bench.insert(5))
+
+    run(scenario())
+    assert commits_of(bench) == [3, 3]
+
+
+def test_writes_do_not_wait_for_those_that_nobody_brings(bench: Bench, is_busy: threading.Event) -> None:
+    """When the process has nothing else to do, a commit has what is there, however many the one before it had."""
+
+    async def scenario() -> None:
+        await together(bench.writer, *(bench.insert(number) for number in range(3)))
+        await asyncio.gather(bench.insert(3), bench.insert(4))
+
+    run(scenario())
+    assert commits_of(bench) == [3, 2]
+
+
+def test_lone_write_is_committed_at_once(bench: Bench, is_busy: threading.Event) -> None:
+    """After a commit of one write the next waits for none, however busy the process is."""
+    is_busy.set()
+
+    async def scenario() -> None:
+        for number in range(3):
+            await bench.insert(number)
+
+    run(scenario())
+    assert commits_of(bench) == [1, 1, 1]
+
+
 def test_commit_is_bounded(bench: Bench) -> None:
     """One commit takes at most 512 writes and about one MiB, but always one write."""
 

@@ -19,6 +19,11 @@ _log = logging.getLogger(__name__)
 
 _MAX_BATCH_WRITES = 512
 _MAX_BATCH_BYTES = 1 << 20
+_HOLD = 0.03
+"""For how many seconds writes wait for others, at most."""
+_LOOK = 0.002
+_BUSY = 0.7
+"""Of one CPU: when the process takes that much, it has other work while writes wait, and that work brings more."""
 _IMPATIENCE = 0.1
 """Seconds to wait for another process that has locked the database for long."""
 
@@ -44,11 +49,13 @@ class _HalfDone(Exception):
 class Writer:
     """Runs writes on one connection, in the order in which they came.
 
-    There is no timer: a commit takes whatever came while the one before it went to disk. `committed` is told after each
-    commit how many rows were changed and how many bytes of data came with them, `observe` what it was, and `publish`
-    what its writes were about. `tidy` does a
-    little work, in its own transaction, when no write waits, and says whether to go on; it is asked at the start and
-    after each commit. `check` may refuse a commit by raising, and `failed` is told what SQLite or it raised.
+    A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So while
+    the process is busy, it waits for as many as there were at the last one; a lone write waits for none.
+
+    `committed` is told after each commit how many rows were changed and how many bytes of data came with them,
+    `observe` what it was, and `publish` what its writes were about. `tidy` does a little work, in its own transaction,
+    when no write waits, and says whether to go on; it is asked at the start and after each commit. `check` may refuse a
+    commit by raising, and `failed` is told what SQLite or it raised.
     """
 
     def __init__(
@@ -77,6 +84,8 @@ class Writer:
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
         self._waiting_bytes = 0
+        # How many writes are likely to come before their callers wait for an answer.
+        self._expected = 1
         self._changed = threading.Condition()
         self._untidy = True
         self._closing = False
@@ -135,7 +144,8 @@ class Writer:
                 raise overloaded()
             self._waiting.append(write)
             self._waiting_bytes += write.size
-            self._changed.notify()
+            if len(self._waiting) == 1 or self._is_enough():
+                self._changed.notify()
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -151,6 +161,7 @@ class Writer:
                 self._changed.wait()
             if not self._waiting:
                 return None if self._closing else []
+            self._gather()
             batch: list[_Write] = []
             size = 0
             while self._waiting and len(batch) < _MAX_BATCH_WRITES:
@@ -160,6 +171,18 @@ class Writer:
                 batch.append(self._waiting.popleft())
             self._waiting_bytes -= sum(write.size for write in batch)
             return batch
+
+    def _gather(self) -> None:
+        """Waits for as many writes as are likely to come, for as long as the process is busy with bringing them."""
+        end = time.monotonic() + _HOLD
+        while not self._is_enough() and (began := time.monotonic()) < end:
+            used = time.process_time()
+            self._changed.wait(_LOOK)
+            if time.process_time() - used < _BUSY * (time.monotonic() - began):
+                break
+
+    def _is_enough(self) -> bool:
+        return self._closing or len(self._waiting) >= self._expected or self._waiting_bytes >= _MAX_BATCH_BYTES
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         began = self._began = written = time.monotonic()
@@ -182,6 +205,7 @@ class Writer:
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
         self.commit_seconds = ended - began
+        self._expected = min(len(batch) + len(self._waiting), _MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(batch), self.commit_seconds, ended - written))
