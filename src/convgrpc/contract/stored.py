@@ -28,21 +28,36 @@ class Stored(NamedTuple):
         return self.data
 
 
-class StoredList(NamedTuple):
-    """A message, and what its repeated field of a name has: messages of a type as they were stored."""
+class StoredList:
+    """A message, and what its repeated field of a name has: messages of a type as they were stored. It is joined once,
+    however often it is given.
+    """
 
-    rest: Message
-    field: str
-    kind: type[Message]
-    items: Sequence[bytes]
+    def __init__(self, rest: Message, field: str, kind: type[Message], items: Sequence[bytes]) -> None:
+        self._rest = rest
+        self._field = field
+        self._kind = kind
+        self._items = items
+        # About its size: how long each is does not count.
+        self._size = rest.ByteSize() + sum(map(len, items))
+        self._joined = self._text = b""
 
     def ByteSize(self) -> int:
-        """About its size: how long each is does not count."""
-        return self.rest.ByteSize() + sum(map(len, self.items))
+        return self._size
 
     def SerializeToString(self) -> bytes:
-        field: Any = self.rest.DESCRIPTOR.fields_by_name[self.field]
-        return wire.joined(field, self.items) + self.rest.SerializeToString()
+        if not self._joined:
+            field: Any = self._rest.DESCRIPTOR.fields_by_name[self._field]
+            self._joined = wire.joined(field, self._items) + self._rest.SerializeToString()
+        return self._joined
+
+    def dump(self) -> bytes:
+        """The JSON text."""
+        if not self._text:
+            value: dict[str, Any] = encoder.encode(self._rest)
+            value[self._field] = [json_text.Fragment(_text(self._kind, item)) for item in self._items]
+            self._text = json_text.dump_spliced(value)
+        return self._text
 
 
 Answer: TypeAlias = Message | Stored | StoredList
@@ -53,9 +68,7 @@ def dump(answer: Answer) -> bytes:
     if isinstance(answer, Stored):
         return _text(answer.kind, answer.data)
     if isinstance(answer, StoredList):
-        value: dict[str, Any] = encoder.encode(answer.rest)
-        value[answer.field] = [json_text.Fragment(_text(answer.kind, item)) for item in answer.items]
-        return json_text.dump_spliced(value)
+        return answer.dump()
     return encoder.dump(answer)
 
 

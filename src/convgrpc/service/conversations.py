@@ -11,6 +11,7 @@ from convgrpc.service.appending import Appending
 from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.feeds import Feeds, Part
+from convgrpc.service.lists import Asked, Given, Lists
 from convgrpc.service.new_items import new_items, request_key
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, Store
@@ -59,6 +60,7 @@ class ConversationsService:
         self._store = store
         self._counter = counter
         self._feeds = Feeds(store)
+        self._lists = Lists()
         self._hides = include_policy == "strict"
         self._clock = clock
 
@@ -135,15 +137,28 @@ class ConversationsService:
     async def ListItems(self, request: ListItemsRequest, context: Context) -> Answer:
         if request.HasField("budget"):
             return await self._fitting(request, context)
-        page = await self._store.list_items(
+        asked = Asked(
             context.project,
             request.conversation_id,
-            after=request.after if request.HasField("after") else None,
-            limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
-            descending=request.order != Order.ORDER_ASC,
+            request.after if request.HasField("after") else None,
+            request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
+            request.order != Order.ORDER_ASC,
+        )
+        given = self._lists.find(asked)
+        if given and given.version == await self._store.get_version(asked.project, asked.conversation_id):
+            return given.items
+        page = await self._store.list_items(
+            asked.project,
+            asked.conversation_id,
+            after=asked.after,
+            limit=asked.limit,
+            descending=asked.descending,
             max_bytes=_MAX_PAGE_BYTES,
         )
-        return self._list(page.items, request.include, has_more=page.has_more)
+        answer = self._list(page.items, request.include, has_more=page.has_more)
+        if isinstance(answer, StoredList):
+            self._lists.keep(asked, Given(page.version, answer))
+        return answer
 
     async def GetItem(self, request: GetItemRequest, context: Context) -> Answer:
         data = await self._store.get_item(context.project, request.conversation_id, request.item_id)
@@ -197,7 +212,9 @@ class ConversationsService:
     def _list(self, items: list[bytes], include: Iterable[int], *, has_more: bool) -> Answer:
         result = ConversationItemList(has_more=has_more)
         if items:
-            first, last = (ConversationItem.FromString(items[end]) for end in (0, -1))
+            first = last = ConversationItem.FromString(items[0])
+            if items[1:]:
+                last = ConversationItem.FromString(items[-1])
             result.first_id, result.last_id = first.id, last.id
         if not self._hides:
             return StoredList(result, "data", ConversationItem, items)

@@ -15,7 +15,7 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.protocol import ConversationPage, Growth, Page, Span
+from convgrpc.store.protocol import ConversationPage, Growth, Page, Span, Version
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
@@ -31,6 +31,10 @@ LAST_POSITION = f"SELECT max(position) FROM items WHERE {IN_CONVERSATION}"
 
 _SELECT_CONVERSATION = """
     SELECT project, number, data FROM conversations
+    WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
+"""
+_SELECT_VERSION = """
+    SELECT project, number, items, removals FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
 """
 _SELECT_BY_NUMBER = "SELECT id, data FROM conversations WHERE number = ?"
@@ -104,6 +108,14 @@ def find_conversation(connection: sqlite3.Connection, project: str, conversation
     if row is None:
         raise conversation_not_found(conversation_id)
     return StoredConversation(*row)
+
+
+def find_version(connection: sqlite3.Connection, project: str, conversation_id: str) -> Version:
+    """Finds of which version a conversation is, or raises."""
+    row = connection.execute(_SELECT_VERSION, (project, conversation_id)).fetchone()
+    if row is None:
+        raise conversation_not_found(conversation_id)
+    return Version(*row)
 
 
 def find_item(connection: sqlite3.Connection, holder: Holder, item_id: str) -> bytes | None:
@@ -213,7 +225,7 @@ def _matching(
 
 def list_items(
     connection: sqlite3.Connection,
-    conversation: StoredConversation,
+    version: Version,
     *,
     after: str | None,
     limit: int,
@@ -223,10 +235,10 @@ def list_items(
     """Reads a page of a conversation's items."""
     position = _AFTER_LAST if descending else _BEFORE_FIRST
     if after is not None:
-        position = _cursor_position(connection, conversation, after, descending)
+        position = _cursor_position(connection, version, after, descending)
     select = _SELECT_DESCENDING if descending else _SELECT_ASCENDING
-    with closing(connection.execute(select, (conversation.number, position, limit + 1))) as rows:
-        return _page(rows, limit, max_bytes)
+    with closing(connection.execute(select, (version.number, position, limit + 1))) as rows:
+        return _page(rows, limit, max_bytes, version)
 
 
 def find_growth(
@@ -281,7 +293,7 @@ def find_span(connection: sqlite3.Connection, conversation: StoredConversation, 
 
 
 def _cursor_position(
-    connection: sqlite3.Connection, conversation: StoredConversation, item_id: str, descending: bool
+    connection: sqlite3.Connection, conversation: StoredConversation | Version, item_id: str, descending: bool
 ) -> int:
     # The occurrence that comes last in the walk: from any other, the walk would come to this id again, without end.
     select = _SELECT_FIRST_POSITION if descending else LAST_POSITION
@@ -291,12 +303,12 @@ def _cursor_position(
     return int(position)
 
 
-def _page(rows: Iterable[tuple[bytes]], limit: int, max_bytes: int) -> Page:
+def _page(rows: Iterable[tuple[bytes]], limit: int, max_bytes: int, version: Version) -> Page:
     items: list[bytes] = []
     size = 0
     for (data,) in rows:
         size += len(data)
         if items and (len(items) == limit or size > max_bytes):
-            return Page(items, has_more=True)
+            return Page(items, True, version)
         items.append(data)
-    return Page(items, has_more=False)
+    return Page(items, False, version)

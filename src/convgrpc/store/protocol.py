@@ -135,11 +135,25 @@ class StoredKey(NamedTuple):
     revoked_at: float | None
 
 
+class Version(NamedTuple):
+    """A conversation as it was at some time: by which numbers it is known, how many items it has, and how many times
+    some were removed. While these stay the same, so do its items.
+    """
+
+    project: int
+    number: int
+    items: int
+    removals: int
+
+
 class Page(NamedTuple):
-    """Serialized items in the order asked for, and whether more follow."""
+    """Serialized items in the order asked for, whether more follow, and of which version of the conversation they
+    are.
+    """
 
     items: list[bytes]
     has_more: bool
+    version: Version
 
 
 class Growth(NamedTuple):
@@ -270,6 +284,9 @@ class Store(Protocol):
 
         They are one write, which is of no more than one project.
         """
+
+    async def get_version(self, project: str, conversation_id: str) -> Version:
+        """Returns of which version a conversation is now."""
 
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int

@@ -21,6 +21,7 @@ from convgrpc.store.lookups import (
     find_referenced,
     find_secret,
     find_span,
+    find_version,
     list_conversations,
     list_items,
 )
@@ -43,6 +44,7 @@ from convgrpc.store.protocol import (
     Span,
     Store,
     StoredKey,
+    Version,
 )
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.troubles import Files, Troubles
@@ -234,14 +236,16 @@ class SqliteStore(Store):
         topics = {Topic(project, each.conversation_id) for each in appends}
         return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
+    async def get_version(self, project: str, conversation_id: str) -> Version:
+        with self._snapshot() as connection:
+            return find_version(connection, project, conversation_id)
+
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
     ) -> Page:
         with self._snapshot() as connection:
-            conversation = find_conversation(connection, project, conversation_id)
-            return list_items(
-                connection, conversation, after=after, limit=limit, descending=descending, max_bytes=max_bytes
-            )
+            version = find_version(connection, project, conversation_id)
+            return list_items(connection, version, after=after, limit=limit, descending=descending, max_bytes=max_bytes)
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         (item,) = await self.get_items(project, conversation_id, [item_id], max_bytes=0)

@@ -1,0 +1,56 @@
+"""Lists of items that were given, to be given again for as long as the conversation is as it was."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from convgrpc.contract.stored import StoredList
+from convgrpc.store.protocol import Version
+
+_MOST, _LARGEST = 8 << 20, 64 << 10
+"""How many bytes of lists are kept, and of which size one may be. Each is there up to three times: as its items, and as
+what each transport sends.
+"""
+
+
+class Asked(NamedTuple):
+    """Which items are asked for, and of which project."""
+
+    project: str
+    conversation_id: str
+    after: str | None
+    limit: int
+    descending: bool
+
+
+class Given(NamedTuple):
+    """A list, and the version of the conversation of which it is."""
+
+    version: Version
+    items: StoredList
+
+
+class Lists:
+    """The lists that were asked for last."""
+
+    def __init__(self) -> None:
+        self._given: OrderedDict[Asked, Given] = OrderedDict()
+        self._size = 0
+
+    def find(self, asked: Asked) -> Given | None:
+        """What was given last time. It may be out of date."""
+        given = self._given.get(asked)
+        if given:
+            self._given.move_to_end(asked)
+        return given
+
+    def keep(self, asked: Asked, given: Given) -> None:
+        size = given.items.ByteSize()
+        if earlier := self._given.pop(asked, None):
+            self._size -= earlier.items.ByteSize()
+        if size > _LARGEST:
+            return
+        self._given[asked] = given
+        self._size += size
+        while self._size > _MOST:
+            _, oldest = self._given.popitem(last=False)
+            self._size -= oldest.items.ByteSize()
