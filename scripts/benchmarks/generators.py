@@ -9,8 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
@@ -30,7 +29,7 @@ LOAD = SCRIPTS / "load"
 
 class Request(NamedTuple):
     """What is asked again and again: where, by which method of gRPC or which paths of REST in turn, with which message
-    or body.
+    or body, and by gRPC with `more` messages in turn, which only `by_load` sends.
 
     `answer` is the size of an answer in bytes, by which those that were refused are told from others; 0 if it differs.
     """
@@ -41,6 +40,7 @@ class Request(NamedTuple):
     answer: int
     key: str = ""
     is_grpc: bool = False
+    more: Sequence[bytes] = ()
 
 
 class Run(NamedTuple):
@@ -154,7 +154,7 @@ def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
         "authorization": f"Bearer {request.key}" if request.key else "",
         "messages": [
             each.hex()
-            for each in ([framed(request.body)] if request.is_grpc else map(partial(written, request), request.paths))
+            for each in (map(framed, [request.body, *request.more]) if request.is_grpc else written_all(request))
         ],
         "connections": CONNECTIONS if request.is_grpc else OPEN_CALLS,
         "seconds": LONGEST,
@@ -169,8 +169,12 @@ def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
     return max(due + took for due, took, _ in results), [took for _, took, _ in results]
 
 
+def written_all(request: Request) -> Iterator[bytes]:
+    """The requests as HTTP/1.1 sends them."""
+    return (written(request, path) for path in request.paths)
+
+
 def written(request: Request, path: str) -> bytes:
-    """A request as HTTP/1.1 sends it."""
     verb = "POST" if request.body else "GET"
     head = f"{verb} {path} HTTP/1.1\r\nhost: {request.address}\r\ncontent-type: application/json\r\n"
     head += f"authorization: Bearer {request.key}\r\n" if request.key else ""

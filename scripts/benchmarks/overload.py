@@ -129,7 +129,7 @@ class Crowd:
 
     def _burst(self, seconds: float, connections: int = CONNECTIONS, **load: float) -> Burst:
         order = {
-            "port": int(self._server.grpc.rpartition(":")[2]),
+            "port": self._server.grpc_port,
             "path": f"{CONVERSATIONS}/CreateItems",
             "authorization": f"Bearer {self._server.key}",
             "messages": self._messages,

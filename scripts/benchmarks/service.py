@@ -43,6 +43,16 @@ class Server(Process):
         metadata = (("authorization", f"Bearer {self.key}"),)
         return lambda: method(request, timeout=TIMEOUT, metadata=metadata)
 
+    def stream(self, path: str) -> Callable[[Iterator[bytes]], Iterator[bytes]]:
+        """A call with a stream of requests and one of answers."""
+        method: Any = self._channel.stream_stream(path)
+        metadata = (("authorization", f"Bearer {self.key}"),)
+        return lambda requests: method(requests, timeout=TIMEOUT, metadata=metadata)
+
+    @property
+    def grpc_port(self) -> int:
+        return int(self.grpc.rpartition(":")[2])
+
     def count(self, request: CountInputTokensRequest) -> Callable[[], Any]:
         return self.call("/convgrpc.v1.InputTokensService/CountInputTokens", request.SerializeToString())
 

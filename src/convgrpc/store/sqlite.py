@@ -237,7 +237,7 @@ class SqliteStore(Store):
         return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
 
     async def get_version(self, project: str, conversation_id: str) -> Version:
-        with self._snapshot() as connection:
+        with self._reading() as connection:
             return find_version(connection, project, conversation_id)
 
     async def list_items(
@@ -371,14 +371,20 @@ class SqliteStore(Store):
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """One state of the database for several statements: the writer goes on meanwhile."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """For one statement."""
         if self._closed:
             raise store_unavailable()
         try:
-            self._reader.execute("BEGIN")
-            try:
-                yield self._reader
-            finally:
-                self._reader.rollback()
+            yield self._reader
         except sqlite3.Error as error:
             self._troubles.note_read(error)
             raise store_unavailable(troubles.name(error)) from error
