@@ -47,9 +47,7 @@ def overload(effort: Effort) -> Iterator[list[Measurement]]:
         crowd = Crowd(server)
         times = 10
         yield [
-            Measurement(
-                f"3x load, {FEW} connections: a served call", AT_PEAK, 1.11, times, *crowd.compared(1, 2, time_each)
-            ),
+            Measurement(f"3x load by {FEW}: a served call", AT_PEAK, 1.11, times, *crowd.compared(1, 2, time_each)),
             Measurement("3x load: p99 of those served", AT_PEAK, 10.0, times, *crowd.compared(1, 2, slowest)),
             Measurement("3x load: memory", "before", 1.25, times, *crowd.compared(0, 2, occupied), "MiB"),
             Measurement(f"3x load by {MANY}: a served call", AT_PEAK, None, times, *crowd.compared(1, 4, time_each)),

@@ -356,7 +356,7 @@ def overloaded() -> ConvgrpcError:
 
 
 def too_slow(seconds: float) -> ConvgrpcError:
-    message = f"The stream was not read for {seconds:g} seconds. Please go on after the last cursor that you read."
+    message = f"The stream was not read for {seconds:g} seconds. Please go on after what you read last."
     return failure(ErrorReason.ERROR_REASON_TOO_SLOW, message)
 
 

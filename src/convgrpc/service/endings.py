@@ -30,8 +30,10 @@ class Ending:
     def put_off(self) -> Iterator[None]:
         """Lets the end wait while the context lasts, where the work cannot be broken off."""
         self._is_put_off = True
-        yield
-        self._is_put_off = False
+        try:
+            yield
+        finally:
+            self._is_put_off = False
         if self._error:
             raise self._error
 

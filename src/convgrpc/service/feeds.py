@@ -92,8 +92,9 @@ class Feeds:
         key = part.project, part.conversation_id
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = _Feed()
+            feed = _Feed()
             feed.stack.enter_context(self._store.listening(*key, feed.tell))
+            self._feeds[key] = feed
         feed.watchers += 1
         try:
             yield feed
