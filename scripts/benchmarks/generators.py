@@ -166,7 +166,7 @@ def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
     results = json.loads(done.stdout)
     if len(results) != calls or not all(served for _, _, served in results):
         sys.exit(f"convgrpc: not all calls of {request.paths[0]} were served")
-    return max(due + took for due, took, _ in results), [took for _, took, _ in results]
+    return max(sent + took for sent, took, _ in results), [took for _, took, _ in results]
 
 
 def written_all(request: Request) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from convgrpc.v1.item_pb2 import Role
 LOAD = SCRIPTS / "load"
 GENERATORS = 2
 CONNECTIONS = 3
-"""Each has 100 calls open at most, and others wait in the client, or are refused before they cost much."""
+"""Each has 100 calls open at most, and others wait in the client, unsent and uncounted."""
 MORE_CONNECTIONS = 16
 OPEN_CALLS = 64
 SECONDS = 3.0
@@ -149,6 +149,6 @@ class Crowd:
             assert each.stdout
             with each:
                 calls += json.load(each.stdout)
-        served = [(due, took) for due, took, was_served in calls if was_served]
-        in_time = sum(due + took <= seconds for due, took in served)
+        served = [(sent, took) for sent, took, was_served in calls if was_served]
+        in_time = sum(sent + took <= seconds for sent, took in served)
         return Burst(in_time / seconds, [took for _, took in served], self._server.memory())

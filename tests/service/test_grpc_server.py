@@ -94,6 +94,15 @@ def test_an_error_about_a_huge_value_still_reaches_the_caller(stub: Conversation
     assert code == grpc.StatusCode.NOT_FOUND
 
 
+def test_more_calls_than_a_connection_takes_wait_and_are_all_served(server: Running) -> None:
+    """Those of a client that repeats nothing, all at once on one connection."""
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(str(server.grpc), options=options) as channel:
+        create = ConversationsServiceStub(channel).CreateConversation
+        calls = [create.future(CreateConversationRequest(), timeout=60) for _ in range(700)]
+        assert len({call.result().id for call in calls}) == 700
+
+
 def test_every_answer_has_a_request_id(stub: ConversationsServiceStub) -> None:
     """The caller's own, or one the server made; one that cannot stand in a header line is replaced."""
     for sent, kept in (("mine-2", True), ("x" * 129, False)):
