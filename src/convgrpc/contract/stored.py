@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from convgrpc.contract import encoder, json_text, wire
 
-_MOST_KEPT, _LARGEST_KEPT = 16 << 20, 16 << 10
+_MOST_KEPT, _LARGEST_KEPT = 8 << 20, 16 << 10
 """How many bytes of messages and their JSON texts are kept, and of which size a text may be: they are asked for again
 and again.
 """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from convgrpc.contract.stored import StoredList
 from convgrpc.store.protocol import Version
 
-_MOST, _LARGEST = 8 << 20, 64 << 10
+_MOST, _LARGEST = 4 << 20, 64 << 10
 """How many bytes of lists are kept, and of which size one may be. Each is there up to three times: as its items, and as
 what each transport sends.
 """
