@@ -82,10 +82,13 @@ def asking(server: Server, method: str, message: bytes) -> Request:
 
 
 def per_commit(server: Server, caller: Caller) -> dict[str, float]:
-    """How many writes a commit has, and how many syncs of the disk, where that can be seen."""
+    """How many writes a commit has, and how many syncs of the disk, where that can be seen: looking at them makes commits
+    slow, and so larger or smaller ones.
+    """
     before = server.commits()
+    caller.run()
+    unseen = server.commits()
     found = syncs(server.pid, caller.run)
-    after = server.commits()
-    commits = after.commits - before.commits
-    told = {"writes/commit": (after.writes - before.writes) / commits}
-    return told if found is None else told | {"syncs/commit": found / commits}
+    seen = server.commits()
+    told = {"writes/commit": (unseen.writes - before.writes) / (unseen.commits - before.commits)}
+    return told if found is None else told | {"syncs/commit": found / (seen.commits - unseen.commits)}
