@@ -82,8 +82,8 @@ def asking(server: Server, method: str, message: bytes) -> Request:
 
 
 def per_commit(server: Server, caller: Caller) -> dict[str, float]:
-    """How many writes a commit has, and how many syncs of the disk, where that can be seen: looking at them makes commits
-    slow, and so larger or smaller ones.
+    """How many writes a commit has, and how many syncs of the disk, where that can be seen: to look makes commits slow,
+    and so of another size.
     """
     before = server.commits()
     caller.run()
