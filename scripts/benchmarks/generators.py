@@ -9,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
@@ -105,6 +105,7 @@ def name() -> str:
 
 def by_h2load(request: Request, calls: int) -> tuple[float, list[float]]:
     """For how many seconds it went, and how many each call took."""
+    assert not request.more, "h2load sends one message alone"
     with TemporaryDirectory(prefix="convgrpc-bench-") as folder:
         log, body, urls = (Path(folder, name) for name in ("log", "body", "urls"))
         urls.write_text("".join(f"http://{request.address}{path}\n" for path in request.paths))
@@ -154,7 +155,11 @@ def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
         "authorization": f"Bearer {request.key}" if request.key else "",
         "messages": [
             each.hex()
-            for each in (map(framed, [request.body, *request.more]) if request.is_grpc else written_all(request))
+            for each in (
+                map(framed, [request.body, *request.more])
+                if request.is_grpc
+                else [written(request, path) for path in request.paths]
+            )
         ],
         "connections": CONNECTIONS if request.is_grpc else OPEN_CALLS,
         "seconds": LONGEST,
@@ -169,12 +174,8 @@ def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
     return max(sent + took for sent, took, _ in results), [took for _, took, _ in results]
 
 
-def written_all(request: Request) -> Iterator[bytes]:
-    """The requests as HTTP/1.1 sends them."""
-    return (written(request, path) for path in request.paths)
-
-
 def written(request: Request, path: str) -> bytes:
+    """A request as HTTP/1.1 sends it."""
     verb = "POST" if request.body else "GET"
     head = f"{verb} {path} HTTP/1.1\r\nhost: {request.address}\r\ncontent-type: application/json\r\n"
     head += f"authorization: Bearer {request.key}\r\n" if request.key else ""

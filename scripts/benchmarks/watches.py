@@ -76,7 +76,10 @@ class _Watches:
 
     def receive(self) -> Iterator[int]:
         """The numbers of those that watch, once for each message to them."""
-        self._read += self.socket.recv(1 << 20)
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the server closed a connection")
+        self._read += data
         while len(self._read) >= 9 and len(self._read) >= (end := 9 + int.from_bytes(self._read[:3])):
             kind, flags, stream = self._read[3], self._read[4], int.from_bytes(self._read[5:9])
             if kind == DATA and end > 14:

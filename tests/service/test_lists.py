@@ -163,7 +163,7 @@ def test_a_list_is_kept_for_its_project_and_conversation_alone(tmp_path: Path) -
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The list goes first that was not asked for the longest, and a large one is not kept at all."""
-    monkeypatch.setattr(lists, "_MOST", 1000)
+    monkeypatch.setattr(lists, "_MOST", 1000 + 3 * lists._LIST_BYTES)
     monkeypatch.setattr(lists, "_LARGEST", 500)
     kept, version = Lists(), Version(1, 1, 1, 0)
 
@@ -186,3 +186,6 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     keep("large", 501)
     keep("c", 501)
     assert names() == ["a"], "what is out of date is not kept either"
+    for number in range(100):
+        keep(f"empty {number}", 0)
+    assert len(kept._given) == 3

@@ -132,27 +132,30 @@ def test_writes_that_wait_are_committed_together(bench: Bench) -> None:
     assert (50, 500) in bench.commits
 
 
-@pytest.fixture
-def is_busy(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set while the process takes all of a CPU. Writes may wait for others for as long as a test may take."""
-    busy = threading.Event()
-    monkeypatch.setattr("convgrpc.store.writer._HOLD", 60.0)
-    monkeypatch.setattr("convgrpc.store.writer.time.process_time", lambda: busy.is_set() * time.monotonic())
-    return busy
-
-
 def commits_of(bench: Bench) -> list[int]:
     """How many rows each commit had, at the end."""
     bench.writer.close()
     return [rows for rows, _ in bench.commits if rows]
 
 
-def test_writes_wait_for_those_that_are_on_their_way(bench: Bench, is_busy: threading.Event) -> None:
-    """As long as the process is busy, a commit waits until as many writes are there as the one before it had."""
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes may wait for others for as long as a test may take."""
+    monkeypatch.setattr("convgrpc.store.writer._HOLD", 120.0)
+    monkeypatch.setattr("convgrpc.store.writer._LOOK", 120.0)
+
+
+@pytest.mark.usefixtures("patience")
+def test_writes_wait_for_those_that_are_on_their_way(bench: Bench) -> None:
+    """A commit waits until as many are there as came with the last one and right after it."""
 
     async def scenario() -> None:
-        await together(bench.writer, *(bench.insert(number) for number in range(3)))
-        is_busy.set()
+        async with Held(bench.writer):
+            early = [asyncio.ensure_future(bench.insert(number)) for number in (0, 1)]
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert not any(write.done() for write in early), "there were three: the one that was held up, and these"
+        await asyncio.gather(*early, bench.insert(2))
         early = [asyncio.ensure_future(bench.insert(number)) for number in (3, 4)]
         await asyncio.sleep(0.05)
         assert not any(write.done() for write in early)
@@ -162,27 +165,56 @@ def test_writes_wait_for_those_that_are_on_their_way(bench: Bench, is_busy: thre
     assert commits_of(bench) == [3, 3]
 
 
-def test_writes_do_not_wait_for_those_that_nobody_brings(bench: Bench, is_busy: threading.Event) -> None:
-    """When the process has nothing else to do, a commit has what is there, however many the one before it had."""
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("size", [0, MIB])
+def test_lone_and_large_writes_wait_for_none(bench: Bench, size: int) -> None:
+    """After a commit of one write the next is committed at once, and always when there are as many bytes as may be."""
 
     async def scenario() -> None:
-        await together(bench.writer, *(bench.insert(number) for number in range(3)))
-        await asyncio.gather(bench.insert(3), bench.insert(4))
-
-    run(scenario())
-    assert commits_of(bench) == [3, 2]
-
-
-def test_lone_write_is_committed_at_once(bench: Bench, is_busy: threading.Event) -> None:
-    """After a commit of one write the next waits for none, however busy the process is."""
-    is_busy.set()
-
-    async def scenario() -> None:
+        if size:
+            async with Held(bench.writer):
+                writes = [asyncio.ensure_future(bench.insert(number, size=size)) for number in (-2, -1)]
+                await asyncio.sleep(0)
+            await asyncio.gather(*writes)
         for number in range(3):
-            await bench.insert(number)
+            await bench.insert(number, size=size)
 
     run(scenario())
-    assert commits_of(bench) == [1, 1, 1]
+    assert commits_of(bench) == [1] * (5 if size else 3)
+
+
+@pytest.mark.parametrize("bound", ["_HOLD", "_LOOK"])
+def test_writes_wait_a_moment_at_most(bench: Bench, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """Neither while others come, though fewer than before, nor for those that do not come at all."""
+    longest = {"_HOLD": 0.1, "_LOOK": 0.02}
+    monkeypatch.setattr("convgrpc.store.writer._HOLD", longest["_HOLD"] if bound == "_HOLD" else 120.0)
+    monkeypatch.setattr("convgrpc.store.writer._LOOK", longest["_LOOK"])
+
+    async def scenario() -> None:
+        await together(bench.writer, *(bench.insert(number) for number in range(400)))
+        first = asyncio.ensure_future(bench.insert(1000))
+        more: list[asyncio.Future[int]] = []
+        began = time.monotonic()
+        while not first.done():
+            await asyncio.sleep(0.001)
+            if bound == "_HOLD":
+                more.append(asyncio.ensure_future(bench.insert(2000 + len(more))))
+        assert time.monotonic() - began < 30
+        await asyncio.gather(*more)
+
+    run(scenario())
+    assert sum(rows >= 400 for rows in commits_of(bench)) == 1, "that of those that were together"
+
+
+def test_close_does_not_wait_for_more(bench: Bench, patience: None) -> None:
+    async def scenario() -> None:
+        async with Held(bench.writer):
+            write = asyncio.ensure_future(bench.insert(0))
+            await asyncio.sleep(0)
+        await asyncio.to_thread(bench.writer.close)
+        assert await write == 0
+
+    run(scenario())
 
 
 def test_commit_is_bounded(bench: Bench) -> None:

@@ -213,7 +213,7 @@ class ConversationsService:
         result = ConversationItemList(has_more=has_more)
         if items:
             first = last = ConversationItem.FromString(items[0])
-            if items[1:]:
+            if len(items) > 1:
                 last = ConversationItem.FromString(items[-1])
             result.first_id, result.last_id = first.id, last.id
         if not self._hides:

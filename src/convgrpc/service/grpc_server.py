@@ -282,7 +282,8 @@ def _options(
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", MAX_CALLS_ON_CONNECTION),
         # It refuses calls for which there is room, as long as others before them are only being cleared away: a client
-        # that has more than a connection takes would see some fail.
+        # that has more than a connection takes would see some fail. Calls that are taken back at once wait as all do,
+        # and no more of them than may be pending.
         ("grpc.http.overload_protection", 0),
         # gRPC ends what waits to be looked at beyond this, with CANCELLED: some of it, and past the second bound all.
         # It costs next to nothing there; in Python a refusal costs nearly as much as a call, and queues as long.

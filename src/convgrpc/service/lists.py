@@ -4,12 +4,15 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from convgrpc.contract.stored import StoredList
+from convgrpc.service.chain import LARGE
 from convgrpc.store.protocol import Version
 
-_MOST, _LARGEST = 4 << 20, 64 << 10
-"""How many bytes of lists are kept, and of which size one may be. Each is there up to three times: as its items, and as
-what each transport sends.
+_MOST, _LARGEST = 4 << 20, LARGE
+"""How many bytes of lists are kept, and of which size one may be: those that are written on the event loop. Each is
+there up to three times: as its items, and as what each transport sends, where JSON may be six times as long.
 """
+_LIST_BYTES = 5 << 10
+"""What each takes beside."""
 
 
 class Asked(NamedTuple):
@@ -44,13 +47,16 @@ class Lists:
         return given
 
     def keep(self, asked: Asked, given: Given) -> None:
-        size = given.items.ByteSize()
         if earlier := self._given.pop(asked, None):
-            self._size -= earlier.items.ByteSize()
-        if size > _LARGEST:
+            self._size -= _size(earlier)
+        if given.items.ByteSize() > _LARGEST:
             return
         self._given[asked] = given
-        self._size += size
+        self._size += _size(given)
         while self._size > _MOST:
             _, oldest = self._given.popitem(last=False)
-            self._size -= oldest.items.ByteSize()
+            self._size -= _size(oldest)
+
+
+def _size(given: Given) -> int:
+    return _LIST_BYTES + given.items.ByteSize()

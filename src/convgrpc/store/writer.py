@@ -21,9 +21,8 @@ _MAX_BATCH_WRITES = 512
 _MAX_BATCH_BYTES = 1 << 20
 _HOLD = 0.03
 """For how many seconds writes wait for others, at most."""
-_LOOK = 0.002
-_BUSY = 0.7
-"""Of one CPU: when the process takes that much, it has other work while writes wait, and that work brings more."""
+_LOOK = 0.004
+"""And for how many of them while none comes."""
 _IMPATIENCE = 0.1
 """Seconds to wait for another process that has locked the database for long."""
 
@@ -49,8 +48,9 @@ class _HalfDone(Exception):
 class Writer:
     """Runs writes on one connection, in the order in which they came.
 
-    A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So while
-    the process is busy, it waits for as many as there were at the last one; a lone write waits for none.
+    A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So it
+    waits, for a moment and while they come, until there are as many as there were at the last one and right after it.
+    After a lone write it waits for none.
 
     `committed` is told after each commit how many rows were changed and how many bytes of data came with them,
     `observe` what it was, and `publish` what its writes were about. `tidy` does a little work, in its own transaction,
@@ -84,7 +84,7 @@ class Writer:
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
         self._waiting_bytes = 0
-        # How many writes are likely to come before their callers wait for an answer.
+        # How many writes are likely to come: those whose callers were just answered, and those that came meanwhile.
         self._expected = 1
         self._changed = threading.Condition()
         self._untidy = True
@@ -173,16 +173,15 @@ class Writer:
             return batch
 
     def _gather(self) -> None:
-        """Waits for as many writes as are likely to come, for as long as the process is busy with bringing them."""
+        """Waits for as many writes as are likely to come, for as long as they do."""
         end = time.monotonic() + _HOLD
-        while not self._is_enough() and (began := time.monotonic()) < end:
-            used = time.process_time()
+        came = 0
+        while not self._is_enough() and came < len(self._waiting) and time.monotonic() < end:
+            came = len(self._waiting)
             self._changed.wait(_LOOK)
-            if time.process_time() - used < _BUSY * (time.monotonic() - began):
-                break
 
     def _is_enough(self) -> bool:
-        return self._closing or len(self._waiting) >= self._expected or self._waiting_bytes >= _MAX_BATCH_BYTES
+        return len(self._waiting) >= self._expected or self._waiting_bytes >= _MAX_BATCH_BYTES
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         began = self._began = written = time.monotonic()
