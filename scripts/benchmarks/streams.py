@@ -108,13 +108,10 @@ class Watched:
         self._conversations = [new_conversation(server) for _ in range(conversations)]
         self._watched = [self._conversations[number % conversations] for number in range(WATCHERS)]
         self.acknowledged = 0
-        self.memory = 0.0
 
     def delays(self) -> list[float]:
         """How long after each append was acknowledged each of those that watch was told."""
-        before = self._server.memory()
         with watching(self._server.grpc_port, self._server.key, self._watched) as crowd:
-            self.memory = (self._server.memory() - before) / WATCHERS
             appends = self._appends()
             told = crowd.told()
         by_conversation: dict[str, list[Append]] = defaultdict(list)
@@ -159,7 +156,6 @@ def watched(name: str, crowd: Watched, idle: Caller) -> Measurement:
         3,
         lambda number: quantiles(crowd.delays(), n=100)[98],
         lambda number: idle.run().p99,
-        beside=lambda: {"kB/watcher": crowd.memory / 1000},
     )
 
 
