@@ -286,7 +286,7 @@ def _options(
         # and no more of them than may be pending.
         ("grpc.http.overload_protection", 0),
         # gRPC ends what waits to be looked at beyond this, with CANCELLED: some of it, and past the second bound all.
-        # It costs next to nothing there; in Python a refusal costs nearly as much as a call, and queues as long.
+        # That costs about a fifth of a call; in Python a refusal costs nearly as much as one, and queues as long.
         ("grpc.server.max_pending_requests", max_calls),
         ("grpc.server.max_pending_requests_hard_limit", 2 * max_calls),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
