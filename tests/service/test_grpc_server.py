@@ -1,10 +1,12 @@
 """The gRPC front: bytes that are no message, error details, health, reflection, limits."""
 
+import asyncio
 import json
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,29 @@ def test_more_calls_than_a_connection_takes_wait_and_are_all_served(server: Runn
         create = ConversationsServiceStub(channel).CreateConversation
         calls = [create.future(CreateConversationRequest(), timeout=60) for _ in range(700)]
         assert len({call.result().id for call in calls}) == 700
+
+
+def test_no_call_of_dozens_of_full_connections_is_ended_without_a_word(server: Running) -> None:
+    """Each is served, or refused with a hint when to try again; gRPC itself would end some with CANCELLED."""
+
+    async def outcome(create: Any) -> tuple[grpc.StatusCode, bool]:
+        try:
+            await create(CreateConversationRequest(), timeout=60)
+        except grpc.aio.AioRpcError as refusal:
+            return refusal.code(), "grpc-retry-pushback-ms" in dict(refusal.trailing_metadata() or ())
+        return grpc.StatusCode.OK, False
+
+    async def outcomes() -> set[tuple[grpc.StatusCode, bool]]:
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        async with AsyncExitStack() as stack:
+            channels = [
+                await stack.enter_async_context(grpc.aio.insecure_channel(str(server.grpc), options=options))
+                for _ in range(30)
+            ]
+            creates = [ConversationsServiceStub(channel).CreateConversation for channel in channels]
+            return set(await asyncio.gather(*(outcome(create) for create in creates * 100)))
+
+    assert asyncio.run(outcomes()) <= {(grpc.StatusCode.OK, False), (grpc.StatusCode.RESOURCE_EXHAUSTED, True)}
 
 
 def test_every_answer_has_a_request_id(stub: ConversationsServiceStub) -> None:
