@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.store import lookups
 from convgrpc.testing import served
-from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.encodings import ThreadCounter
 from convgrpc.v1.conversations_service_pb2 import ListConversationsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount, ModelTokenCount
@@ -369,20 +369,15 @@ def test_counts_while_items_are_appended_are_of_whole_appends(remembering: Clien
 
 def hold(monkeypatch: pytest.MonkeyPatch, text: str, reading: threading.Event, go_on: threading.Event) -> None:
     """Makes whoever counts a text say so, and wait."""
-    counter = Encoding.counter
+    count = ThreadCounter._count
 
-    def held(self: Encoding) -> Callable[[str], int]:
-        count = counter(self)
+    def held(self: ThreadCounter, given: str) -> int:
+        if len(given) > 1000 and given in text:
+            reading.set()
+            assert go_on.wait(20)
+        return count(self, given)
 
-        def waiting(given: str) -> int:
-            if given == text:
-                reading.set()
-                assert go_on.wait(20)
-            return count(given)
-
-        return waiting
-
-    monkeypatch.setattr(Encoding, "counter", held)
+    monkeypatch.setattr(ThreadCounter, "_count", held)
 
 
 @pytest.mark.parametrize("place", ["input", "instructions", "conversation"])

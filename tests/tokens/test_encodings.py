@@ -178,18 +178,48 @@ def test_pieces_count_as_much_as_the_whole(name: str, monkeypatch: pytest.Monkey
     def check(pieces: list[str]) -> None:
         nonlocal cut
         text = "".join(pieces)
-        assert "".join(encodings._chunks(text)) == text
-        cut += len(list(encodings._chunks(text))) > 1
+        assert "".join(encodings.chunks(text)) == text
+        cut += len(list(encodings.chunks(text))) > 1
         assert encoding.count(text) == len(encodings.load(name).encode_ordinary(text))
 
     check()
     assert cut
 
 
+@each_own
+def test_texts_together_count_as_each_alone(name: str) -> None:
+    """Also what looks like a special token, and half of a character."""
+    counter = Encoding(name).counter()
+    special = st.sampled_from(["<|endoftext|>", "<|endof", "text|>", "<|endoftext|", ">", "<|end|>", ""])
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.lists(st.lists(SNIPPETS | TEXTS | special).map("".join)))
+    def check(texts: list[str]) -> None:
+        assert counter.each(texts) == list(map(counter, texts))
+
+    check()
+
+
+def test_texts_together_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless there is much of them, or one has in it what stands between them."""
+    counter = Encoding("o200k_base").counter()
+    encode, calls = counter._encode, []
+
+    def noted(text: str, special: set[str]) -> Any:
+        calls.append(text)
+        return encode(text, special)
+
+    monkeypatch.setattr(counter, "_encode", noted)
+    for texts, expected in ((["fern"] * 3, 1), (["fern", "<|endoftext|>"], 2), (["fern" * encodings._CHUNK, "a"], 2)):
+        calls.clear()
+        assert len(counter.each(texts)) == len(texts)
+        assert len(calls) == expected
+
+
 def test_a_long_text_is_taken_in_pieces() -> None:
     """Of about the size meant, where there are words."""
     text = "fern moss " * (encodings._CHUNK // 2)
-    pieces = list(encodings._chunks(text))
+    pieces = list(encodings.chunks(text))
     assert len(pieces) == 5
     assert "".join(pieces) == text
     assert all(encodings._CHUNK <= len(piece) < encodings._CHUNK + 20 for piece in pieces[:-1])
@@ -216,7 +246,7 @@ def test_half_of_a_character_counts(name: str, text: str) -> None:
 
 def seconds(text: str) -> float:
     started = time.process_time()
-    list(encodings._chunks(text))
+    list(encodings.chunks(text))
     return time.process_time() - started
 
 

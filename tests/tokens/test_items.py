@@ -337,7 +337,7 @@ def test_a_model_of_which_nothing_is_known_is_an_estimate() -> None:
 MODEL_NAMES = ["gpt-4o", "gpt-4", "gpt-5", "gpt-5.4", "gpt-5.6", "o4-mini", "gpt-4.1-mini"]
 ITEMS = [decode(ConversationItem, value) for value in CORPUS]
 READY = {
-    name: [features(item, Reader(encoding(name)), item.id) for item in ITEMS] for name in ("o200k_base", "cl100k_base")
+    name: features(ITEMS, Reader(encoding(name)), [item.id for item in ITEMS]) for name in ("o200k_base", "cl100k_base")
 }
 EXCHANGES = st.lists(st.integers(0, len(ITEMS) - 1), max_size=25)
 
@@ -400,10 +400,8 @@ def test_a_tally_goes_on_where_a_copy_of_it_was_made(
 
 def test_what_a_copy_hears_of_is_not_known_to_the_tally() -> None:
     """The name of a call that the copy counted does not stand before an output that the tally counts."""
-    made, returned = (
-        features(decode(ConversationItem, value), Reader(encoding("o200k_base")), "x")
-        for value in (call("c1", "get_the_weather_of_tomorrow"), output("c1"))
-    )
+    items = [decode(ConversationItem, value) for value in (call("c1", "get_the_weather_of_tomorrow"), output("c1"))]
+    made, returned = features(items, Reader(encoding("o200k_base")), "xx")
     tally = Tally(MODELS.resolve("gpt-5"), False)
     tally.copy().add(made)
     tally.add(returned)
@@ -436,4 +434,5 @@ def test_an_item_counts_the_same_however_it_is_stored(value: dict[str, Any]) -> 
     """Its JSON, and the message that the store keeps of it, are one."""
     item = decode(ConversationItem, value)
     again = ConversationItem.FromString(item.SerializeToString())
-    assert features(again, Reader(encoding("o200k_base")), "x") == features(item, Reader(encoding("o200k_base")), "x")
+    one, other = features([again, item], Reader(encoding("o200k_base")), "xx")
+    assert one == other

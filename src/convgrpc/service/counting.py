@@ -173,7 +173,7 @@ class Counter(Counts):
             await asyncio.sleep(0)
             with suppress(WouldWait):
                 return read(Reader(encoding, deadline=deadline, may_wait=False))
-        return await self._aside(lambda: read(Reader(encoding, deadline=deadline)))
+        return await self._aside(lambda: read(Reader(encoding, deadline=deadline, threads=self._workers)))
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
@@ -222,8 +222,8 @@ def _count(
 
 
 def _features(items: Sequence[bytes], reader: Reader) -> list[Features]:
-    parsed = map(ConversationItem.FromString, items)
-    return [features(item, reader, item.id) for item in parsed]
+    parsed = list(map(ConversationItem.FromString, items))
+    return features(parsed, reader, [item.id for item in parsed])
 
 
 class _Conversation:

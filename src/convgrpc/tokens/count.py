@@ -100,7 +100,7 @@ def given_features(request: CountInputTokensRequest, reader: Reader) -> list[Fea
     if request.input.HasField("text"):
         return [Features(Turn.USER, reader.count(request.input.text), "input")]
     items = request.input.items.items
-    return [features(item, reader, item.id or f"input[{number}]") for number, item in enumerate(items)]
+    return features(items, reader, [item.id or f"input[{number}]" for number, item in enumerate(items)])
 
 
 def count(

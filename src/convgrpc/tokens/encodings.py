@@ -4,8 +4,9 @@ import base64
 import copy
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -24,6 +25,7 @@ _SAME_FOR_TEXT = {"o200k_harmony": "o200k_base"}
 
 _NO_SPECIAL_TOKENS: set[str] = set()
 _TOKEN_BYTES = 4
+_SEPARATOR = "<|endoftext|>"
 
 _CHUNK = 1 << 18
 # Between two words no token reaches, in any of the encodings: a word ends before the space, which belongs to the next.
@@ -59,23 +61,9 @@ class Encoding:
         """The number of tokens of a text."""
         return self.counter()(text)
 
-    def counter(self) -> Callable[[str], int]:
+    def counter(self) -> "ThreadCounter":
         """`count` for a thread that has many texts: the one that asks for it."""
-        encoding = self._encoding()
-        # What tiktoken makes for numpy: while it makes a list, which takes longer, all other threads stand still.
-        encode = encoding._core_bpe.encode_to_tiktoken_buffer
-
-        def count(text: str) -> int:
-            return piece(text) if len(text) <= _CHUNK else sum(map(piece, _chunks(text)))
-
-        def piece(text: str) -> int:
-            try:
-                return memoryview(encode(text, _NO_SPECIAL_TOKENS)).nbytes // _TOKEN_BYTES
-            except UnicodeEncodeError:
-                # Half a surrogate pair, which tiktoken replaces.
-                return len(encoding.encode_ordinary(text))
-
-        return count
+        return ThreadCounter(self._encoding())
 
     def _encoding(self) -> tiktoken.Encoding:
         with _loading:
@@ -83,6 +71,41 @@ class Encoding:
             if len(self._copies) < _COPIES:
                 self._copies.setdefault(thread, len(self._copies))
             return _copy(self.name, self._copies.get(thread, 0))
+
+
+class ThreadCounter:
+    """Counts texts in an encoding, and in one thread."""
+
+    def __init__(self, encoding: tiktoken.Encoding) -> None:
+        self._encoding = encoding
+        # What tiktoken makes for numpy: while it makes a list, which takes longer, all other threads stand still.
+        self._encode = encoding._core_bpe.encode_to_tiktoken_buffer
+
+    def __call__(self, text: str) -> int:
+        return self._count(text) if len(text) <= _CHUNK else sum(map(self._count, chunks(text)))
+
+    def each(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text."""
+        # Many short ones go in one call: in between, threads would wait for each other rather than count.
+        if len(texts) < 2 or sum(map(len, texts)) > _CHUNK:
+            return list(map(self, texts))
+        whole = _SEPARATOR.join(texts)
+        if whole.count(_SEPARATOR) >= len(texts):
+            return list(map(self, texts))
+        try:
+            tokens = bytes(memoryview(self._encode(whole, {_SEPARATOR})))
+        except UnicodeEncodeError:
+            return list(map(self, texts))
+        # As no token is so large as to use its highest byte, the separator's bytes are found nowhere in between.
+        separator = self._encoding.eot_token.to_bytes(_TOKEN_BYTES, sys.byteorder)
+        return [len(each) // _TOKEN_BYTES for each in tokens.split(separator)]
+
+    def _count(self, text: str) -> int:
+        try:
+            return memoryview(self._encode(text, _NO_SPECIAL_TOKENS)).nbytes // _TOKEN_BYTES
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which tiktoken replaces.
+            return len(self._encoding.encode_ordinary(text))
 
 
 def load_copies(name: str) -> None:
@@ -130,13 +153,21 @@ def _ranks(url: str, expected_hash: str) -> dict[bytes, int]:
     raise MissingRanks(f"none of {', '.join(map(str, candidates))} is the file that tiktoken expects")
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """Cuts a long text, between tokens where that is possible."""
+def chunks(text: str) -> Iterator[str]:
+    """Cuts a text that is very long, between tokens where that is possible."""
     start = 0
     while start < len(text):
         end = _end(text, start + _CHUNK)
         yield text[start:end]
         start = end
+
+
+def halves(text: str) -> tuple[str, str]:
+    """Cuts a text after its middle, between tokens. Where there is no such place nearby, the second half is empty."""
+    middle = len(text) // 2
+    seam = _SEAM.search(text, middle, middle + _REACH)
+    end = seam.start() if seam else len(text)
+    return text[:end], text[end:]
 
 
 def _end(text: str, end: int) -> int:

@@ -46,7 +46,7 @@ class Tail:
     def add(self, older: Sequence[bytes], reader: Reader) -> None:
         """Adds items that come before, newest first."""
         parsed = [ConversationItem.FromString(data) for data in reversed(older)]
-        self._features[:0] = [features(item, reader, item.id) for item in parsed]
+        self._features[:0] = features(parsed, reader, [item.id for item in parsed])
         self.items[:0] = reversed(older)
         self.size += sum(map(len, older))
         self._links[:0] = map(link, parsed)

@@ -4,10 +4,10 @@ It is small, and it is all that must be kept of an item so that a conversation c
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from itertools import chain
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message as AnyMessage
 
@@ -84,14 +84,33 @@ def weight(item: Features) -> int:
     return 1 + len(item.images) + len(item.files) + len(item.loaded)
 
 
-def features(item: ConversationItem, reader: Reader, place: str) -> Features:
-    """Reads an item, in time that is in proportion to its text."""
+_Unread: TypeAlias = tuple[Sequence[str], Callable[..., Features]]
+"""The texts of an item, and what makes its features of their tokens."""
+
+
+def features(items: Iterable[ConversationItem], reader: Reader, places: Iterable[str]) -> list[Features]:
+    """Reads items, in time that is in proportion to their text."""
+    unread = [_unread(item, place, reader) for item, place in zip(items, places, strict=True)]
+    tokens = iter(reader.counts([text for texts, _ in unread for text in texts]))
+    return [make(*islice(tokens, len(texts))) for texts, make in unread]
+
+
+def _unread(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     reader.check_time()
     kind = item.WhichOneof("kind")
     if kind is None:
-        tokens = reader.count(item.source_json)
-        return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
+        return _one(item.source_json, Turn.OTHER, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
     return _READERS.get(kind, _hosted)(item, place, reader)
+
+
+def _one(text: str, turn: Turn, place: str, **others: Any) -> _Unread:
+    """Of an item that is a text and what is known without it."""
+    return (text,), lambda tokens: Features(turn, tokens, place, **others)
+
+
+def _known(item: Features) -> _Unread:
+    """Of an item without a text that counts."""
+    return (), lambda: item
 
 
 _TURNS: Mapping[int, Turn] = {
@@ -100,7 +119,7 @@ _TURNS: Mapping[int, Turn] = {
 }
 
 
-def _message(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     message = item.message
     turn = _TURNS.get(message.role, Turn.SYSTEM)
     if turn is Turn.ASSISTANT and message.phase == MESSAGE_PHASE_COMMENTARY:
@@ -108,11 +127,11 @@ def _message(item: ConversationItem, place: str, reader: Reader) -> Features:
     parts = message.content
     if len(parts) == 1 and (text := _text(parts[0])):
         # Nearly all messages are of one text.
-        return Features(turn, reader.count(text), place)
+        return _one(text, turn, place)
     content = _Content(parts, reader)
-    return Features(
+    return _one(
+        content.text,
         turn,
-        reader.count(content.text),
         place,
         images=content.images,
         files=content.files,
@@ -148,19 +167,18 @@ class _Content:
 _IMAGE_PARTS = ("input_image", "computer_screenshot")
 
 
-def _function_call(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     call = item.function_call
-    tokens, compact = reader.count(call.arguments), _compact(call.arguments)
-    return Features(
-        Turn.CALL,
-        tokens,
-        place,
-        compact=0 if compact == call.arguments else tokens - reader.count(compact),
-        name=name_tokens(call.name, reader.encoding),
-        namespace=reader.count(call.namespace) if call.namespace else 0,
-        call_id=call.call_id,
-        stored=item.HasField("id") and not ids.is_minted(item.id),
-    )
+    compact, call_id = _compact(call.arguments), call.call_id
+    is_compact = compact == call.arguments
+    name = name_tokens(call.name, reader.encoding)
+    stored = item.HasField("id") and not ids.is_minted(item.id)
+
+    def read(tokens: int, namespace: int, compacted: int) -> Features:
+        spaces = 0 if is_compact else tokens - compacted
+        return Features(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored)
+
+    return (call.arguments, call.namespace, "" if is_compact else compact), read
 
 
 def _compact(arguments: str) -> str:
@@ -172,16 +190,16 @@ def _compact(arguments: str) -> str:
         return arguments
 
 
-def _function_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _function_call_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     output = item.function_call_output
     return _output(output.output, output.call_id, place, reader)
 
 
-def _custom_tool_call(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _custom_tool_call(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     call = item.custom_tool_call
-    return Features(
+    return _one(
+        call.input,
         Turn.CALL,
-        reader.count(call.input),
         place,
         name=name_tokens(call.name, reader.encoding),
         call_id=call.call_id,
@@ -189,31 +207,25 @@ def _custom_tool_call(item: ConversationItem, place: str, reader: Reader) -> Fea
     )
 
 
-def _custom_tool_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _custom_tool_call_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     output = item.custom_tool_call_output
-    counted = _output(output.output, output.call_id, place, reader)
-    return counted._replace(reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return _output(output.output, output.call_id, place, reader, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
-def _output(output: ToolOutput, call_id: str, place: str, reader: Reader) -> Features:
+def _output(output: ToolOutput, call_id: str, place: str, reader: Reader, **others: Any) -> _Unread:
     if output.HasField("text"):
-        return Features(Turn.OUTPUT, reader.count(output.text), place, call_id=call_id)
+        return _one(output.text, Turn.OUTPUT, place, call_id=call_id, **others)
     content = _Content(output.parts.parts, reader)
-    tokens = reader.count(content.text)
-    return Features(Turn.OUTPUT, tokens, place, call_id=call_id, images=content.images, files=content.files)
+    return _one(content.text, Turn.OUTPUT, place, call_id=call_id, images=content.images, files=content.files, **others)
 
 
-def _reasoning(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _reasoning(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     reasoning = item.reasoning
     if reasoning.encrypted_content:
-        return Features(
-            Turn.REASONING,
-            _encrypted(reasoning.encrypted_content, *_REASONING),
-            place,
-            reason=ESTIMATE_REASON_ENCRYPTED,
-        )
+        tokens = _encrypted(reasoning.encrypted_content, *_REASONING)
+        return _known(Features(Turn.REASONING, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
     text = "".join(part.reasoning_text.text for part in reasoning.content.parts)
-    return Features(Turn.REASONING, reader.count(text), place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return _one(text, Turn.REASONING, place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
@@ -221,35 +233,34 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
     return max(0, round((len(text) * 0.75 - around) / bytes_a_token))
 
 
-def _compaction(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _compaction(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     tokens = _encrypted(item.compaction.encrypted_content, *_COMPACTION)
-    return Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED)
+    return _known(Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
 
 
-def _computer_call_output(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _computer_call_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     shot = image(item.computer_call_output.output.computer_screenshot.image_url, IMAGE_DETAIL_AUTO)
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return Features(Turn.HOSTED, 0, place, images=(shot,), reason=reason)
+    return _known(Features(Turn.HOSTED, 0, place, images=(shot,), reason=reason))
 
 
-def _additional_tools(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _additional_tools(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     return _brought(Turn.TOOLS, item.additional_tools.tools, "additional_tools", place, reader)
 
 
-def _tool_search_call(item: ConversationItem, place: str, reader: Reader) -> Features:
-    tokens = reader.count(_compact(item.tool_search_call.arguments.text))
-    reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return Features(Turn.HOSTED, tokens, place, around="tool_search_call", reason=reason)
+def _tool_search_call(item: ConversationItem, place: str, reader: Reader) -> _Unread:
+    text, reason = _compact(item.tool_search_call.arguments.text), ESTIMATE_REASON_HOSTED_TOOL_CALL
+    return _one(text, Turn.HOSTED, place, around="tool_search_call", reason=reason)
 
 
-def _tool_search_output(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _tool_search_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     output = item.tool_search_output
     is_clients = output.execution == TOOL_SEARCH_EXECUTION_CLIENT
     around = "client_tool_search_output" if is_clients else "tool_search_output"
     return _brought(Turn.HOSTED, output.tools, around, place, reader)
 
 
-def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader: Reader) -> Features:
+def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader: Reader) -> _Unread:
     """Of items that bring tools."""
     functions = functions_of(each.function for each in members_of(tools) if each.HasField("function"))
     try:
@@ -257,9 +268,9 @@ def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader:
     except TooLarge:
         # An item that is stored can no longer be refused, and one that is sent must count the same.
         text = json.dumps([each.parameters for each in functions])
-    return Features(
+    return _one(
+        text,
         turn,
-        reader.count(text),
         place,
         around=around,
         loaded=tuple(each.name for each in functions),
@@ -267,14 +278,14 @@ def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader:
     )
 
 
-def _nothing(item: ConversationItem, place: str, reader: Reader) -> Features:
-    return Features(Turn.OTHER, 0, place)
+def _nothing(item: ConversationItem, place: str, reader: Reader) -> _Unread:
+    return _known(Features(Turn.OTHER, 0, place))
 
 
-def _hosted(item: ConversationItem, place: str, reader: Reader) -> Features:
+def _hosted(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     """Of calls that the model's own service makes, and what they returned: all that they say."""
     text = "\n".join(_texts(item))
-    return Features(Turn.HOSTED, reader.count(text), place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
+    return _one(text, Turn.HOSTED, place, reason=ESTIMATE_REASON_HOSTED_TOOL_CALL)
 
 
 _UNREAD = frozenset(
@@ -304,7 +315,7 @@ def _texts(message: AnyMessage) -> Iterator[str]:
             yield from values
 
 
-_READERS: Mapping[str, Callable[[ConversationItem, str, Reader], Features]] = {
+_READERS: Mapping[str, Callable[[ConversationItem, str, Reader], _Unread]] = {
     "message": _message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,

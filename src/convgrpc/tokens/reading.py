@@ -2,11 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 from convgrpc.errors import deadline_exceeded
-from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.encodings import Encoding, chunks, halves
 from convgrpc.tokens.extraction import Extractor, Unreadable
 from convgrpc.tokens.files import FILE_TOKENS, Kind, document, kind, rendered, tokens_around
 from convgrpc.tokens.typescript import TooLarge
@@ -26,6 +29,13 @@ _WELL_KNOWN = (Kind.PDF, Kind.DOCX, Kind.TEXT)
 _MAX_TEXT = 1 << 20
 """How many characters the declarations of a request's tools, or of an item's, may come to."""
 _MAX_TEXT_AT_ONCE = 1 << 16
+_LONG = 1 << 14
+"""How many characters are worth another thread: some milliseconds."""
+_FEW = 8
+_MANY = 128
+"""How many texts are worth another thread, and how many are counted before others have a turn at it."""
+
+R = TypeVar("R")
 
 
 class WouldWait(Exception):
@@ -43,16 +53,64 @@ class File(NamedTuple):
 class Reader:
     """Reads for one request, in one encoding and in the thread that makes it, until a deadline (`time.monotonic()`).
 
-    One that may not wait raises `WouldWait` where it would have to. Raises `DeadlineExceeded` after the deadline.
+    One that may not wait raises `WouldWait` where it would have to. `threads` may do halves of what is long, as far as
+    they have time. Raises `DeadlineExceeded` after the deadline.
     """
 
-    def __init__(self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True) -> None:
+    def __init__(
+        self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True, threads: Executor | None = None
+    ) -> None:
         self.encoding = encoding
-        self.count = encoding.counter()
+        self._count = encoding.counter()
+        self.count = self._count if threads is None else self._count_in_halves
         self._deadline = deadline
         self._may_wait = may_wait
+        self._threads = threads
         self._at_once = _MAX_TEXT_AT_ONCE
         self._file_seconds = _SECONDS_ALL_FILES
+
+    def both(self, first: Callable[["Reader"], R], second: Callable[["Reader"], R]) -> tuple[R, R]:
+        """Reads two things, each with a reader of its thread."""
+        if self._threads is None:
+            return first(self), second(self)
+        other = self._threads.submit(lambda: second(Reader(self.encoding, deadline=self._deadline)))
+        try:
+            one = first(self)
+        except BaseException:
+            other.cancel()
+            raise
+        # What no thread has begun by now is done sooner here than waited for.
+        return one, second(self) if other.cancel() else other.result()
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """The numbers of tokens of texts."""
+        counted = []
+        for first in range(0, len(texts), _MANY):
+            some = texts[first : first + _MANY]
+            middle = len(some) // 2
+            if middle < _FEW:
+                counted += self._count_each(some)
+            else:
+                one, other = some[:middle], some[middle:]
+                counted += chain(
+                    *self.both(partial(Reader._count_each, texts=one), partial(Reader._count_each, texts=other))
+                )
+        return counted
+
+    def _count_each(self, texts: Sequence[str]) -> list[int]:
+        self.check_time()
+        if any(len(text) >= _LONG for text in texts):
+            return [self.count(text) for text in texts]
+        return self._count.each(texts)
+
+    def _count_in_halves(self, text: str) -> int:
+        return sum(map(self._count_chunk, chunks(text)))
+
+    def _count_chunk(self, text: str) -> int:
+        one, other = halves(text) if len(text) >= _LONG else (text, "")
+        if not other:
+            return self._count(text)
+        return sum(self.both(lambda reader: reader._count_chunk(one), lambda reader: reader._count_chunk(other)))
 
     def check_time(self) -> None:
         """Raises `DeadlineExceeded` after the deadline."""

@@ -46,9 +46,8 @@ def count_input_tokens(
     encoding = _encoding(resolved.family.encoding)
     reader = Reader(encoding)
     history = History()
-    for number, item in enumerate(before):
-        message = item if isinstance(item, ConversationItem) else decode(ConversationItem, _json(item))
-        history.items.append(features(message, reader, message.id or f"before[{number}]"))
+    items = [each if isinstance(each, ConversationItem) else decode(ConversationItem, _json(each)) for each in before]
+    history.items += features(items, reader, [item.id or f"before[{number}]" for number, item in enumerate(items)])
     counted = count(asked, resolved, reader, history, given_features(asked, reader))
     counted.model = name
     return counted

@@ -1,0 +1,70 @@
+"""Reading in several threads: the same numbers, sooner."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from convgrpc.errors import DeadlineExceeded
+from convgrpc.tokens.encodings import ThreadCounter
+from convgrpc.tokens.reading import Reader
+from tests.tokens.asking import encoding
+
+LONG_TEXTS = [
+    "fern moss " * 5_000,
+    "fern's Moss\n" * 5_000,
+    "wald und 苔 🌿 " * 4_000,
+    "fern " * 5_000 + " " * 30_000 + "moss " * 5_000,
+    "fern moss " * 100_000 + " " * 400_000 + "fern " * 20_000,
+    "a" * 50_000,
+    "fern " * 5_000 + "\ud800",
+    "",
+]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_as_much_is_counted_in_threads_as_in_one(workers: int) -> None:
+    """Of long texts and of many; a reader whose threads are all at work, as it is in the only one, reads by itself."""
+    texts = [*LONG_TEXTS, *(f"moss {n}" * n for n in range(300))]
+    with ThreadPoolExecutor(workers) as threads:
+        alone, shared = Reader(encoding("o200k_base")), Reader(encoding("o200k_base"), threads=threads)
+        expected = list(map(alone.count, texts))
+        assert threads.submit(lambda: list(map(shared.count, texts))).result(60) == expected
+        assert threads.submit(shared.counts, texts).result(60) == expected
+
+
+def noted(patch: pytest.MonkeyPatch) -> set[int]:
+    """The threads that count from here on; each takes long enough for others to be needed."""
+    counting: set[int] = set()
+
+    def slow(count: Callable[..., Any]) -> Callable[..., Any]:
+        def slowly(*arguments: Any) -> Any:
+            counting.add(threading.get_ident())
+            time.sleep(0.02)
+            return count(*arguments)
+
+        return slowly
+
+    for name in ("__call__", "each"):
+        patch.setattr(ThreadCounter, name, slow(getattr(ThreadCounter, name)))
+    return counting
+
+
+def test_another_thread_takes_half_of_a_long_text() -> None:
+    """And of many, but nothing of a few short ones."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(int).result()
+        for texts, is_shared in ((["fern moss " * 5_000], True), (["fern"] * 100, True), (["fern"] * 10, False)):
+            with pytest.MonkeyPatch.context() as patch:
+                counting = noted(patch)
+                Reader(encoding("o200k_base"), threads=threads).counts(texts)
+            assert len(counting) == 1 + is_shared
+
+
+def test_no_text_is_counted_after_the_deadline() -> None:
+    """Not in another thread either."""
+    with ThreadPoolExecutor(2) as threads, pytest.raises(DeadlineExceeded):
+        Reader(encoding("o200k_base"), deadline=time.monotonic() - 1, threads=threads).counts(["fern"] * 300)
