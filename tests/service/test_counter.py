@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convgrpc import ids
-from convgrpc.service.counting import Counter
+from convgrpc.service.counting import _CONVERSATION_WEIGHT, Counter
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store import lookups
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
@@ -106,7 +106,7 @@ def test_many_who_count_at_once_read_once(counted: Counted, read: list[bytes]) -
 
 
 def test_conversations_of_nothing_are_forgotten_too(tmp_path: Path) -> None:
-    """They are remembered at the cost of an item."""
+    """They are remembered at the cost of some items."""
 
     async def check() -> None:
         for _ in range(30):
@@ -114,7 +114,7 @@ def test_conversations_of_nothing_are_forgotten_too(tmp_path: Path) -> None:
         assert len(few.counter._conversations._known) == 10
         await few.store.close()
 
-    few = Counted(SqliteStore.open(tmp_path / "a.db"), max_items=10)
+    few = Counted(SqliteStore.open(tmp_path / "a.db"), max_items=10 * _CONVERSATION_WEIGHT)
     with closing(few.counter):
         asyncio.run(check())
 

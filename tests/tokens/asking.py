@@ -4,9 +4,10 @@ from functools import cache
 from typing import Any
 
 from convgrpc.contract.decoder import decode
-from convgrpc.tokens.count import History, count, given_features
+from convgrpc.tokens.count import count, given_features
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.history import History
 from convgrpc.tokens.reading import Reader
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, EstimateReason, InputPart, ModelTokenCount
 from tests.contract.corpus import ROWS

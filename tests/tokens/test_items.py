@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from convgrpc import ids
 from convgrpc.contract.decoder import decode
-from convgrpc.tokens.count import History, count
+from convgrpc.tokens.count import count
 from convgrpc.tokens.families import FAMILIES
+from convgrpc.tokens.history import History
 from convgrpc.tokens.images import image
 from convgrpc.tokens.items import Features, features
 from convgrpc.tokens.reading import Reader
@@ -365,7 +366,7 @@ def test_parts_are_all_there_is(chosen: list[int], model: str, truncation: str |
     """They sum up to the count, and no estimate is more than its part."""
     request = CountInputTokensRequest(model=model)
     history = History()
-    history.items = ready(chosen, model)
+    history.items.extend(ready(chosen, model))
     answer = count(request, MODELS.resolve(model), Reader(encoding("o200k_base")), history, [])
     assert sum(part.input_tokens for part in answer.parts) == answer.input_tokens
     assert all(part.input_tokens > 0 for part in answer.parts)
@@ -415,8 +416,10 @@ def test_a_history_counts_what_it_gained(chosen: list[int], asks: list[tuple[int
     items = ready(chosen, "gpt-5")
     history = History()
     for end, model, keeps in sorted(asks, key=lambda ask: ask[0]):
-        history.items += items[len(history.items) : end]
-        assert state(history.tally(MODELS.resolve(model), keeps).copy()) == state(tallied(model, keeps, history.items))
+        history.items.extend(items[len(history.items) : end])
+        assert state(history.tally(MODELS.resolve(model), keeps).copy()) == state(
+            tallied(model, keeps, list(history.items))
+        )
 
 
 def test_every_kind_of_item_counts_the_same_in_any_company() -> None:

@@ -16,11 +16,12 @@ from convgrpc.errors import NotFound
 from convgrpc.service.counts import Counts, Fitting
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store.protocol import Growth, Store
-from convgrpc.tokens.count import History, count, given_features, keeps_reasoning
+from convgrpc.tokens.count import count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding, load_copies
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
-from convgrpc.tokens.items import Features, features, weight
+from convgrpc.tokens.history import History
+from convgrpc.tokens.items import Features, features
 from convgrpc.tokens.models_file import read_models
 from convgrpc.tokens.reading import Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
@@ -31,6 +32,9 @@ _LARGE = 1 << 14
 """How many bytes are read on the event loop: others wait half a millisecond for them."""
 _LONG = 1000
 """How many items are added up on the event loop."""
+
+_CONVERSATION_WEIGHT = 40
+"""How many items take as much memory as what is around those of a conversation."""
 
 _PAGE_ITEMS = 500
 _PAGE_BYTES = 1 << 18
@@ -48,7 +52,7 @@ def load_models(path: str) -> Models:
 
 
 class Counter(Counts):
-    """Counts requests, remembering what up to `max_items` stored items count.
+    """Counts requests, remembering what up to `max_items` stored items count, most of which are texts.
 
     `close` it: it has threads.
     """
@@ -133,7 +137,7 @@ class Counter(Counts):
                 async with self._caught_up(
                     (project, segment.number, encoding.name), fetch, encoding, deadline
                 ) as known:
-                    history.items += known.items
+                    history.items.extend(known.items)
         yield history
 
     @asynccontextmanager
@@ -237,13 +241,15 @@ class _Conversation:
         self.history = History()
         self.position = 0
         self.removals = 0
-        self.weight = 1
+
+    @property
+    def weight(self) -> int:
+        return _CONVERSATION_WEIGHT + self.history.items.weight
 
     def add(self, items: Sequence[Features], growth: Growth) -> None:
         """Remembers items which were read of what the conversation has got."""
-        self.history.items += items
+        self.history.items.extend(items)
         self.position, self.removals = growth.position, growth.removals
-        self.weight += sum(map(weight, items))
 
 
 class _Conversations:

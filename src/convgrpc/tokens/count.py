@@ -1,14 +1,11 @@
 """Counts a whole request: its items, and what is around them."""
 
-import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TypeAlias
 
 from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
-from convgrpc.tokens.images import Rule
+from convgrpc.tokens.history import History
 from convgrpc.tokens.items import Features, Turn, features
 from convgrpc.tokens.reading import Reader
 from convgrpc.tokens.tally import PARTS, Tally
@@ -56,43 +53,6 @@ _EXPLANATIONS = {
 
 _TRIED = 50
 """How many places truncation tries one by one where leaving out items may cost more."""
-
-
-class History:
-    """Items that come before a request's own, in one encoding, and what they come to for each family of models.
-
-    Items are only ever added. Several threads may ask for a tally.
-    """
-
-    def __init__(self) -> None:
-        self.items: list[Features] = []
-        self._lock = threading.Lock()
-        self._tallies: dict[_Key, tuple[Tally, int]] = {}
-
-    def lag(self, model: Resolved, keeps_reasoning: bool) -> int:
-        """How many items `tally` would have to add."""
-        _, counted = self._tallies.get(_key(model, keeps_reasoning), (None, 0))
-        return len(self.items) - counted
-
-    def tally(self, model: Resolved, keeps_reasoning: bool) -> Tally:
-        """The sum of all items, of which only those are added now that are new since the last time."""
-        key = _key(model, keeps_reasoning)
-        with self._lock:
-            # Whatever fails below leaves nothing behind that was added up in part.
-            known = self._tallies.pop(key) if key in self._tallies else None
-            tally, counted = known or (Tally(model, keeps_reasoning), 0)
-            length = len(self.items)
-            for item in islice(self.items, counted, length):
-                tally.add(item)
-            self._tallies[key] = tally, length
-            return tally.copy()
-
-
-_Key: TypeAlias = tuple[str, Rule, bool]
-
-
-def _key(model: Resolved, keeps_reasoning: bool) -> _Key:
-    return model.family.name, model.images, keeps_reasoning
 
 
 def given_features(request: CountInputTokensRequest, reader: Reader) -> list[Features]:

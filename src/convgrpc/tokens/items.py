@@ -79,11 +79,6 @@ class Features(NamedTuple):
     reason: EstimateReason.ValueType = ESTIMATE_REASON_UNSPECIFIED
 
 
-def weight(item: Features) -> int:
-    """How much memory an item takes, in those of a message."""
-    return 1 + len(item.images) + len(item.files) + len(item.loaded)
-
-
 _Unread: TypeAlias = tuple[Sequence[str], Callable[..., Features]]
 """The texts of an item, and what makes its features of their tokens."""
 

@@ -9,9 +9,10 @@ from convgrpc.contract.decoder import decode
 from convgrpc.contract.json_text import parse
 from convgrpc.contract.validator import validate
 from convgrpc.errors import not_here, not_json
-from convgrpc.tokens.count import History, count, given_features
+from convgrpc.tokens.count import count, given_features
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import DEFAULT, Models
+from convgrpc.tokens.history import History
 from convgrpc.tokens.items import features
 from convgrpc.tokens.reading import Reader
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
@@ -47,7 +48,7 @@ def count_input_tokens(
     reader = Reader(encoding)
     history = History()
     items = [each if isinstance(each, ConversationItem) else decode(ConversationItem, _json(each)) for each in before]
-    history.items += features(items, reader, [item.id or f"before[{number}]" for number, item in enumerate(items)])
+    history.items.extend(features(items, reader, [item.id or f"before[{number}]" for number, item in enumerate(items)]))
     counted = count(asked, resolved, reader, history, given_features(asked, reader))
     counted.model = name
     return counted
