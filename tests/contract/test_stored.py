@@ -1,5 +1,8 @@
 """Answers that are joined of what is stored are those that would have been made of messages."""
 
+import subprocess
+import sys
+
 import pytest
 
 from convgrpc.contract import encoder, stored
@@ -62,3 +65,31 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         size = sum(len(data) + len(text) for (_, data), text in texts._kept.items())
         assert size == texts._size <= 10_000
     assert 10 < len(texts._kept) < 100
+
+
+KEPT = """
+import os, sys
+from pathlib import Path
+from convgrpc.contract import stored
+from convgrpc.contract.stored import Stored
+from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall
+
+def occupied():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def dump(number):
+    call = FunctionCall(call_id=f"call_{number}", name="f", arguments="{}")
+    return stored.dump(Stored(ConversationItem, ConversationItem(function_call=call).SerializeToString()))
+
+dump(0)
+before = occupied()
+for number in range(20_000):
+    dump(number)
+print((occupied() - before) >> 20)
+"""
+
+
+def test_the_texts_that_are_kept_take_little_more_room_than_they_have_characters() -> None:
+    """Some of them two megabytes, and with what is around them not ten times as much."""
+    found = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True, timeout=60)
+    assert int(found.stdout) < 20

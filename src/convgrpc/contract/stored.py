@@ -77,7 +77,8 @@ def _text(kind: type[Message], data: bytes) -> bytes:
     if text is None:
         text = encoder.dump(kind.FromString(data))
         if len(text) <= _LARGEST_KEPT:
-            _texts.keep((kind, data), text)
+            # A copy: orjson leaves a text in all the room that it had to write it in, of 4 KiB at the least.
+            _texts.keep((kind, data), bytes(memoryview(text)))
     return text
 
 
