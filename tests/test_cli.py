@@ -1,5 +1,6 @@
 """The command line, in processes of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -305,6 +306,25 @@ def test_a_bad_flag_is_an_error_that_names_it(flag: str, value: str) -> None:
     assert ended.returncode == 2
     assert flag in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_numbers_may_be_as_large_as_they_are_meant(tmp_path: Path) -> None:
+    """Many gigabytes for a project, and more calls than gRPC's own options hold."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--max-project-bytes", "5000000000"]
+    with serving(*arguments, "--max-calls", "2147483647") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_the_log_tells_when_the_server_starts_and_stops(tmp_path: Path) -> None:
+    """Where calls are logged."""
+    arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--log-level", "info", "--shutdown-grace", "3"]
+    with serving(*arguments) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr
+        told = [json.loads(line)["message"] for line in process.stderr.read().splitlines()]
+    assert told[-3:] == ["serving", "stopping: what is in flight has 3 seconds", "stopped"]
 
 
 def test_settings_that_exclude_each_other_are_refused(tmp_path: Path) -> None:

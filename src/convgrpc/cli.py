@@ -67,7 +67,7 @@ _TYPES: dict[Any, Any] = {
 
 
 # Where 0, the default, means that there is no limit.
-_OR_NONE: dict[Any, Any] = {int: click.IntRange(0, 2**31 - 1), float: _FiniteFloat(0)}
+_OR_NONE: dict[Any, Any] = {int: click.IntRange(0, 2**63 - 1), float: _FiniteFloat(0)}
 
 
 def _setting(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

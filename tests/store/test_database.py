@@ -11,7 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from convgrpc.store import changes
-from convgrpc.store.database import UnusableDatabase, connect, open_database
+from convgrpc.store.database import Claim, UnusableDatabase, connect, open_database
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
 
@@ -277,3 +277,13 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
                 "count_bytes",
                 "create_secrets",
             ]
+
+
+def test_nobody_else_may_read_what_is_made(tmp_path: Path) -> None:
+    """The database and what is beside it; a file that was there keeps its mode."""
+    path, there = tmp_path / "a.db", tmp_path / "there.db"
+    there.touch(0o640)
+    with closing(Claim(path)), closing(open_database(path, "FULL", 5)), closing(open_database(there, "FULL", 5)):
+        modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    made = ("a.db", "a.db-wal", "a.db-shm", "a.db-lock")
+    assert modes == dict.fromkeys(made, 0o600) | dict.fromkeys(("there.db", "there.db-wal", "there.db-shm"), 0o640)

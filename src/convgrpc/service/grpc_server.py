@@ -35,6 +35,7 @@ MAX_CALLS_ON_CONNECTION = 100
 MAX_WAITING = 256
 """How many messages may be on their way, before the one goes that has been so the longest, for more than a moment."""
 MAX_METADATA_BYTES = 16 << 10
+_MAX_OPTION = (1 << 31) - 1
 _PENDING = 4
 """How many times as many calls may wait to be looked at as may be at work."""
 _MOMENT = 1.0
@@ -290,8 +291,8 @@ def _options(
         # gRPC ends what waits to be looked at beyond this, with CANCELLED: some of it, and past the second bound all.
         # That costs about a fifth of a call; in Python a refusal costs nearly as much as one, and queues as long. So
         # some dozens of full connections rather wait than be refused.
-        ("grpc.server.max_pending_requests", _PENDING * max_calls),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING * max_calls),
+        ("grpc.server.max_pending_requests", min(_PENDING * max_calls, _MAX_OPTION)),
+        ("grpc.server.max_pending_requests_hard_limit", min(2 * _PENDING * max_calls, _MAX_OPTION)),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),

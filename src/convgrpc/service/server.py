@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -50,6 +51,9 @@ _LAST_ANSWERS = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+_log = logging.getLogger(__name__)
+
+
 class CannotListen(Exception):
     """An address cannot be served; the message says why, for the operator."""
 
@@ -82,7 +86,10 @@ async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     with _signals(stopping):
         async with running(settings) as addresses:
             started(addresses)
+            _log.info("serving")
             await stopping.wait()
+            _log.info("stopping: what is in flight has %g seconds", settings.shutdown_grace)
+    _log.info("stopped")
 
 
 @asynccontextmanager

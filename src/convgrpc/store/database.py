@@ -59,7 +59,7 @@ class Claim:
     def _locked(self) -> BinaryIO:
         with ExitStack() as on_failure:
             try:
-                file = on_failure.enter_context(open(f"{self._path}-lock", "ab"))
+                file = on_failure.enter_context(open(f"{self._path}-lock", "ab", opener=_private))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UnusableDatabase(self._path, _CLAIMED) from None
@@ -87,6 +87,7 @@ def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.
     _check_place(path)
     _peek(path)
     try:
+        _create(path)
         with ExitStack() as on_failure:
             connection = connect(path, synchronous, busy_timeout)
             on_failure.callback(connection.close)
@@ -98,6 +99,21 @@ def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.
             return connection
     except sqlite3.Error as error:
         raise UnusableDatabase(path, _reason(error)) from error
+
+
+def _create(path: Path) -> None:
+    # SQLite gives the files that it puts beside it the same mode.
+    try:
+        open(path, "xb", opener=_private).close()
+    except FileExistsError:
+        return
+    except OSError:
+        raise UnusableDatabase(path, "it cannot be opened") from None
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that, if it is made by this, nobody else may read."""
+    return os.open(path, flags, 0o600)
 
 
 def _check_place(path: Path) -> None:
