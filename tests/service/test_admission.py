@@ -13,7 +13,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from convgrpc import Client
-from convgrpc.errors import ResourceExhausted, Unavailable
+from convgrpc.errors import ConvgrpcError, ResourceExhausted, Unavailable
 from convgrpc.service.admission import Admission, Admitted, Limits
 from convgrpc.service.keys import Keys
 from convgrpc.service.server import Running
@@ -176,6 +176,21 @@ def test_after_the_end_nobody_is_let_in() -> None:
             await admission.finish(60)
 
     asyncio.run(scenario())
+
+
+def test_the_end_lets_finish_what_may() -> None:
+    """As an export, and ends at once what has no end of its own."""
+    admission = Admission(OneKey(), Limits())
+    ended: list[ConvgrpcError] = []
+    finished: list[ConvgrpcError] = []
+
+    async def scenario() -> None:
+        with await admission.enter(["alder"]) as one, await admission.enter(["alder"]) as other:
+            with one.ended_by(ended.append), other.ended_by(finished.append, may_finish=True):
+                await admission.finish(0.01)
+
+    asyncio.run(scenario())
+    assert [len(ended), len(finished)] == [1, 0]
 
 
 def test_a_project_past_its_limit_is_told_when_to_come_back(settings: Settings, limited: Running) -> None:

@@ -1,19 +1,24 @@
 """Exports: a conversation as it is when it is asked for, batch by batch, and from any place on."""
 
+import asyncio
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
-from convgrpc.service.server import Running
+from convgrpc.service.server import Running, open_store
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.content_pb2 import Json
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, Include
 from convgrpc.v1.item_pb2 import ConversationItem, ToolSearchCall
+from tests.conftest import make_key
 from tests.service.streams import Site, Talk, read_to_the_end, reason, texts
 
 PATIENCE = 1.0
@@ -105,6 +110,61 @@ def test_a_caller_who_does_not_read_is_told_so(long_talk: Talk) -> None:
     assert (refusal.value.code(), reason(refusal.value)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_SLOW")
     rest = long_talk.export(after=read[-1].cursor)
     assert [text for batch in (*read, *rest) for text in texts(batch)] == LONG
+
+
+def test_who_does_not_read_is_not_at_work_for_long(settings: Settings) -> None:
+    """Others have the room, although gRPC holds what it was given to send."""
+    with (
+        served(replace(settings, transfer_timeout=PATIENCE, max_calls=2)) as server,
+        grpc.insecure_channel(str(server.grpc), options=[("grpc.enable_http_proxy", 0)]) as channel,
+        httpx.Client(base_url=f"http://{server.http}") as http,
+    ):
+        talk = Talk(Site(server, channel, http), *LONG)
+        export = talk.export()
+        next(export)
+        with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+            talk.say("too early")
+        time.sleep(1.5 * PATIENCE)
+        talk.say("in time")
+        export.cancel()
+
+
+def slowly(parts: Iterable[Any]) -> Iterator[Any]:
+    """What comes, with a pause after each part, until it ends, well or not."""
+    with suppress(grpc.RpcError, httpx.TransportError):
+        for part in parts:
+            yield part
+            time.sleep(0.03)
+
+
+def test_a_key_that_is_revoked_ends_its_exports(settings: Settings) -> None:
+    """However slowly they are taken, by both transports; those who read lines are told in the last."""
+    keys = [make_key(settings, "alder"), make_key(settings, "alder")]
+
+    async def revoke(key: str) -> None:
+        store = await open_store(settings)
+        assert await store.revoke_key(key.split("_")[1], time.time())
+        await store.close()
+
+    with (
+        served(settings) as server,
+        grpc.insecure_channel(str(server.grpc), options=[("grpc.enable_http_proxy", 0)]) as channel,
+        httpx.Client(base_url=f"http://{server.http}") as http,
+    ):
+        by_grpc, by_rest = (Talk(Site(server, channel, http), *LONG, key=key) for key in keys)
+        export = by_grpc.export()
+        next(export)
+        asyncio.run(revoke(keys[0]))
+        list(slowly(export))
+        assert export.code() is grpc.StatusCode.UNAUTHENTICATED
+
+        path = f"/v1/x/conversations/{by_rest.id}/items:export"
+        with http.stream("GET", path, headers=by_rest.headers) as answer:
+            lines = slowly(answer.iter_lines())
+            next(lines)
+            asyncio.run(revoke(keys[1]))
+            *_, last = lines
+        assert json.loads(last)["error"]["code"] == "invalid_api_key"
 
 
 def test_by_rest_every_item_is_a_line(talk: Talk) -> None:

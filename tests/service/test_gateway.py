@@ -336,3 +336,14 @@ def test_a_query_string_does_not_change_what_the_body_says(http: httpx.Client) -
     """A field is given once."""
     refusal = error(http.post("/v1/conversations?metadata[a]=query", json={"metadata": {"a": "body"}}))
     assert (refusal["param"], refusal["code"]) == ("metadata", "unknown_parameter")
+
+
+def test_requests_that_come_before_others_are_answered_are_answered_in_turn(server: Running) -> None:
+    """Some dozens of them."""
+    number = 30
+    request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with socket.create_connection(server.http, timeout=20) as connection:
+        connection.sendall(request * number)
+        read = b""
+        while read.count(b"HTTP/1.1 200") < number:
+            read += connection.recv(1 << 16)

@@ -16,7 +16,7 @@ from convgrpc import errors
 from convgrpc.service.endings import Ending
 from convgrpc.service.keys import Keys
 
-_EVERY = 1.0
+_EVERY = 0.4
 """Seconds between two looks at the keys of those that watch."""
 _PAUSE = 0.1
 """Seconds between two looks at whether there is room."""
@@ -57,8 +57,8 @@ class Admission:
         self._answers = _Room(limits.server_bytes)
         self._watchers = _Room(limits.watchers)
         self._connections = _Room(limits.watching_connections)
-        # What ends those that last, by what they showed.
-        self._lasting: dict[tuple[str, ...], set[End]] = {}
+        # What ends those that last, by what they showed, and whether a server that stops lets them finish.
+        self._lasting: dict[tuple[str, ...], dict[End, bool]] = {}
         self.running = 0
         self._idle = asyncio.Event()
         self._refuses = False
@@ -85,17 +85,17 @@ class Admission:
         return self._watchers.taken
 
     @contextmanager
-    def listed(self, authorization: tuple[str, ...], end: End) -> Iterator[None]:
-        """Ends something when the key that was shown is no longer valid, or the server stops, while the context
-        lasts.
+    def listed(self, authorization: tuple[str, ...], end: End, *, may_finish: bool) -> Iterator[None]:
+        """Ends something when the key that was shown is no longer valid, and when the server stops unless it may finish
+        then, while the context lasts.
         """
-        if self._refuses:
+        if self._refuses and not may_finish:
             raise errors.shutting_down()
-        self._lasting.setdefault(authorization, set()).add(end)
+        self._lasting.setdefault(authorization, {})[end] = may_finish
         try:
             yield
         finally:
-            self._lasting[authorization].discard(end)
+            del self._lasting[authorization][end]
             if not self._lasting[authorization]:
                 del self._lasting[authorization]
 
@@ -109,18 +109,16 @@ class Admission:
                     try:
                         await self._keys.project(list(authorization))
                     except errors.Unauthenticated as error:
-                        self._end(authorization, error)
-
-    def _end(self, authorization: tuple[str, ...], error: errors.ConvgrpcError) -> None:
-        for end in list(self._lasting.get(authorization, ())):
-            # Whoever raises an error notes in it where.
-            end(copy(error))
+                        for end in list(self._lasting.get(authorization, ())):
+                            # Whoever raises an error notes in it where.
+                            end(copy(error))
 
     async def finish(self, grace: float) -> None:
         """Refuses new calls, ends those that last, and waits up to `grace` seconds for those that run."""
         self._refuses = True
-        for authorization in list(self._lasting):
-            self._end(authorization, errors.stream_shut_down())
+        for end, may_finish in [each for ends in self._lasting.values() for each in ends.items()]:
+            if not may_finish:
+                end(errors.stream_shut_down())
         self._idle.clear()
         if self.running:
             with suppress(TimeoutError):
@@ -165,11 +163,11 @@ class Admitted:
         """Waits until the project may make another call, as which a request of a stream counts."""
         await self._admission.turn(self._shares)
 
-    def ended_by(self, end: End) -> AbstractContextManager[None]:
+    def ended_by(self, end: End, *, may_finish: bool = False) -> AbstractContextManager[None]:
         """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the
-        server stops, while the context lasts.
+        server stops unless it may finish then, while the context lasts.
         """
-        return self._admission.listed(self._authorization, end)
+        return self._admission.listed(self._authorization, end, may_finish=may_finish)
 
     def work(self) -> None:
         """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
@@ -228,9 +226,9 @@ class Admitted:
         connections.check(takes_connection)
         watchers.take(1)
         connections.take(takes_connection)
-        self._stop()
+        self.rest()
         try:
-            with self._admission.listed(self._authorization, ending.end):
+            with self.ended_by(ending.end):
                 yield
         finally:
             watchers.give_back(1)
@@ -238,9 +236,10 @@ class Admitted:
 
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)
-        self._stop()
+        self.rest()
 
-    def _stop(self) -> None:
+    def rest(self) -> None:
+        """Is no longer at work, as one whose caller takes nothing; what it holds it keeps."""
         self._shares.calls.give_back(self._works)
         if self._runs:
             self._admission.leave(self._shares)

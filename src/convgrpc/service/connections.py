@@ -9,13 +9,13 @@ import asyncio
 import socket
 import struct
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from convgrpc.errors import ConvgrpcError, failure
+from convgrpc.errors import ConvgrpcError, failure, overloaded
 from convgrpc.service.gateway import envelope
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -27,6 +27,8 @@ A search for as much metadata as there may be is a URL of some 110 kB.
 _HEADER_BYTES = 32
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
+_MAX_PIPELINED = 32
+"""How many requests may come on a connection before the first is answered."""
 _AT_ONCE = struct.pack("ii", 1, 0)
 _PAUSE = 2.0
 """Seconds for which a client may take nothing of an answer while too much waits for others too."""
@@ -172,6 +174,9 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_bytes = 0
+        # uvicorn reads no more while requests wait, but all that it has read it takes up.
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            self._refuse(overloaded())
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -222,9 +227,12 @@ class _Connection(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refusal = _HEAD_TOO_LARGE
-            # The parser stops, and what is refused is answered where it was fed.
-            raise ValueError("the head is too large")
+            self._refuse(_HEAD_TOO_LARGE)
+
+    def _refuse(self, error: ConvgrpcError) -> NoReturn:
+        self._refusal = error
+        # The parser stops, and what is refused is answered where it was fed.
+        raise ValueError(error.message)
 
 
 def _written(error: ConvgrpcError) -> bytes:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection, Container, Mapping
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from functools import partial
 from importlib.metadata import version
 from math import ceil
@@ -169,7 +169,11 @@ class Gateway:
     async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
         watching = call.method.stream.endless
         async with Ending() as ending, answer.attended(ending), aclosing(self._chain.stream(call)) as pieces:
-            with admitted.watching(ending, takes_connection=True) if watching else nullcontext():
+            with (
+                admitted.watching(ending, takes_connection=True)
+                if watching
+                else admitted.ended_by(ending.end, may_finish=True)
+            ):
                 async for piece in pieces:
                     await admitted.wait_for_room(len(piece), self._body_timeout)
                     with admitted.kept(piece):

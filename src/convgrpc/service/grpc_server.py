@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -39,7 +39,6 @@ _MAX_OPTION = (1 << 31) - 1
 _PENDING = 4
 """How many times as many calls may wait to be looked at as may be at work."""
 _MOMENT = 1.0
-_IDLE_MS = 300_000
 _AGE_MS = 600_000
 _AGE_GRACE_MS = 10_000
 _PING_MS = 60_000
@@ -142,11 +141,16 @@ class GrpcServer:
     async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
         call = await self._received(method, admitted, context, note, _data)
         async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
-            with admitted.watching(ending, takes_connection=False) if method.stream.endless else nullcontext():
+            endless = method.stream.endless
+            with (
+                admitted.watching(ending, takes_connection=False)
+                if endless
+                else admitted.ended_by(ending.end, may_finish=True)
+            ):
                 async for part in parts:
                     await admitted.wait_for_room(len(part), self._transfer_timeout)
                     with admitted.kept(part), ending.put_off():
-                        await self._send(part, context)
+                        await self._send(part, admitted, context)
                     note.sent()
 
     async def _exchange(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
@@ -155,7 +159,7 @@ class GrpcServer:
         async with aclosing(self._chain.exchange(call, admitted)) as answers:
             async for answer in answers:
                 with admitted.kept(answer):
-                    await self._send(answer, context)
+                    await self._send(answer, admitted, context)
                 note.sent()
 
     async def _messages(self, admitted: Admitted, context: Any) -> AsyncGenerator[bytes]:
@@ -170,14 +174,18 @@ class GrpcServer:
             except TimeoutError:
                 raise errors.stream_idle(self._transfer_timeout) from None
 
-    async def _send(self, part: bytes, context: Any) -> None:
+    async def _send(self, part: bytes, admitted: Admitted, context: Any) -> None:
         """Sends a message of a stream, as soon as the caller takes it, for which there is a time.
 
         gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the
-        connection is too old, it takes room here.
+        connection is too old, it takes room here, but after that time no part in what is done at once.
         """
         began = time.monotonic()
-        await context.write(part)
+        resting = asyncio.get_running_loop().call_later(self._transfer_timeout, admitted.rest)
+        try:
+            await context.write(part)
+        finally:
+            resting.cancel()
         if time.monotonic() - began > self._transfer_timeout:
             raise errors.too_slow(self._transfer_timeout)
 
@@ -295,7 +303,8 @@ def _options(
         ("grpc.server.max_pending_requests_hard_limit", min(2 * _PENDING * max_calls, _MAX_OPTION)),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
-        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        # Who calls nothing makes room for others; gRPC's clients connect anew with their next call.
+        ("grpc.max_connection_idle_ms", ceil(transfer_timeout * 1000)),
         # The last resort against clients that take nothing of their answers.
         ("grpc.max_connection_age_ms", _AGE_MS),
         # A call may last this long: until its message is there, until it is done, and until its answer is taken.

@@ -24,8 +24,8 @@ _KEY_OR_ID = re.compile(rf"{_KEY.pattern}|([0-9a-f]{{12}})")
 _HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _MAX_KNOWN, _MAX_HEADER = 4096, 128
 """How many headers are remembered, and how long they may be: blanks in them mean nothing."""
-_FRESH = 1.0
-"""Seconds for which what was read of a key is believed."""
+_FRESH = 0.5
+"""Seconds for which what was read of a key is believed. Streams heed a key within this and `admission._EVERY`."""
 _NO_DIGEST = bytes(sha256().digest_size)
 
 
