@@ -185,8 +185,8 @@ def many_connections(target: Target) -> None:
 
 @attack
 def pipelined_requests(target: Target) -> None:
-    """Thousands of requests at once, behind one whose answer nobody reads."""
-    first = head("GET", f"/v1/conversations/{target.conversation}/items")
+    """Thousands of requests at once, whose answers nobody reads."""
+    first = head("GET", "/openapi.json")
     small = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
     connections = [connected(target.http) for _ in range(60)]
     for connection in connections:

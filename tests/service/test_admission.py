@@ -185,9 +185,13 @@ def test_the_end_lets_finish_what_may() -> None:
     finished: list[ConvgrpcError] = []
 
     async def scenario() -> None:
-        with await admission.enter(["alder"]) as one, await admission.enter(["alder"]) as other:
-            with one.ended_by(ended.append), other.ended_by(finished.append, may_finish=True):
-                await admission.finish(0.01)
+        with (
+            await admission.enter(["alder"]) as one,
+            await admission.enter(["alder"]) as other,
+            one.ended_by(ended.append),
+            other.ended_by(finished.append, may_finish=True),
+        ):
+            await admission.finish(0.01)
 
     asyncio.run(scenario())
     assert [len(ended), len(finished)] == [1, 0]
