@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +22,10 @@ from convgrpc.service.keys import Keys
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
-from convgrpc.v1.conversations_service_pb2 import ListConversationsRequest
+from convgrpc.v1.content_pb2 import ContentPart, InputText
+from convgrpc.v1.conversations_service_pb2 import AppendItemsRequest, CreateItemsRequest, ListConversationsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 from tests.conftest import make_key
 
 
@@ -262,3 +267,58 @@ def test_calls_at_once_are_bounded_on_a_server(settings: Settings) -> None:
         connection.sendall(b"{}")
         assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
         assert http.get("/v1/x/conversations").status_code == 200
+
+
+def by_grpc(server: Running, conversation: str) -> str:
+    with grpc.insecure_channel(str(server.grpc)) as channel:
+        try:
+            request = CreateItemsRequest(conversation_id=conversation, items=items())
+            ConversationsServiceStub(channel).CreateItems(request, timeout=20)
+        except grpc.RpcError as refusal:
+            return str(refusal.code().name)
+    return "OK"
+
+
+def by_rest(server: Running, conversation: str) -> str:
+    url = f"http://{server.http}/v1/conversations/{conversation}/items"
+    answer = httpx.post(url, json={"items": [{"role": "user", "content": LARGE}]}, timeout=20)
+    return {200: "OK", 429: "RESOURCE_EXHAUSTED"}[answer.status_code]
+
+
+def by_stream(server: Running, conversation: str) -> str:
+    with grpc.insecure_channel(str(server.grpc)) as channel:
+        try:
+            request = AppendItemsRequest(conversation_id=conversation, items=items())
+            list(ConversationsServiceStub(channel).AppendItems(iter([request]), timeout=20))
+        except grpc.RpcError as refusal:
+            return str(refusal.code().name)
+    return "OK"
+
+
+LARGE = "x" * 60_000
+
+
+def items() -> list[ConversationItem]:
+    content = [ContentPart(input_text=InputText(text=LARGE))]
+    return [ConversationItem(message=Message(role=Role.ROLE_USER, content=content))]
+
+
+@pytest.mark.parametrize("way", [by_grpc, by_rest, by_stream])
+def test_requests_take_room_by_their_bytes_until_they_are_done(
+    way: Callable[[Running, str], str], settings: Settings
+) -> None:
+    """In whichever way they came: while one waits for the database, there is no room for another."""
+    with (
+        served(replace(settings, max_message_bytes=65_000, max_request_bytes=130_000)) as server,
+        closing(sqlite3.connect(settings.db, isolation_level=None)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with Client(str(server.grpc)) as client:
+            conversation = client.create_conversation().id
+        other.execute("BEGIN IMMEDIATE")
+        first = pool.submit(way, server, conversation)
+        time.sleep(0.5)
+        assert way(server, conversation) == "RESOURCE_EXHAUSTED"
+        other.execute("ROLLBACK")
+        assert first.result(20) == "OK"
+        assert way(server, conversation) == "OK"

@@ -99,13 +99,19 @@ class Exchange:
     async def _do(self) -> Done:
         size, self._requests, self._size = self._size, 0, 0
         self._begun.set()
+        left = 0
         try:
             async with asyncio.timeout(self._timeout):
                 done = await self._batches.do(time.monotonic() + self._timeout)
-            self._requests += done.left
+            left = done.left
+            self._requests += left
             return done
         finally:
-            self._admitted.release(size)
+            if left:
+                # Of which requests the bytes are is not known: all are given back with the last.
+                self._size += size
+            else:
+                self._admitted.release(size)
 
     async def _take_all(self) -> None:
         """Takes requests up as they come, until there are no more, or one is at fault."""
