@@ -304,7 +304,7 @@ def _options(
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
         # Who calls nothing makes room for others; gRPC's clients connect anew with their next call.
-        ("grpc.max_connection_idle_ms", ceil(transfer_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", ceil(2 * transfer_timeout * 1000)),
         # The last resort against clients that take nothing of their answers.
         ("grpc.max_connection_age_ms", _AGE_MS),
         # A call may last this long: until its message is there, until it is done, and until its answer is taken.
