@@ -11,7 +11,7 @@ import pytest
 
 from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation_not_found
 from convgrpc.store import changes, lookups, requests
-from convgrpc.store.database import connect, open_database
+from convgrpc.store.database import Connection, connect, open_database
 from convgrpc.store.lookups import find_version, list_conversations, list_items
 from convgrpc.store.protocol import Append, NewConversation, NewItem, Origin, Page, RequestKey
 from convgrpc.store.requests import Attempt, Window
@@ -609,7 +609,7 @@ def test_read_sees_one_state(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def everything(connection: sqlite3.Connection, suffix: str) -> None:
+def everything(connection: Connection, suffix: str) -> None:
     """Does all that the store does, each in the ways that use different statements."""
     conversation = f"conv_{suffix}"
     items = [minted(f"msg_{suffix}"), sent("rs_1", "x"), sent("msg_first", "x"), reference("rs_2")]
@@ -636,7 +636,7 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
     changes.delete_conversation(connection, PROJECT, conversation)
 
 
-def filled(path: Path) -> sqlite3.Connection:
+def filled(path: Path) -> Connection:
     connection = open_database(path, "OFF", 5)
     changes.create_conversation(
         connection,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from convgrpc.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from convgrpc.store.database import connect
+from convgrpc.store.database import Connection, connect
 from convgrpc.store.writer import Writer
 
 MIB = 1 << 20
@@ -228,6 +228,48 @@ def test_commit_is_bounded(bench: Bench) -> None:
     bench.writer.close()
     commits = [commit for commit in bench.commits if commit[0]]
     assert commits == [(2, MIB), (1, 1), (1, 3 * MIB), (512, 1), (89, 0)]
+
+
+def move(writer: Writer, number: int, size: int) -> Awaitable[int]:
+    def work(connection: Connection) -> int:
+        connection.execute("INSERT INTO numbers (number) VALUES (?)", (number,))
+        connection.moved += size
+        return number
+
+    return writer.write(work)
+
+
+def test_commit_ends_when_a_lot_was_moved(bench: Bench) -> None:
+    """Whatever the writes were sent: about one MiB is moved by a commit, and the rest waits, in its order."""
+
+    async def scenario() -> None:
+        sizes = [MIB, 1, 0, 3 * MIB, 3 * MIB, 0, 0]
+        writes = [move(bench.writer, number, size) for number, size in enumerate(sizes)]
+        assert await together(bench.writer, *writes) == list(range(len(sizes)))
+
+    run(scenario())
+    bench.writer.close()
+    commits = [commit for commit in bench.commits if commit[0]]
+    assert commits == [(2, MIB + 1), (2, 3 * MIB), (1, 3 * MIB), (2, 0)]
+
+
+def test_commit_ends_when_a_lot_was_moved_by_what_is_done_again(bench: Bench) -> None:
+    """As one of its writes failed: what was moved in vain does not count."""
+
+    async def scenario() -> None:
+        outcomes = await together(
+            bench.writer,
+            move(bench.writer, 0, MIB),
+            bench.fail(1, ValueError("no")),
+            move(bench.writer, 2, MIB),
+            move(bench.writer, 3, 0),
+        )
+        assert kinds(outcomes) == [0, ValueError, 2, 3]
+
+    run(scenario())
+    assert bench.numbers() == [0, 2, 3]
+    # Rows that were undone count as well.
+    assert len(commits_of(bench)) == 2
 
 
 def test_answer_follows_the_commit(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from convgrpc.errors import (
     project_out_of_room,
     referenced_item_not_found,
 )
+from convgrpc.store.database import Connection
 from convgrpc.store.lookups import (
     IN_CONVERSATION,
     Content,
@@ -67,7 +68,7 @@ _SWEEP_RESPONSES = """
 
 
 def create_conversation(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     conversation: NewConversation,
     items: Sequence[NewItem],
@@ -133,7 +134,7 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
 
 
 def append_items(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     new: Append,
     attempt: Attempt | None = None,
@@ -153,7 +154,7 @@ def append_items(
 
 
 def append_in_turn(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     attempts: Iterable[tuple[Append, Attempt | None]],
     *,
@@ -191,9 +192,7 @@ class Appended(NamedTuple):
         return StoredRequest(holder, self.positions.start, self.positions.stop - 1)
 
 
-def append(
-    connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes
-) -> Appended:
+def append(connection: Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes) -> Appended:
     """Appends the items of several groups, one group after the other. A refusal names the group."""
     contents: dict[str, Content] = {}
     rows = []
@@ -218,9 +217,7 @@ def append(
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 
-def count_items(
-    connection: sqlite3.Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str
-) -> None:
+def count_items(connection: Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str) -> None:
     """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many
     as one request has: it has no count.
     """
@@ -235,6 +232,7 @@ def count_items(
             raise project_out_of_room(sizes.project_bytes, param=param)
     connection.execute(_COUNT_ITEMS, (more, holder.number))
     connection.execute(_COUNT_BYTES, (size, holder.project))
+    connection.moved += size
 
 
 def _insert_metadata(

@@ -13,7 +13,7 @@ from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
-from convgrpc.store.database import Claim, connect, open_database
+from convgrpc.store.database import Claim, Connection, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
@@ -51,9 +51,9 @@ from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
 
-_FORK_SIZE = 8 << 20
+_FORK_SIZE = 2 << 20
 """What a fork counts for, which is not read before its turn: more than a commit of several writes may have, so that it
-gets one of its own, and a part of what may wait.
+gets one of its own.
 """
 
 
@@ -157,7 +157,7 @@ class SqliteStore(Store):
         *,
         request: RequestKey | None = None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             attempt = self._attempt(request)
             return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
@@ -181,7 +181,7 @@ class SqliteStore(Store):
         change: Callable[[bytes], bytes],
         deadline: float | None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             return changes.update_conversation(connection, project, conversation_id, metadata, change)
 
         return await self._writer.write(work, deadline=deadline)
@@ -196,7 +196,7 @@ class SqliteStore(Store):
         *,
         request: RequestKey | None = None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             attempt = self._attempt(request)
             return forks.fork_conversation(
                 connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
@@ -220,7 +220,7 @@ class SqliteStore(Store):
     ) -> list[bytes]:
         new = Append(conversation_id, items, request, expected_last)
 
-        def work(connection: sqlite3.Connection) -> list[bytes]:
+        def work(connection: Connection) -> list[bytes]:
             appended = changes.append_items(connection, project, new, self._attempt(request), sizes=self._sizes)
             return [data for _, data in appended]
 
@@ -228,7 +228,7 @@ class SqliteStore(Store):
         return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics)
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
-        def work(connection: sqlite3.Connection) -> InTurn:
+        def work(connection: Connection) -> InTurn:
             attempts = [(each, self._attempt(each.request)) for each in appends]
             return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
 
@@ -304,7 +304,7 @@ class SqliteStore(Store):
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)

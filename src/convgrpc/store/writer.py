@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
 from convgrpc.store import troubles
+from convgrpc.store.database import Connection
 from convgrpc.store.news import Topic
 from convgrpc.store.protocol import Commit
 
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_BATCH_WRITES = 512
 _MAX_BATCH_BYTES = 1 << 20
+"""How many bytes the writes of a commit are sent, and how many they then move, but for the last."""
 _HOLD = 0.03
 """For how many seconds writes wait for others, at most."""
 _LOOK = 0.004
@@ -30,7 +32,7 @@ T = TypeVar("T")
 
 
 class _Write(NamedTuple):
-    work: Callable[[sqlite3.Connection], Any]
+    work: Callable[[Connection], Any]
     size: int
     deadline: float | None
     topics: Collection[Topic]
@@ -60,7 +62,7 @@ class Writer:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         *,
         busy_timeout: float = 5.0,
         committed: Callable[[int, int], None],
@@ -99,7 +101,7 @@ class Writer:
 
     async def write(
         self,
-        work: Callable[[sqlite3.Connection], T],
+        work: Callable[[Connection], T],
         *,
         size: int = 0,
         deadline: float | None = None,
@@ -172,6 +174,13 @@ class Writer:
             self._waiting_bytes -= sum(write.size for write in batch)
             return batch
 
+    def _put_back(self, writes: Sequence[_Write]) -> None:
+        """Has writes that were taken up wait again, before all others."""
+        if writes:
+            with self._changed:
+                self._waiting.extendleft(reversed(writes))
+                self._waiting_bytes += sum(write.size for write in writes)
+
     def _gather(self) -> None:
         """Waits for as many writes as are likely to come, for as long as they do."""
         end = time.monotonic() + _HOLD
@@ -185,6 +194,7 @@ class Writer:
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         began = self._began = written = time.monotonic()
+        moved = self._connection.moved
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = self._outcomes(batch)
@@ -204,26 +214,39 @@ class Writer:
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
         self.commit_seconds = ended - began
-        self._expected = min(len(batch) + len(self._waiting), _MAX_BATCH_WRITES)
+        done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
+        self._put_back(rest)
+        self._expected = min(len(done) + len(self._waiting), _MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
-        self._observe(Commit(len(batch), self.commit_seconds, ended - written))
-        _deliver(batch, outcomes)
-        self._publish(topic for write in batch for topic in write.topics)
-        self._report(sum(write.size for write in batch))
+        self._observe(Commit(len(done), self.commit_seconds, ended - written))
+        _deliver(done, outcomes)
+        self._publish(topic for write in done for topic in write.topics)
+        # What is sent becomes a part of what is moved, but where it is no item.
+        self._report(max(sum(write.size for write in done), self._connection.moved - moved))
         self._untidy = True
 
     def _outcomes(self, batch: Sequence[_Write]) -> list[Any]:
-        """Does the work of writes, each of which leaves no trace when it fails.
+        """Does the work of writes, each of which leaves no trace when it fails, until it is a lot that they moved: no
+        more of them then than have an outcome.
 
         Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone
         alone, which costs two statements more for every write.
         """
         with suppress(_HalfDone):
-            return [self._outcome(write) for write in batch]
+            return self._until_full(self._outcome, batch)
         self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
-        return [self._undoable(write) for write in batch]
+        return self._until_full(self._undoable, batch)
+
+    def _until_full(self, outcome: Callable[[_Write], Any], batch: Sequence[_Write]) -> list[Any]:
+        outcomes: list[Any] = []
+        full = self._connection.moved + _MAX_BATCH_BYTES
+        for write in batch:
+            outcomes.append(outcome(write))
+            if self._connection.moved > full:
+                break
+        return outcomes
 
     def _undoable(self, write: _Write) -> Any:
         self._connection.execute("SAVEPOINT write")
