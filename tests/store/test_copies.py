@@ -1,7 +1,6 @@
 """Writes that name what is to be copied: a few bytes make much of it."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from convgrpc.store.protocol import (
     RequestKey,
 )
 from convgrpc.store.sqlite import SqliteStore
+from tests.store.holding import together
 
 PROJECT = "alder"
 LARGE = NewItem("msg_large", bytes(600 << 10), Origin.MINTED)
@@ -68,28 +68,10 @@ def test_no_commit_copies_more_than_others_may_wait_for(tmp_path: Path, write: W
             if write is repeat:
                 await repeat(store, "conv_0")
             commits.clear()
-            await together(store, *(write(store, name) for name in names))
+            outcomes = await together(store, PROJECT, "source", *(write(store, name) for name in names))
+            assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
             assert [commit.writes for commit in commits] == [1, 2, 2, 1], "the one that held them up comes first"
         finally:
             await store.close()
 
     asyncio.run(scenario())
-
-
-async def together(store: SqliteStore, *writes: Awaitable[object]) -> None:
-    """Does writes that wait together."""
-    begun, go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def wait(data: bytes) -> bytes:
-        loop.call_soon_threadsafe(begun.set)
-        go_on.wait()
-        return data
-
-    async with asyncio.timeout(60):
-        holding = asyncio.ensure_future(store.update_conversation(PROJECT, "source", {}, wait, None))
-        await begun.wait()
-        tasks = [asyncio.ensure_future(write) for write in writes]
-        await asyncio.sleep(0)
-        go_on.set()
-        await asyncio.gather(holding, *tasks)

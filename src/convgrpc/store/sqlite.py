@@ -161,7 +161,9 @@ class SqliteStore(Store):
             attempt = self._attempt(request)
             return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
-        return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
+        return await self._writer.write(
+            work, size=len(conversation.data) + _size(items), deadline=deadline, project=project
+        )
 
     async def get_conversation(self, project: str, conversation_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -184,7 +186,7 @@ class SqliteStore(Store):
         def work(connection: Connection) -> bytes:
             return changes.update_conversation(connection, project, conversation_id, metadata, change)
 
-        return await self._writer.write(work, deadline=deadline)
+        return await self._writer.write(work, deadline=deadline, project=project)
 
     async def fork_conversation(
         self,
@@ -202,11 +204,11 @@ class SqliteStore(Store):
                 connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
             )
 
-        return await self._writer.write(work, size=_FORK_SIZE, deadline=deadline)
+        return await self._writer.write(work, size=_FORK_SIZE, deadline=deadline, project=project)
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
+        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project)
 
     async def append_items(
         self,
@@ -225,7 +227,7 @@ class SqliteStore(Store):
             return [data for _, data in appended]
 
         topics = [Topic(project, conversation_id)]
-        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics, project=project)
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
         def work(connection: Connection) -> InTurn:
@@ -234,7 +236,7 @@ class SqliteStore(Store):
 
         size = sum(_size(each.items) for each in appends)
         topics = {Topic(project, each.conversation_id) for each in appends}
-        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
     async def get_version(self, project: str, conversation_id: str) -> Version:
         with self._reading() as connection:
@@ -299,7 +301,9 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
+        return await self._writer.write(
+            work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project
+        )
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
@@ -309,7 +313,7 @@ class SqliteStore(Store):
 
         size = len(response.data) + _size(response.input) + _size(response.output)
         topics = [Topic(project, response.conversation)] if response.conversation else []
-        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
     async def get_response(self, project: str, response_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -317,7 +321,7 @@ class SqliteStore(Store):
 
     async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
         work = partial(responses.delete_response, project=project, response_id=response_id)
-        await self._writer.write(work, deadline=deadline)
+        await self._writer.write(work, deadline=deadline, project=project)
 
     async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
         with self._snapshot() as connection:

@@ -5,22 +5,19 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
+from convgrpc.errors import deadline_exceeded, store_unavailable
 from convgrpc.store import troubles
 from convgrpc.store.database import Connection
 from convgrpc.store.news import Topic
 from convgrpc.store.protocol import Commit
+from convgrpc.store.waiting import MAX_BATCH_BYTES, MAX_BATCH_WRITES, Waiting, Write
 
 _log = logging.getLogger(__name__)
 
-_MAX_BATCH_WRITES = 512
-_MAX_BATCH_BYTES = 1 << 20
-"""How many bytes the writes of a commit are sent, and how many they then move, but for the last."""
 _HOLD = 0.03
 """For how many seconds writes wait for others, at most."""
 _LOOK = 0.004
@@ -31,15 +28,6 @@ _IMPATIENCE = 0.1
 T = TypeVar("T")
 
 
-class _Write(NamedTuple):
-    work: Callable[[Connection], Any]
-    size: int
-    deadline: float | None
-    topics: Collection[Topic]
-    # Gets what `work` returned, or the exception that `write` shall raise. It is read by the thread, set by the loop.
-    outcome: asyncio.Future[Any]
-
-
 class _HalfDone(Exception):
     """A write failed when it had changed something."""
 
@@ -48,7 +36,7 @@ class _HalfDone(Exception):
 
 
 class Writer:
-    """Runs writes on one connection, in the order in which they came.
+    """Runs writes on one connection, those of a project in the order in which they came, and projects in turn.
 
     A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So it
     waits, for a moment and while they come, until there are as many as there were at the last one and right after it.
@@ -82,10 +70,7 @@ class Writer:
         self._publish = publish
         self._check = check
         self._failed = failed
-        self._max_writes = max_writes
-        self._max_bytes = max_bytes
-        self._waiting: deque[_Write] = deque()
-        self._waiting_bytes = 0
+        self._waiting = Waiting(max_writes, max_bytes)
         # How many writes are likely to come: those whose callers were just answered, and those that came meanwhile.
         self._expected = 1
         self._changed = threading.Condition()
@@ -106,14 +91,16 @@ class Writer:
         size: int = 0,
         deadline: float | None = None,
         topics: Collection[Topic] = (),
+        project: str = "",
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
         When `work` raises, its changes are undone and no others; it may be done twice before it counts. `size` says how
-        many bytes wait with it, and `topics` what it may change that others listen for.
+        many bytes wait with it, and `topics` what it may change that others listen for. Raises `ResourceExhausted` when
+        too much waits for `project` to have more of it.
         """
         future = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(work, size, deadline, topics, future))
+        self._enqueue(Write(project, work, size, deadline, topics, future))
         outcome: T | Exception = await future
         if isinstance(outcome, Exception):
             raise outcome
@@ -136,16 +123,11 @@ class Writer:
             self._changed.notify()
         self._thread.join()
 
-    def _enqueue(self, write: _Write) -> None:
+    def _enqueue(self, write: Write) -> None:
         with self._changed:
             if self._closing:
                 raise store_unavailable()
-            # A write too large for the bound must be able to pass, alone.
-            crowded = self._waiting and self._waiting_bytes + write.size > self._max_bytes
-            if crowded or len(self._waiting) >= self._max_writes:
-                raise overloaded()
-            self._waiting.append(write)
-            self._waiting_bytes += write.size
+            self._waiting.add(write)
             if len(self._waiting) == 1 or self._is_enough():
                 self._changed.notify()
 
@@ -156,7 +138,7 @@ class Writer:
             else:
                 self._tidy_up()
 
-    def _next_batch(self) -> list[_Write] | None:
+    def _next_batch(self) -> list[Write] | None:
         """Takes up what waits, waiting for it if need be; nothing when it is time to tidy, None at the end."""
         with self._changed:
             while not (self._waiting or self._closing or self._untidy):
@@ -164,22 +146,7 @@ class Writer:
             if not self._waiting:
                 return None if self._closing else []
             self._gather()
-            batch: list[_Write] = []
-            size = 0
-            while self._waiting and len(batch) < _MAX_BATCH_WRITES:
-                size += self._waiting[0].size
-                if batch and size > _MAX_BATCH_BYTES:
-                    break
-                batch.append(self._waiting.popleft())
-            self._waiting_bytes -= sum(write.size for write in batch)
-            return batch
-
-    def _put_back(self, writes: Sequence[_Write]) -> None:
-        """Has writes that were taken up wait again, before all others."""
-        if writes:
-            with self._changed:
-                self._waiting.extendleft(reversed(writes))
-                self._waiting_bytes += sum(write.size for write in writes)
+            return self._waiting.take()
 
     def _gather(self) -> None:
         """Waits for as many writes as are likely to come, for as long as they do."""
@@ -190,9 +157,9 @@ class Writer:
             self._changed.wait(_LOOK)
 
     def _is_enough(self) -> bool:
-        return len(self._waiting) >= self._expected or self._waiting_bytes >= _MAX_BATCH_BYTES
+        return len(self._waiting) >= self._expected or self._waiting.size >= MAX_BATCH_BYTES
 
-    def _commit(self, batch: Sequence[_Write]) -> None:
+    def _commit(self, batch: Sequence[Write]) -> None:
         began = self._began = written = time.monotonic()
         moved = self._connection.moved
         try:
@@ -215,8 +182,10 @@ class Writer:
         ended = time.monotonic()
         self.commit_seconds = ended - began
         done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
-        self._put_back(rest)
-        self._expected = min(len(done) + len(self._waiting), _MAX_BATCH_WRITES)
+        if rest:
+            with self._changed:
+                self._waiting.put_back(rest, after=done[-1].project)
+        self._expected = min(len(done) + len(self._waiting), MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(done), self.commit_seconds, ended - written))
@@ -226,7 +195,7 @@ class Writer:
         self._report(max(sum(write.size for write in done), self._connection.moved - moved))
         self._untidy = True
 
-    def _outcomes(self, batch: Sequence[_Write]) -> list[Any]:
+    def _outcomes(self, batch: Sequence[Write]) -> list[Any]:
         """Does the work of writes, each of which leaves no trace when it fails, until it is a lot that they moved: no
         more of them then than have an outcome.
 
@@ -239,16 +208,16 @@ class Writer:
         self._connection.execute("BEGIN IMMEDIATE")
         return self._until_full(self._undoable, batch)
 
-    def _until_full(self, outcome: Callable[[_Write], Any], batch: Sequence[_Write]) -> list[Any]:
+    def _until_full(self, outcome: Callable[[Write], Any], batch: Sequence[Write]) -> list[Any]:
         outcomes: list[Any] = []
-        full = self._connection.moved + _MAX_BATCH_BYTES
+        full = self._connection.moved + MAX_BATCH_BYTES
         for write in batch:
             outcomes.append(outcome(write))
             if self._connection.moved > full:
                 break
         return outcomes
 
-    def _undoable(self, write: _Write) -> Any:
+    def _undoable(self, write: Write) -> Any:
         self._connection.execute("SAVEPOINT write")
         try:
             outcome = self._outcome(write)
@@ -258,7 +227,7 @@ class Writer:
         self._connection.execute("RELEASE write")
         return outcome
 
-    def _outcome(self, write: _Write) -> Any:
+    def _outcome(self, write: Write) -> Any:
         """Does the work of one write, or raises `_HalfDone`."""
         if write.outcome.cancelled():
             return None
@@ -323,7 +292,7 @@ def _said(error: Exception) -> str:
     return troubles.name(error) or type(error).__name__
 
 
-def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+def _deliver(batch: Sequence[Write], outcomes: Sequence[Any]) -> None:
     """Hands the outcomes over to the event loop, all at once.
 
     There may be two loops, when one ended while its writes waited and another took its place.
@@ -334,7 +303,7 @@ def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
             loop.call_soon_threadsafe(_resolve, loop, batch, outcomes)
 
 
-def _resolve(loop: asyncio.AbstractEventLoop, batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+def _resolve(loop: asyncio.AbstractEventLoop, batch: Sequence[Write], outcomes: Sequence[Any]) -> None:
     for write, outcome in zip(batch, outcomes, strict=True):
         if write.outcome.get_loop() is loop and not write.outcome.done():
             write.outcome.set_result(outcome)
