@@ -415,6 +415,21 @@ def test_responses_are_swept_in_chunks(gone: Connection) -> None:
         assert left() == [0, 0, 0]
 
 
+def test_large_responses_are_swept_one_by_one(tmp_path: Path) -> None:
+    """About one MiB at once, but always one: writes that come meanwhile wait no longer."""
+    with closing(open_database(tmp_path / "convgrpc.db", "OFF", 5)) as connection:
+        changes.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), [])
+        for at, size in enumerate([2 << 20, 600 << 10, 600 << 10, 10]):
+            new = response(f"resp_{at}", on="conv_1", data="x" * size)
+            responses.record_response(connection, PROJECT, new)
+        changes.delete_conversation(connection, PROJECT, "conv_1")
+        left = []
+        while changes.sweep(connection, Window(0, 1)):
+            left += connection.execute("SELECT count(*) FROM responses").fetchone()
+        # What each of them leaves is swept between.
+        assert sorted(set(left), reverse=True) == [3, 1, 0]
+
+
 def test_an_id_is_free_before_it_is_swept(gone: Connection) -> None:
     """As far as anybody can see, there is no response with it."""
     with closing(gone):

@@ -513,6 +513,20 @@ def test_deleted_conversation_is_swept(tmp_path: Path) -> None:
     run(tmp_path, second)
 
 
+def test_large_items_are_swept_one_by_one(tmp_path: Path) -> None:
+    """About one MiB at once, but always one: writes that come meanwhile wait no longer."""
+    with closing(open_database(tmp_path / "convgrpc.db", "OFF", 5)) as connection:
+        sizes = [2 << 20, 600 << 10, 600 << 10, 600 << 10, 10, 2 << 20]
+        items = [NewItem(f"msg_{at}", bytes(size), Origin.MINTED) for at, size in enumerate(sizes)]
+        changes.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), items)
+        changes.delete_conversation(connection, PROJECT, "conv_1")
+        left = []
+        while changes.sweep(connection, Window(0, 1)):
+            left += connection.execute("SELECT count(*) FROM items").fetchone()
+        assert left == [5, 3, 0]
+        assert connection.execute("SELECT bytes FROM projects").fetchone() == (0,)
+
+
 def test_sweep_follows_a_deletion(tmp_path: Path) -> None:
     """A conversation that is deleted while the store runs is swept without any other write."""
 
