@@ -524,6 +524,7 @@ def test_large_items_are_swept_one_by_one(tmp_path: Path) -> None:
         while changes.sweep(connection, Window(0, 1)):
             left += connection.execute("SELECT count(*) FROM items").fetchone()
         assert left == [5, 3, 0]
+        assert connection.moved == 2 * sum(sizes), "which tells how much of the log there is to copy"
         assert connection.execute("SELECT bytes FROM projects").fetchone() == (0,)
 
 

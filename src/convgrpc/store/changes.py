@@ -254,12 +254,12 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     return conversation.data
 
 
-def sweep(connection: sqlite3.Connection, window: Window) -> bool:
+def sweep(connection: Connection, window: Window) -> bool:
     """Removes, in a transaction of its own, some of what nobody can see any more; says whether there was any."""
     return _sweep_deleted(connection) or forget_requests(connection, window)
 
 
-def _sweep_deleted(connection: sqlite3.Connection) -> bool:
+def _sweep_deleted(connection: Connection) -> bool:
     (number,) = connection.execute("SELECT min(number) FROM deleted_conversations").fetchone()
     if number is None:
         return False
@@ -273,6 +273,7 @@ def _sweep_deleted(connection: sqlite3.Connection) -> bool:
         # A conversation and all that hangs on it are of one project.
         size, project = sum(size for size, _ in items), items[0][1]
         connection.execute(_COUNT_BYTES, (-size, project))
+        connection.moved += size
     if responses_end and items_end:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
