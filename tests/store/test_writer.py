@@ -28,12 +28,18 @@ class Bench:
         self.connection.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY, filling BLOB)")
         self.commits: list[tuple[int, int]] = []
         self.chores: list[Callable[[sqlite3.Connection], bool]] = []
+        self.reports: list[Callable[[], object]] = []
         self.writer = Writer(
             self.connection,
-            committed=lambda rows, size: self.commits.append((rows, size)),
+            committed=self.committed,
             tidy=lambda connection: bool(self.chores) and self.chores.pop(0)(connection),
             **options,
         )
+
+    def committed(self, rows: int, size: int) -> None:
+        self.commits.append((rows, size))
+        if self.reports:
+            self.reports.pop(0)()
 
     def close(self) -> None:
         self.writer.close()
@@ -425,6 +431,39 @@ def test_projects_take_turns(bench: Bench) -> None:
         assert halves == "1a 1b 1a 1b 2a"
 
     run(scenarios())
+
+
+@pytest.mark.parametrize("at", ["commit", "chore", "report"])
+def test_more_writes_are_refused_while_one_takes_too_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Or what is done between commits does; those that wait already go on waiting."""
+    monkeypatch.setattr("convgrpc.store.writer.STALLED", 0.2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> bool:
+        begun.set()
+        return not go_on.wait(60)
+
+    async def scenario() -> None:
+        if at == "chore":
+            bench.chores.append(wait)
+        if at == "report":
+            bench.reports.append(wait)
+        first = asyncio.ensure_future(bench.writer.write(wait if at == "commit" else lambda _: False))
+        await asyncio.to_thread(begun.wait)
+        waiting = asyncio.ensure_future(bench.insert(1))
+        await asyncio.sleep(0.3)
+        with pytest.raises(Unavailable, match="the disk is too slow"):
+            await bench.insert(2)
+        assert bench.writer.stalled
+        go_on.set()
+        assert [await first, await waiting, await bench.insert(3)] == [False, 1, 3]
+        await asyncio.sleep(0.3)
+        assert not bench.writer.stalled, "as nothing is on its way"
+
+    run(scenario())
+    assert bench.numbers() == [1, 3]
 
 
 def test_locked_database_fails_the_commit(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,8 @@ from convgrpc.store.waiting import MAX_BATCH_BYTES, MAX_BATCH_WRITES, Waiting, W
 
 _log = logging.getLogger(__name__)
 
+STALLED = 10.0
+"""Seconds that a commit may take before writing counts as impossible."""
 _HOLD = 0.03
 """For how many seconds writes wait for others, at most."""
 _LOOK = 0.004
@@ -54,7 +56,7 @@ class Writer:
         *,
         busy_timeout: float = 5.0,
         committed: Callable[[int, int], None],
-        tidy: Callable[[sqlite3.Connection], bool],
+        tidy: Callable[[Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
         publish: Callable[[Iterable[Topic]], None] = lambda topics: None,
         check: Callable[[], None] = lambda: None,
@@ -79,8 +81,8 @@ class Writer:
         self._last_failure = ""
         self._began = float("inf")
         self.committed_at = float("-inf")
-        self.commit_seconds = 0.0
-        self._rows_reported = connection.total_changes
+        self._commit_seconds = 0.0
+        self._rows_reported, self._moved_reported = connection.total_changes, connection.moved
         self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
         self._thread.start()
 
@@ -97,7 +99,7 @@ class Writer:
 
         When `work` raises, its changes are undone and no others; it may be done twice before it counts. `size` says how
         many bytes wait with it, and `topics` what it may change that others listen for. Raises `ResourceExhausted` when
-        too much waits for `project` to have more of it.
+        too much waits for `project` to have more of it, and `Unavailable` when nothing moves.
         """
         future = asyncio.get_running_loop().create_future()
         self._enqueue(Write(project, work, size, deadline, topics, future))
@@ -112,9 +114,14 @@ class Writer:
         return len(self._waiting)
 
     @property
-    def busy_for(self) -> float:
-        """For how many seconds a commit has been on its way, 0 if there is none."""
-        return max(0.0, time.monotonic() - self._began)
+    def stalled(self) -> bool:
+        """Whether the disk takes too long for what it is at now."""
+        return time.monotonic() - self._began > STALLED
+
+    @property
+    def was_slow(self) -> bool:
+        """Whether it took too long for the last commit."""
+        return self._commit_seconds > STALLED
 
     def close(self) -> None:
         """Finishes the writes that wait and ends the thread."""
@@ -127,6 +134,8 @@ class Writer:
         with self._changed:
             if self._closing:
                 raise store_unavailable()
+            if self.stalled:
+                raise store_unavailable(troubles.TOO_SLOW)
             self._waiting.add(write)
             if len(self._waiting) == 1 or self._is_enough():
                 self._changed.notify()
@@ -161,7 +170,6 @@ class Writer:
 
     def _commit(self, batch: Sequence[Write]) -> None:
         began = self._began = written = time.monotonic()
-        moved = self._connection.moved
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = self._outcomes(batch)
@@ -180,7 +188,7 @@ class Writer:
             self._failed(error)
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
-        self.commit_seconds = ended - began
+        self._commit_seconds = ended - began
         done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
         if rest:
             with self._changed:
@@ -188,11 +196,10 @@ class Writer:
         self._expected = min(len(done) + len(self._waiting), MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
-        self._observe(Commit(len(done), self.commit_seconds, ended - written))
+        self._observe(Commit(len(done), self._commit_seconds, ended - written))
         _deliver(done, outcomes)
         self._publish(topic for write in done for topic in write.topics)
-        # What is sent becomes a part of what is moved, but where it is no item.
-        self._report(max(sum(write.size for write in done), self._connection.moved - moved))
+        self._report(sum(write.size for write in done))
         self._untidy = True
 
     def _outcomes(self, batch: Sequence[Write]) -> list[Any]:
@@ -245,6 +252,7 @@ class Writer:
             return self._reported(error)
 
     def _tidy_up(self) -> None:
+        self._began = time.monotonic()
         try:
             self._untidy = self._tidy(self._connection)
         except sqlite3.Error as error:
@@ -279,10 +287,14 @@ class Writer:
         with suppress(sqlite3.Error):
             self._connection.rollback()
 
-    def _report(self, size: int) -> None:
-        rows = self._connection.total_changes
-        self._committed(rows - self._rows_reported, size)
-        self._rows_reported = rows
+    def _report(self, sent: int) -> None:
+        rows, moved = self._connection.total_changes, self._connection.moved
+        # This may take its time as well.
+        self._began = time.monotonic()
+        # What is sent becomes a part of what is moved, but where it is no item.
+        self._committed(rows - self._rows_reported, max(sent, moved - self._moved_reported))
+        self._began = float("inf")
+        self._rows_reported, self._moved_reported = rows, moved
 
 
 def _said(error: Exception) -> str:
