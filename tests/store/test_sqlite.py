@@ -591,6 +591,25 @@ def test_close_finishes_what_waits(tmp_path: Path, caplog: pytest.LogCaptureFixt
     run(tmp_path, reopened)
 
 
+def test_only_a_store_that_is_alone_copies_the_log(tmp_path: Path) -> None:
+    """Another leaves that to it, as two that do it at once may lose what is committed."""
+    path = tmp_path / "convgrpc.db"
+
+    async def scenario() -> None:
+        store = SqliteStore.open(path, alone=True)
+        await create(store, "conv_1", minted("a"))
+        before = path.read_bytes()
+        other = SqliteStore.open(path)
+        await create(other, "conv_2", minted("b"))
+        await other.close()
+        assert path.read_bytes() == before
+        assert await contents(store, "conv_2") == ["b"]
+        await store.close()
+        assert path.read_bytes() != before
+
+    asyncio.run(scenario())
+
+
 def test_database_that_fails_is_reported_as_unavailable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Callers hear that the database refused, not why; the log has the cause."""
 

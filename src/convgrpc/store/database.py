@@ -94,7 +94,7 @@ def connect(path: Path, synchronous: str, busy_timeout: float) -> Connection:
     return connection
 
 
-def open_database(path: Path, synchronous: str, busy_timeout: float) -> Connection:
+def open_database(path: Path, synchronous: str, busy_timeout: float, *, alone: bool = True) -> Connection:
     """Opens the database, which is created or migrated where needed; a file that is refused is left as it was."""
     _check_place(path)
     _peek(path)
@@ -105,7 +105,8 @@ def open_database(path: Path, synchronous: str, busy_timeout: float) -> Connecti
             _migrate(path, connection)
             _enter_wal(path, connection, busy_timeout)
             # A later version's migrations reach the file itself, where `_peek` sees them.
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if alone:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             on_failure.pop_all()
             return connection
     except sqlite3.Error as error:

@@ -101,8 +101,9 @@ class SqliteStore(Store):
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
-        `alone` refuses a database that another store has opened so. `keep_requests` is for how many seconds the keys of
-        requests are kept. `observe` is told of each commit, in the thread that writes.
+        `alone` refuses a database that another store has opened so; without it, the log is copied only once nobody uses
+        the database any more. `keep_requests` is for how many seconds the keys of requests are kept. `observe` is told
+        of each commit, in the thread that writes.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
@@ -117,7 +118,7 @@ class SqliteStore(Store):
         troubles = Troubles()
         with ExitStack() as stack:
             claim = stack.enter_context(closing(Claim(path))) if alone else None
-            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
+            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout, alone=alone)))
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
             files = Files(path)
 
@@ -128,7 +129,7 @@ class SqliteStore(Store):
 
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
-            checkpoints = Checkpoints(path, copier, failed=troubles.note)
+            checkpoints = Checkpoints(path, copier, alone=alone, failed=troubles.note)
             stack.callback(checkpoints.close)
             news = News()
             writer = Writer(
