@@ -11,7 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from convgrpc.store import changes
-from convgrpc.store.database import Claim, UnusableDatabase, connect, open_database
+from convgrpc.store.database import Claim, Connection, UnusableDatabase, connect, open_database
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS
 from convgrpc.store.protocol import NewConversation, NewItem, Origin
 
@@ -77,7 +77,7 @@ def write_newer_and_crash(path: Path) -> None:
     other.unlink()
 
 
-def open_newer(path: Path) -> sqlite3.Connection:
+def open_newer(path: Path) -> Connection:
     return connect(path, "FULL", 5)
 
 

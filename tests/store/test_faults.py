@@ -267,8 +267,11 @@ def power_cut() -> Iterator[PowerCut]:
 def test_slow_disk_is_a_trouble_while_it_lasts(
     settings: Settings, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that takes too long turns the health; others read meanwhile, and it is acknowledged at last."""
-    monkeypatch.setattr("convgrpc.store.watch._STALLED", 0.3)
+    """A write that takes too long turns the health; others read meanwhile, more writes are refused, and it is
+    acknowledged at last.
+    """
+    monkeypatch.setattr("convgrpc.store.writer.STALLED", 0.3)
+    monkeypatch.setattr("convgrpc.store.watch.STALLED", 0.3)
     ledger = Ledger()
     with patient(settings) as server:
         kept = server.create("kept").json()["id"]
@@ -276,6 +279,7 @@ def test_slow_disk_is_a_trouble_while_it_lasts(
             power_cut.seconds_per_sync = 2.5
             server.turns(bad="the disk is too slow")
             assert server.texts(kept) == ["kept"]
+            assert refused(server.create("refused"), "the disk is too slow")
             power_cut.seconds_per_sync = 0
             server.turns(bad=None)
         assert ledger.refusals == []
@@ -286,7 +290,8 @@ def test_disk_that_is_always_slow_is_no_better_between_two_commits(
     settings: Settings, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The health stays bad until a commit is done in time."""
-    monkeypatch.setattr("convgrpc.store.watch._STALLED", 0.2)
+    monkeypatch.setattr("convgrpc.store.writer.STALLED", 0.2)
+    monkeypatch.setattr("convgrpc.store.watch.STALLED", 0.2)
 
     async def scenario() -> None:
         async with opened(settings) as store:
@@ -294,6 +299,8 @@ def test_disk_that_is_always_slow_is_no_better_between_two_commits(
             for name in ("conv_1", "conv_2"):
                 await create(store, name)
                 assert await store.condition() == Condition("the disk is too slow", None)
+                # What was tried for that is on its way still.
+                await asyncio.sleep(0.5)
             power_cut.seconds_per_sync = 0
             while await store.condition() != Condition(None, None):
                 await asyncio.sleep(0.05)

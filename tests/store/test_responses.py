@@ -20,7 +20,7 @@ from convgrpc.errors import (
     ResourceExhausted,
 )
 from convgrpc.store import changes, responses
-from convgrpc.store.database import connect, open_database
+from convgrpc.store.database import Connection, connect, open_database
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS
 from convgrpc.store.protocol import NewConversation, NewItem, NewResponse, RequestKey, Segment
 from convgrpc.store.requests import Attempt, Window
@@ -386,7 +386,7 @@ def test_a_deleted_conversation_takes_its_responses_along(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def gone(tmp_path: Path) -> sqlite3.Connection:
+def gone(tmp_path: Path) -> Connection:
     """A conversation that was deleted and not yet swept, with more responses than one transaction removes."""
     connection = open_database(tmp_path / "convgrpc.db", "OFF", 5)
     changes.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), [minted("a")])
@@ -398,7 +398,7 @@ def gone(tmp_path: Path) -> sqlite3.Connection:
     return connection
 
 
-def test_responses_are_swept_in_chunks(gone: sqlite3.Connection) -> None:
+def test_responses_are_swept_in_chunks(gone: Connection) -> None:
     """No transaction removes more than so many of them, and in the end nothing is left."""
 
     def left() -> list[int]:
@@ -415,7 +415,22 @@ def test_responses_are_swept_in_chunks(gone: sqlite3.Connection) -> None:
         assert left() == [0, 0, 0]
 
 
-def test_an_id_is_free_before_it_is_swept(gone: sqlite3.Connection) -> None:
+def test_large_responses_are_swept_one_by_one(tmp_path: Path) -> None:
+    """About one MiB at once, but always one: writes that come meanwhile wait no longer."""
+    with closing(open_database(tmp_path / "convgrpc.db", "OFF", 5)) as connection:
+        changes.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), [])
+        for at, size in enumerate([2 << 20, 600 << 10, 600 << 10, 10]):
+            new = response(f"resp_{at}", on="conv_1", data="x" * size)
+            responses.record_response(connection, PROJECT, new)
+        changes.delete_conversation(connection, PROJECT, "conv_1")
+        left = []
+        while changes.sweep(connection, Window(0, 1)):
+            left += connection.execute("SELECT count(*) FROM responses").fetchone()
+        # What each of them leaves is swept between.
+        assert sorted(set(left), reverse=True) == [3, 1, 0]
+
+
+def test_an_id_is_free_before_it_is_swept(gone: Connection) -> None:
     """As far as anybody can see, there is no response with it."""
     with closing(gone):
         responses.record_response(gone, PROJECT, response("resp_0", read=[minted("again")]))
@@ -494,7 +509,7 @@ def test_a_database_of_an_older_version_gets_responses(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def everything(connection: sqlite3.Connection, suffix: str) -> None:
+def everything(connection: Connection, suffix: str) -> None:
     """Does all that is done with responses, each in the ways that use different statements."""
     attempt = Attempt(RequestKey("record", suffix, b"digest"), Window(0, 1))
     first = response(f"resp_{suffix}", on="conv_first", read=[minted(f"msg_{suffix}")])
@@ -513,7 +528,7 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
         changes.sweep(connection, Window(0, 1))
 
 
-def filled(path: Path) -> sqlite3.Connection:
+def filled(path: Path) -> Connection:
     connection = open_database(path, "OFF", 5)
     new = NewConversation("conv_first", b"", {})
     changes.create_conversation(connection, PROJECT, new, [minted("msg_first"), sent("rs_1", "x")])

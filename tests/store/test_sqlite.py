@@ -11,7 +11,7 @@ import pytest
 
 from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation_not_found
 from convgrpc.store import changes, lookups, requests
-from convgrpc.store.database import connect, open_database
+from convgrpc.store.database import Connection, connect, open_database
 from convgrpc.store.lookups import find_version, list_conversations, list_items
 from convgrpc.store.protocol import Append, NewConversation, NewItem, Origin, Page, RequestKey
 from convgrpc.store.requests import Attempt, Window
@@ -513,6 +513,21 @@ def test_deleted_conversation_is_swept(tmp_path: Path) -> None:
     run(tmp_path, second)
 
 
+def test_large_items_are_swept_one_by_one(tmp_path: Path) -> None:
+    """About one MiB at once, but always one: writes that come meanwhile wait no longer."""
+    with closing(open_database(tmp_path / "convgrpc.db", "OFF", 5)) as connection:
+        sizes = [2 << 20, 600 << 10, 600 << 10, 600 << 10, 10, 2 << 20]
+        items = [NewItem(f"msg_{at}", bytes(size), Origin.MINTED) for at, size in enumerate(sizes)]
+        changes.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), items)
+        changes.delete_conversation(connection, PROJECT, "conv_1")
+        left = []
+        while changes.sweep(connection, Window(0, 1)):
+            left += connection.execute("SELECT count(*) FROM items").fetchone()
+        assert left == [5, 3, 0]
+        assert connection.moved == 2 * sum(sizes), "which tells how much of the log there is to copy"
+        assert connection.execute("SELECT bytes FROM projects").fetchone() == (0,)
+
+
 def test_sweep_follows_a_deletion(tmp_path: Path) -> None:
     """A conversation that is deleted while the store runs is swept without any other write."""
 
@@ -576,6 +591,25 @@ def test_close_finishes_what_waits(tmp_path: Path, caplog: pytest.LogCaptureFixt
     run(tmp_path, reopened)
 
 
+def test_only_a_store_that_is_alone_copies_the_log(tmp_path: Path) -> None:
+    """Another leaves that to it, as two that do it at once may lose what is committed."""
+    path = tmp_path / "convgrpc.db"
+
+    async def scenario() -> None:
+        store = SqliteStore.open(path, alone=True)
+        await create(store, "conv_1", minted("a"))
+        before = path.read_bytes()
+        other = SqliteStore.open(path)
+        await create(other, "conv_2", minted("b"))
+        await other.close()
+        assert path.read_bytes() == before
+        assert await contents(store, "conv_2") == ["b"]
+        await store.close()
+        assert path.read_bytes() != before
+
+    asyncio.run(scenario())
+
+
 def test_database_that_fails_is_reported_as_unavailable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Callers hear that the database refused, not why; the log has the cause."""
 
@@ -609,7 +643,7 @@ def test_read_sees_one_state(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def everything(connection: sqlite3.Connection, suffix: str) -> None:
+def everything(connection: Connection, suffix: str) -> None:
     """Does all that the store does, each in the ways that use different statements."""
     conversation = f"conv_{suffix}"
     items = [minted(f"msg_{suffix}"), sent("rs_1", "x"), sent("msg_first", "x"), reference("rs_2")]
@@ -636,7 +670,7 @@ def everything(connection: sqlite3.Connection, suffix: str) -> None:
     changes.delete_conversation(connection, PROJECT, conversation)
 
 
-def filled(path: Path) -> sqlite3.Connection:
+def filled(path: Path) -> Connection:
     connection = open_database(path, "OFF", 5)
     changes.create_conversation(
         connection,

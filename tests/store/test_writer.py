@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convgrpc.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from convgrpc.store.database import connect
+from convgrpc.store.database import Connection, connect
 from convgrpc.store.writer import Writer
 
 MIB = 1 << 20
@@ -27,23 +28,29 @@ class Bench:
         self.connection.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY, filling BLOB)")
         self.commits: list[tuple[int, int]] = []
         self.chores: list[Callable[[sqlite3.Connection], bool]] = []
+        self.reports: list[Callable[[], object]] = []
         self.writer = Writer(
             self.connection,
-            committed=lambda rows, size: self.commits.append((rows, size)),
+            committed=self.committed,
             tidy=lambda connection: bool(self.chores) and self.chores.pop(0)(connection),
             **options,
         )
+
+    def committed(self, rows: int, size: int) -> None:
+        self.commits.append((rows, size))
+        if self.reports:
+            self.reports.pop(0)()
 
     def close(self) -> None:
         self.writer.close()
         self.connection.close()
 
-    async def insert(self, number: int, *, size: int = 0, deadline: float | None = None) -> int:
+    async def insert(self, number: int, *, size: int = 0, deadline: float | None = None, project: str = "") -> int:
         def work(connection: sqlite3.Connection) -> int:
             connection.execute("INSERT INTO numbers (number) VALUES (?)", (number,))
             return number
 
-        return await self.writer.write(work, size=size, deadline=deadline)
+        return await self.writer.write(work, size=size, deadline=deadline, project=project)
 
     async def fail(self, number: int, error: Exception) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -217,17 +224,60 @@ def test_close_does_not_wait_for_more(bench: Bench, patience: None) -> None:
     run(scenario())
 
 
-def test_commit_is_bounded(bench: Bench) -> None:
+def test_commit_is_bounded(tmp_path: Path) -> None:
     """One commit takes at most 512 writes and about one MiB, but always one write."""
+    with closing(Bench(tmp_path / "numbers.db", max_writes=2048)) as bench:
+
+        async def scenario() -> None:
+            sizes = [MIB // 2, MIB // 2, 1, 3 * MIB, 1] + [0] * 600
+            await together(bench.writer, *(bench.insert(number, size=size) for number, size in enumerate(sizes)))
+
+        run(scenario())
+        bench.writer.close()
+        commits = [commit for commit in bench.commits if commit[0]]
+        assert commits == [(2, MIB), (1, 1), (1, 3 * MIB), (512, 1), (89, 0)]
+
+
+def move(writer: Writer, number: int, size: int) -> Awaitable[int]:
+    def work(connection: Connection) -> int:
+        connection.execute("INSERT INTO numbers (number) VALUES (?)", (number,))
+        connection.moved += size
+        return number
+
+    return writer.write(work)
+
+
+def test_commit_ends_when_a_lot_was_moved(bench: Bench) -> None:
+    """Whatever the writes were sent: about one MiB is moved by a commit, and the rest waits, in its order."""
 
     async def scenario() -> None:
-        sizes = [MIB // 2, MIB // 2, 1, 3 * MIB, 1] + [0] * 600
-        await together(bench.writer, *(bench.insert(number, size=size) for number, size in enumerate(sizes)))
+        sizes = [MIB, 1, 0, 3 * MIB, 3 * MIB, 0, 0]
+        writes = [move(bench.writer, number, size) for number, size in enumerate(sizes)]
+        assert await together(bench.writer, *writes) == list(range(len(sizes)))
 
     run(scenario())
     bench.writer.close()
     commits = [commit for commit in bench.commits if commit[0]]
-    assert commits == [(2, MIB), (1, 1), (1, 3 * MIB), (512, 1), (89, 0)]
+    assert commits == [(2, MIB + 1), (2, 3 * MIB), (1, 3 * MIB), (2, 0)]
+
+
+def test_commit_ends_when_a_lot_was_moved_by_what_is_done_again(bench: Bench) -> None:
+    """As one of its writes failed: what was moved in vain does not count."""
+
+    async def scenario() -> None:
+        outcomes = await together(
+            bench.writer,
+            move(bench.writer, 0, MIB),
+            bench.fail(1, ValueError("no")),
+            move(bench.writer, 2, MIB),
+            move(bench.writer, 3, 0),
+        )
+        assert kinds(outcomes) == [0, ValueError, 2, 3]
+
+    run(scenario())
+    assert bench.numbers() == [0, 2, 3]
+    # Rows that were undone count as well.
+    assert len(commits_of(bench)) == 2
 
 
 def test_answer_follows_the_commit(bench: Bench) -> None:
@@ -318,34 +368,102 @@ def test_write_that_was_taken_up_may_be_cancelled(bench: Bench) -> None:
 
 
 def test_full_queue_refuses_at_once(tmp_path: Path) -> None:
-    """When as many writes wait as may, another is refused and not written; then there is room again."""
-    with closing(Bench(tmp_path / "numbers.db", max_writes=3)) as bench:
+    """When half of all that may wait are a project's, another of its writes is refused and not written, and those of
+    others are not; then there is room again.
+    """
+    with closing(Bench(tmp_path / "numbers.db", max_writes=6)) as bench:
 
         async def scenario() -> None:
-            outcomes = await together(bench.writer, *(bench.insert(number) for number in range(5)))
-            assert kinds(outcomes) == [0, 1, 2, ResourceExhausted, ResourceExhausted]
+            others = [bench.insert(number, project="birch") for number in (10, 11, 12)]
+            outcomes = await together(bench.writer, *(bench.insert(number) for number in range(5)), *others)
+            assert kinds(outcomes) == [0, 1, 2, ResourceExhausted, ResourceExhausted, 10, 11, ResourceExhausted]
             assert await bench.insert(5) == 5
 
         run(scenario())
-        assert bench.numbers() == [0, 1, 2, 5]
+        assert bench.numbers() == [0, 1, 2, 5, 10, 11]
 
 
 def test_waiting_bytes_are_bounded(tmp_path: Path) -> None:
-    """When as many bytes wait as may, another write is refused; one that is too large alone passes alone."""
+    """When half of the bytes that may wait are a project's, another of its writes is refused, and those of others are
+    not; one that is too large alone passes before others.
+    """
     with closing(Bench(tmp_path / "numbers.db", max_bytes=100)) as bench:
+
+        def write(size: int, project: str) -> Awaitable[str]:
+            return bench.writer.write(lambda _: "done", size=size, project=project)
 
         async def scenario() -> None:
             for _ in range(2):
-                outcomes = await together(
-                    bench.writer, *(bench.writer.write(lambda _: "done", size=size) for size in (60, 40, 1, 0))
-                )
-                assert kinds(outcomes) == ["done", "done", ResourceExhausted, "done"]
-                outcomes = await together(
-                    bench.writer, *(bench.writer.write(lambda _: "done", size=size) for size in (101, 1))
-                )
+                sizes = [(30, "alder"), (20, "alder"), (1, "alder"), (0, "alder"), (25, "birch"), (1, "birch")]
+                outcomes = await together(bench.writer, *(write(*size) for size in sizes))
+                assert kinds(outcomes) == ["done", "done", ResourceExhausted, "done", "done", ResourceExhausted]
+                outcomes = await together(bench.writer, *(write(*size) for size in [(101, "alder"), (1, "birch")]))
                 assert kinds(outcomes) == ["done", ResourceExhausted]
 
         run(scenario())
+
+
+def test_projects_take_turns(bench: Bench) -> None:
+    """Few writes of one project do not wait for many of another; nor does any write for smaller ones that fit in."""
+    done: list[str] = []
+
+    def writes(project: str, count: int, *, size: int = 0, moves: int = 0) -> list[Awaitable[None]]:
+        def work(connection: Connection) -> None:
+            connection.moved += moves
+            done.append(project)
+
+        return [bench.writer.write(work, size=size, project=project) for _ in range(count)]
+
+    async def scenario(*asked: Awaitable[None]) -> str:
+        done.clear()
+        await together(bench.writer, *asked)
+        return " ".join(f"{len(list(group))}{project}" for project, group in groupby(done))
+
+    async def scenarios() -> None:
+        many = await scenario(*writes("a", 200), *writes("b", 70), *writes("c", 1))
+        assert many == "64a 64b 1c 64a 6b 72a"
+        # b has a turn before a moves more, and all that fits into it.
+        moving = await scenario(*writes("a", 4, moves=2 * MIB), *writes("b", 70), *writes("c", 1))
+        assert moving == "1a 64b 1c 1a 6b 2a"
+        large = await scenario(*writes("a", 3, size=MIB), *writes("b", 2, size=MIB), *writes("c", 2, size=10))
+        assert large == "1a 1b 2c 1a 1b 1a"
+        halves = await scenario(*writes("a", 4, size=MIB * 2 // 3), *writes("b", 2, size=MIB * 2 // 3))
+        assert halves == "1a 1b 1a 1b 2a"
+
+    run(scenarios())
+
+
+@pytest.mark.parametrize("at", ["commit", "chore", "report"])
+def test_more_writes_are_refused_while_one_takes_too_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Or what is done between commits does; those that wait already go on waiting."""
+    monkeypatch.setattr("convgrpc.store.writer.STALLED", 0.2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> bool:
+        begun.set()
+        return not go_on.wait(60)
+
+    async def scenario() -> None:
+        if at == "chore":
+            bench.chores.append(wait)
+        if at == "report":
+            bench.reports.append(wait)
+        first = asyncio.ensure_future(bench.writer.write(wait if at == "commit" else lambda _: False))
+        await asyncio.to_thread(begun.wait)
+        waiting = asyncio.ensure_future(bench.insert(1))
+        await asyncio.sleep(0.3)
+        with pytest.raises(Unavailable, match="the disk is too slow"):
+            await bench.insert(2)
+        assert bench.writer.stalled
+        go_on.set()
+        assert [await first, await waiting, await bench.insert(3)] == [False, 1, 3]
+        await asyncio.sleep(0.3)
+        assert not bench.writer.stalled, "as nothing is on its way"
+
+    run(scenario())
+    assert bench.numbers() == [1, 3]
 
 
 def test_locked_database_fails_the_commit(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

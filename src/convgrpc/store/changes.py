@@ -16,6 +16,7 @@ from convgrpc.errors import (
     project_out_of_room,
     referenced_item_not_found,
 )
+from convgrpc.store.database import Connection
 from convgrpc.store.lookups import (
     IN_CONVERSATION,
     Content,
@@ -42,7 +43,9 @@ MAX_COPIED_BYTES = 32 << 20
 """How much one request may copy of items that it names only by their ids."""
 
 SWEPT_AT_ONCE = 500
-"""How many items, and how many responses, of a deleted conversation one transaction removes."""
+"""How many items, and how many responses, of a deleted conversation one transaction removes at most."""
+SWEPT_BYTES = 1 << 20
+"""And of how many bytes, but for the last of them: SQLite may write zeros over each."""
 
 _INSERT_CONVERSATION = "INSERT INTO conversations (project, id, data) VALUES (?, ?, ?) RETURNING number"
 _INSERT_ITEM = "INSERT INTO items (project, conversation, id, minted, data) VALUES (?, ?, ?, ?, ?)"
@@ -52,22 +55,21 @@ _COUNT_ITEMS = "UPDATE conversations SET items = items + ? WHERE number = ?"
 _COUNT_REMOVAL = "UPDATE conversations SET removals = removals + 1, items = items - ? WHERE number = ?"
 _COUNT_CONVERSATIONS = "UPDATE projects SET conversations = conversations + ? WHERE number = ?"
 _COUNT_BYTES = "UPDATE projects SET bytes = bytes + ? WHERE number = ?"
-_SWEEP_ITEMS = """
-    DELETE FROM items WHERE position IN (SELECT position FROM items WHERE conversation = ? ORDER BY position LIMIT ?)
-    RETURNING length(data), project
+_MEASURE_ITEMS = """
+    SELECT position, length(data) FROM items WHERE conversation = ? ORDER BY position LIMIT ?
 """
+_SWEEP_ITEMS = "DELETE FROM items WHERE conversation = ? AND position <= ? RETURNING length(data), project"
+_MEASURE_RESPONSES = "SELECT number, length(data) FROM responses WHERE origin = ? ORDER BY number LIMIT ?"
 # The items of a response on no conversation are swept like those of a conversation.
 _LEAVE_ITEMS_OF_RESPONSES = """
     INSERT INTO deleted_conversations (number)
-    SELECT -number FROM responses WHERE origin = ? ORDER BY number LIMIT ?
+    SELECT -number FROM responses WHERE origin = ? AND number <= ? ORDER BY number
 """
-_SWEEP_RESPONSES = """
-    DELETE FROM responses WHERE number IN (SELECT number FROM responses WHERE origin = ? ORDER BY number LIMIT ?)
-"""
+_SWEEP_RESPONSES = "DELETE FROM responses WHERE origin = ? AND number <= ?"
 
 
 def create_conversation(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     conversation: NewConversation,
     items: Sequence[NewItem],
@@ -133,7 +135,7 @@ def delete_conversation(connection: sqlite3.Connection, project: str, conversati
 
 
 def append_items(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     new: Append,
     attempt: Attempt | None = None,
@@ -153,7 +155,7 @@ def append_items(
 
 
 def append_in_turn(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     attempts: Iterable[tuple[Append, Attempt | None]],
     *,
@@ -191,9 +193,7 @@ class Appended(NamedTuple):
         return StoredRequest(holder, self.positions.start, self.positions.stop - 1)
 
 
-def append(
-    connection: sqlite3.Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes
-) -> Appended:
+def append(connection: Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes) -> Appended:
     """Appends the items of several groups, one group after the other. A refusal names the group."""
     contents: dict[str, Content] = {}
     rows = []
@@ -218,9 +218,7 @@ def append(
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 
-def count_items(
-    connection: sqlite3.Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str
-) -> None:
+def count_items(connection: Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str) -> None:
     """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many
     as one request has: it has no count.
     """
@@ -235,6 +233,7 @@ def count_items(
             raise project_out_of_room(sizes.project_bytes, param=param)
     connection.execute(_COUNT_ITEMS, (more, holder.number))
     connection.execute(_COUNT_BYTES, (size, holder.project))
+    connection.moved += size
 
 
 def _insert_metadata(
@@ -255,27 +254,41 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     return conversation.data
 
 
-def sweep(connection: sqlite3.Connection, window: Window) -> bool:
+def sweep(connection: Connection, window: Window) -> bool:
     """Removes, in a transaction of its own, some of what nobody can see any more; says whether there was any."""
     return _sweep_deleted(connection) or forget_requests(connection, window)
 
 
-def _sweep_deleted(connection: sqlite3.Connection) -> bool:
+def _sweep_deleted(connection: Connection) -> bool:
     (number,) = connection.execute("SELECT min(number) FROM deleted_conversations").fetchone()
     if number is None:
         return False
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(_LEAVE_ITEMS_OF_RESPONSES, (number, SWEPT_AT_ONCE))
-    responses = connection.execute(_SWEEP_RESPONSES, (number, SWEPT_AT_ONCE)).rowcount
-    items = connection.execute(_SWEEP_ITEMS, (number, SWEPT_AT_ONCE)).fetchall()
+    last_response, responses_end = _swept_at_once(connection, _MEASURE_RESPONSES, number)
+    connection.execute(_LEAVE_ITEMS_OF_RESPONSES, (number, last_response))
+    connection.execute(_SWEEP_RESPONSES, (number, last_response))
+    last_item, items_end = _swept_at_once(connection, _MEASURE_ITEMS, number)
+    items = connection.execute(_SWEEP_ITEMS, (number, last_item)).fetchall()
     if items:
         # A conversation and all that hangs on it are of one project.
         size, project = sum(size for size, _ in items), items[0][1]
         connection.execute(_COUNT_BYTES, (-size, project))
-    if max(responses, len(items)) < SWEPT_AT_ONCE:
+        connection.moved += size
+    if responses_end and items_end:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
     return True
+
+
+def _swept_at_once(connection: sqlite3.Connection, measure: str, number: int) -> tuple[int, bool]:
+    """Up to which row one transaction sweeps, and whether that is all there is."""
+    rows = connection.execute(measure, (number, SWEPT_AT_ONCE)).fetchall()
+    last = size = 0
+    for row, length in rows:
+        if size > SWEPT_BYTES:
+            return last, False
+        last, size = row, size + length
+    return last, len(rows) < SWEPT_AT_ONCE
 
 
 def _content(

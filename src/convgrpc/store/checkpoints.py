@@ -22,7 +22,8 @@ class Checkpoints:
 
     Before SQLite 3.51.3 a checkpoint that begins when all is copied, just as a commit begins the log anew, may lose
     what is committed (https://sqlite.org/wal.html#walresetbug). So one begins only after a commit that began after the
-    last.
+    last; and none at all where others may do the same, unless `alone`: SQLite copies the log when its last connection
+    is closed.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Checkpoints:
         path: Path,
         connection: sqlite3.Connection,
         *,
+        alone: bool = True,
         pages: int = 1000,
         max_log_bytes: int = 64 << 20,
         failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self._log_path = f"{path}-wal"
         self._connection = connection
+        self._alone = alone
         self._pages = pages
         self._failed = failed
         self._max_log_bytes = max_log_bytes
@@ -102,6 +105,8 @@ class Checkpoints:
             self._wake.clear()
 
     def _checkpoint(self, mode: str) -> bool:
+        if not self._alone:
+            return False
         with self._connection_lock:
             try:
                 (busy, _, _) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()

@@ -69,10 +69,22 @@ class Claim:
             return file
 
 
-def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """A connection to the database.
+
+    `moved` is how many bytes of items were stored by it, swept, and read to answer writes that were repeated: what a
+    write is sent tells little of that, as it may name items that are copied. It is never set back.
+    """
+
+    moved = 0
+
+
+def connect(path: Path, synchronous: str, busy_timeout: float) -> Connection:
     """Opens a connection that begins and ends its transactions itself, and leaves checkpoints to others."""
     # The thread that uses a connection is not the one that opens it.
-    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False, factory=Connection
+    )
     try:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -82,7 +94,7 @@ def connect(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connec
     return connection
 
 
-def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+def open_database(path: Path, synchronous: str, busy_timeout: float, *, alone: bool = True) -> Connection:
     """Opens the database, which is created or migrated where needed; a file that is refused is left as it was."""
     _check_place(path)
     _peek(path)
@@ -94,7 +106,8 @@ def open_database(path: Path, synchronous: str, busy_timeout: float) -> sqlite3.
             _migrate(path, connection)
             _enter_wal(path, connection, busy_timeout)
             # A later version's migrations reach the file itself, where `_peek` sees them.
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if alone:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             on_failure.pop_all()
             return connection
     except sqlite3.Error as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from convgrpc.errors import fork_too_large, item_not_found, item_too_large
 from convgrpc.store.changes import count_items, insert_conversation, project_number
+from convgrpc.store.database import Connection
 from convgrpc.store.lookups import LAST_POSITION, StoredConversation, find_conversation
 from convgrpc.store.protocol import NO_LIMITS, NewConversation, Sizes
 from convgrpc.store.requests import Attempt, StoredRequest, created_conversation, find_request, record_request
@@ -28,7 +29,7 @@ _END = 2**63 - 1
 
 
 def fork_conversation(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     conversation_id: str,
     last_item_id: str | None,

@@ -8,6 +8,7 @@ import sqlite3
 from typing import NamedTuple
 
 from convgrpc.errors import answer_gone, request_id_reused
+from convgrpc.store.database import Connection
 from convgrpc.store.protocol import RequestKey
 
 FORGOTTEN_AT_ONCE = 500
@@ -82,12 +83,13 @@ def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest)
     return row[0]
 
 
-def appended_items(connection: sqlite3.Connection, earlier: StoredRequest) -> list[tuple[str, bytes]]:
+def appended_items(connection: Connection, earlier: StoredRequest) -> list[tuple[str, bytes]]:
     """The items that an earlier write appended, with their ids, but for those that were deleted since."""
     rows = connection.execute(
         "SELECT id, data FROM items WHERE conversation = ? AND position BETWEEN ? AND ? ORDER BY position", earlier
-    )
-    return rows.fetchall()
+    ).fetchall()
+    connection.moved += sum(len(data) for _, data in rows)
+    return rows
 
 
 def forget_requests(connection: sqlite3.Connection, window: Window) -> bool:

@@ -17,6 +17,7 @@ from convgrpc.errors import (
     response_not_found,
 )
 from convgrpc.store.changes import append, project_number
+from convgrpc.store.database import Connection
 from convgrpc.store.lookups import RESPONSE_IS_THERE, Holder, find_conversation, growth
 from convgrpc.store.protocol import NO_LIMITS, Growth, NewResponse, Segment, Sizes
 from convgrpc.store.requests import Attempt, StoredRequest, find_request, record_request
@@ -63,7 +64,7 @@ class StoredResponse(NamedTuple):
 
 
 def record_response(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     response: NewResponse,
     attempt: Attempt | None = None,

@@ -13,7 +13,7 @@ from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
-from convgrpc.store.database import Claim, connect, open_database
+from convgrpc.store.database import Claim, Connection, connect, open_database
 from convgrpc.store.lookups import (
     find_conversation,
     find_growth,
@@ -51,9 +51,9 @@ from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
 
-_FORK_SIZE = 8 << 20
+_FORK_SIZE = 2 << 20
 """What a fork counts for, which is not read before its turn: more than a commit of several writes may have, so that it
-gets one of its own, and a part of what may wait.
+gets one of its own.
 """
 
 
@@ -101,8 +101,9 @@ class SqliteStore(Store):
         """Opens the database, creating or migrating it first where needed, or raises `UnusableDatabase`.
 
         This blocks: call it before the event loop serves. Anything but FULL loses acknowledged writes in a power cut.
-        `alone` refuses a database that another store has opened so. `keep_requests` is for how many seconds the keys of
-        requests are kept. `observe` is told of each commit, in the thread that writes.
+        `alone` refuses a database that another store has opened so; without it, the log is copied only once nobody uses
+        the database any more. `keep_requests` is for how many seconds the keys of requests are kept. `observe` is told
+        of each commit, in the thread that writes.
         """
         # SQLite follows links, and puts its log beside the file itself.
         path = Path(path).resolve()
@@ -117,7 +118,7 @@ class SqliteStore(Store):
         troubles = Troubles()
         with ExitStack() as stack:
             claim = stack.enter_context(closing(Claim(path))) if alone else None
-            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout)))
+            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout, alone=alone)))
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
             files = Files(path)
 
@@ -128,7 +129,7 @@ class SqliteStore(Store):
 
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
-            checkpoints = Checkpoints(path, copier, failed=troubles.note)
+            checkpoints = Checkpoints(path, copier, alone=alone, failed=troubles.note)
             stack.callback(checkpoints.close)
             news = News()
             writer = Writer(
@@ -157,11 +158,13 @@ class SqliteStore(Store):
         *,
         request: RequestKey | None = None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             attempt = self._attempt(request)
             return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
-        return await self._writer.write(work, size=len(conversation.data) + _size(items), deadline=deadline)
+        return await self._writer.write(
+            work, size=len(conversation.data) + _size(items), deadline=deadline, project=project
+        )
 
     async def get_conversation(self, project: str, conversation_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -181,10 +184,10 @@ class SqliteStore(Store):
         change: Callable[[bytes], bytes],
         deadline: float | None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             return changes.update_conversation(connection, project, conversation_id, metadata, change)
 
-        return await self._writer.write(work, deadline=deadline)
+        return await self._writer.write(work, deadline=deadline, project=project)
 
     async def fork_conversation(
         self,
@@ -196,17 +199,17 @@ class SqliteStore(Store):
         *,
         request: RequestKey | None = None,
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             attempt = self._attempt(request)
             return forks.fork_conversation(
                 connection, project, conversation_id, last_item_id, fork, attempt, sizes=self._sizes
             )
 
-        return await self._writer.write(work, size=_FORK_SIZE, deadline=deadline)
+        return await self._writer.write(work, size=_FORK_SIZE, deadline=deadline, project=project)
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
+        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project)
 
     async def append_items(
         self,
@@ -220,21 +223,21 @@ class SqliteStore(Store):
     ) -> list[bytes]:
         new = Append(conversation_id, items, request, expected_last)
 
-        def work(connection: sqlite3.Connection) -> list[bytes]:
+        def work(connection: Connection) -> list[bytes]:
             appended = changes.append_items(connection, project, new, self._attempt(request), sizes=self._sizes)
             return [data for _, data in appended]
 
         topics = [Topic(project, conversation_id)]
-        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics, project=project)
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
-        def work(connection: sqlite3.Connection) -> InTurn:
+        def work(connection: Connection) -> InTurn:
             attempts = [(each, self._attempt(each.request)) for each in appends]
             return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
 
         size = sum(_size(each.items) for each in appends)
         topics = {Topic(project, each.conversation_id) for each in appends}
-        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
     async def get_version(self, project: str, conversation_id: str) -> Version:
         with self._reading() as connection:
@@ -299,17 +302,19 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)])
+        return await self._writer.write(
+            work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project
+        )
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
     ) -> bytes:
-        def work(connection: sqlite3.Connection) -> bytes:
+        def work(connection: Connection) -> bytes:
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
         size = len(response.data) + _size(response.input) + _size(response.output)
         topics = [Topic(project, response.conversation)] if response.conversation else []
-        return await self._writer.write(work, size=size, deadline=deadline, topics=topics)
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
     async def get_response(self, project: str, response_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -317,7 +322,7 @@ class SqliteStore(Store):
 
     async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
         work = partial(responses.delete_response, project=project, response_id=response_id)
-        await self._writer.write(work, deadline=deadline)
+        await self._writer.write(work, deadline=deadline, project=project)
 
     async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
         with self._snapshot() as connection:

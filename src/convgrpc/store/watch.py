@@ -9,12 +9,10 @@ from convgrpc.errors import ResourceExhausted, Unavailable
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.protocol import Condition
 from convgrpc.store.troubles import FULL, TOO_SLOW, Displaced, Files, Troubles
-from convgrpc.store.writer import Writer
+from convgrpc.store.writer import STALLED, Writer
 
 _IDLE = 30.0
 """Seconds without a commit after which one is made, to see whether that can be done."""
-_STALLED = 10.0
-"""Seconds that a commit may take before writing counts as impossible."""
 _ROOM = 1 << 20
 """How many bytes must be free on a disk that was full, for it not to be so at once again."""
 
@@ -40,24 +38,20 @@ class Watch:
             self._files.check()
         except Displaced as error:
             return str(error)
-        if self._writer.busy_for > _STALLED:
+        if self._writer.stalled:
             return TOO_SLOW
         idle = time.monotonic() - self._writer.committed_at > _IDLE
-        if idle or self._was_slow or self._troubles.failure or self._troubles.damage:
+        if idle or self._writer.was_slow or self._troubles.failure or self._troubles.damage:
             await self._try()
         # Where each takes too long, one that is done at last is no good news.
-        return self._troubles.failure or (TOO_SLOW if self._was_slow else None)
-
-    @property
-    def _was_slow(self) -> bool:
-        return self._writer.commit_seconds > _STALLED
+        return self._troubles.failure or (TOO_SLOW if self._writer.was_slow else None)
 
     async def _try(self) -> None:
         # Whatever still fails is noted again.
         before, self._troubles.failure = self._troubles.failure, None
         try:
             self._read()
-            async with asyncio.timeout(_STALLED):
+            async with asyncio.timeout(STALLED):
                 await self._writer.write(_touch)
                 if before:
                     await asyncio.to_thread(self._checkpoints.copy)

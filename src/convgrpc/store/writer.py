@@ -5,20 +5,21 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from convgrpc.errors import deadline_exceeded, overloaded, store_unavailable
+from convgrpc.errors import deadline_exceeded, store_unavailable
 from convgrpc.store import troubles
+from convgrpc.store.database import Connection
 from convgrpc.store.news import Topic
 from convgrpc.store.protocol import Commit
+from convgrpc.store.waiting import MAX_BATCH_BYTES, MAX_BATCH_WRITES, Waiting, Write
 
 _log = logging.getLogger(__name__)
 
-_MAX_BATCH_WRITES = 512
-_MAX_BATCH_BYTES = 1 << 20
+STALLED = 10.0
+"""Seconds that a commit may take before writing counts as impossible."""
 _HOLD = 0.03
 """For how many seconds writes wait for others, at most."""
 _LOOK = 0.004
@@ -29,15 +30,6 @@ _IMPATIENCE = 0.1
 T = TypeVar("T")
 
 
-class _Write(NamedTuple):
-    work: Callable[[sqlite3.Connection], Any]
-    size: int
-    deadline: float | None
-    topics: Collection[Topic]
-    # Gets what `work` returned, or the exception that `write` shall raise. It is read by the thread, set by the loop.
-    outcome: asyncio.Future[Any]
-
-
 class _HalfDone(Exception):
     """A write failed when it had changed something."""
 
@@ -46,7 +38,7 @@ class _HalfDone(Exception):
 
 
 class Writer:
-    """Runs writes on one connection, in the order in which they came.
+    """Runs writes on one connection, those of a project in the order in which they came, and projects in turn.
 
     A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So it
     waits, for a moment and while they come, until there are as many as there were at the last one and right after it.
@@ -60,11 +52,11 @@ class Writer:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         *,
         busy_timeout: float = 5.0,
         committed: Callable[[int, int], None],
-        tidy: Callable[[sqlite3.Connection], bool],
+        tidy: Callable[[Connection], bool],
         observe: Callable[[Commit], None] = lambda commit: None,
         publish: Callable[[Iterable[Topic]], None] = lambda topics: None,
         check: Callable[[], None] = lambda: None,
@@ -80,10 +72,7 @@ class Writer:
         self._publish = publish
         self._check = check
         self._failed = failed
-        self._max_writes = max_writes
-        self._max_bytes = max_bytes
-        self._waiting: deque[_Write] = deque()
-        self._waiting_bytes = 0
+        self._waiting = Waiting(max_writes, max_bytes)
         # How many writes are likely to come: those whose callers were just answered, and those that came meanwhile.
         self._expected = 1
         self._changed = threading.Condition()
@@ -92,26 +81,28 @@ class Writer:
         self._last_failure = ""
         self._began = float("inf")
         self.committed_at = float("-inf")
-        self.commit_seconds = 0.0
-        self._rows_reported = connection.total_changes
+        self._commit_seconds = 0.0
+        self._rows_reported, self._moved_reported = connection.total_changes, connection.moved
         self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
         self._thread.start()
 
     async def write(
         self,
-        work: Callable[[sqlite3.Connection], T],
+        work: Callable[[Connection], T],
         *,
         size: int = 0,
         deadline: float | None = None,
         topics: Collection[Topic] = (),
+        project: str = "",
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
         When `work` raises, its changes are undone and no others; it may be done twice before it counts. `size` says how
-        many bytes wait with it, and `topics` what it may change that others listen for.
+        many bytes wait with it, and `topics` what it may change that others listen for. Raises `ResourceExhausted` when
+        too much waits for `project` to have more of it, and `Unavailable` when nothing moves.
         """
         future = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(work, size, deadline, topics, future))
+        self._enqueue(Write(project, work, size, deadline, topics, future))
         outcome: T | Exception = await future
         if isinstance(outcome, Exception):
             raise outcome
@@ -123,9 +114,14 @@ class Writer:
         return len(self._waiting)
 
     @property
-    def busy_for(self) -> float:
-        """For how many seconds a commit has been on its way, 0 if there is none."""
-        return max(0.0, time.monotonic() - self._began)
+    def stalled(self) -> bool:
+        """Whether the disk takes too long for what it is at now."""
+        return time.monotonic() - self._began > STALLED
+
+    @property
+    def was_slow(self) -> bool:
+        """Whether it took too long for the last commit."""
+        return self._commit_seconds > STALLED
 
     def close(self) -> None:
         """Finishes the writes that wait and ends the thread."""
@@ -134,16 +130,13 @@ class Writer:
             self._changed.notify()
         self._thread.join()
 
-    def _enqueue(self, write: _Write) -> None:
+    def _enqueue(self, write: Write) -> None:
         with self._changed:
             if self._closing:
                 raise store_unavailable()
-            # A write too large for the bound must be able to pass, alone.
-            crowded = self._waiting and self._waiting_bytes + write.size > self._max_bytes
-            if crowded or len(self._waiting) >= self._max_writes:
-                raise overloaded()
-            self._waiting.append(write)
-            self._waiting_bytes += write.size
+            if self.stalled:
+                raise store_unavailable(troubles.TOO_SLOW)
+            self._waiting.add(write)
             if len(self._waiting) == 1 or self._is_enough():
                 self._changed.notify()
 
@@ -154,7 +147,7 @@ class Writer:
             else:
                 self._tidy_up()
 
-    def _next_batch(self) -> list[_Write] | None:
+    def _next_batch(self) -> list[Write] | None:
         """Takes up what waits, waiting for it if need be; nothing when it is time to tidy, None at the end."""
         with self._changed:
             while not (self._waiting or self._closing or self._untidy):
@@ -162,15 +155,7 @@ class Writer:
             if not self._waiting:
                 return None if self._closing else []
             self._gather()
-            batch: list[_Write] = []
-            size = 0
-            while self._waiting and len(batch) < _MAX_BATCH_WRITES:
-                size += self._waiting[0].size
-                if batch and size > _MAX_BATCH_BYTES:
-                    break
-                batch.append(self._waiting.popleft())
-            self._waiting_bytes -= sum(write.size for write in batch)
-            return batch
+            return self._waiting.take()
 
     def _gather(self) -> None:
         """Waits for as many writes as are likely to come, for as long as they do."""
@@ -181,9 +166,9 @@ class Writer:
             self._changed.wait(_LOOK)
 
     def _is_enough(self) -> bool:
-        return len(self._waiting) >= self._expected or self._waiting_bytes >= _MAX_BATCH_BYTES
+        return len(self._waiting) >= self._expected or self._waiting.size >= MAX_BATCH_BYTES
 
-    def _commit(self, batch: Sequence[_Write]) -> None:
+    def _commit(self, batch: Sequence[Write]) -> None:
         began = self._began = written = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -203,29 +188,43 @@ class Writer:
             self._failed(error)
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
-        self.commit_seconds = ended - began
-        self._expected = min(len(batch) + len(self._waiting), _MAX_BATCH_WRITES)
+        self._commit_seconds = ended - began
+        done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
+        if rest:
+            with self._changed:
+                self._waiting.put_back(rest, after=done[-1].project)
+        self._expected = min(len(done) + len(self._waiting), MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
-        self._observe(Commit(len(batch), self.commit_seconds, ended - written))
-        _deliver(batch, outcomes)
-        self._publish(topic for write in batch for topic in write.topics)
-        self._report(sum(write.size for write in batch))
+        self._observe(Commit(len(done), self._commit_seconds, ended - written))
+        _deliver(done, outcomes)
+        self._publish(topic for write in done for topic in write.topics)
+        self._report(sum(write.size for write in done))
         self._untidy = True
 
-    def _outcomes(self, batch: Sequence[_Write]) -> list[Any]:
-        """Does the work of writes, each of which leaves no trace when it fails.
+    def _outcomes(self, batch: Sequence[Write]) -> list[Any]:
+        """Does the work of writes, each of which leaves no trace when it fails, until it is a lot that they moved: no
+        more of them then than have an outcome.
 
         Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone
         alone, which costs two statements more for every write.
         """
         with suppress(_HalfDone):
-            return [self._outcome(write) for write in batch]
+            return self._until_full(self._outcome, batch)
         self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
-        return [self._undoable(write) for write in batch]
+        return self._until_full(self._undoable, batch)
 
-    def _undoable(self, write: _Write) -> Any:
+    def _until_full(self, outcome: Callable[[Write], Any], batch: Sequence[Write]) -> list[Any]:
+        outcomes: list[Any] = []
+        full = self._connection.moved + MAX_BATCH_BYTES
+        for write in batch:
+            outcomes.append(outcome(write))
+            if self._connection.moved > full:
+                break
+        return outcomes
+
+    def _undoable(self, write: Write) -> Any:
         self._connection.execute("SAVEPOINT write")
         try:
             outcome = self._outcome(write)
@@ -235,7 +234,7 @@ class Writer:
         self._connection.execute("RELEASE write")
         return outcome
 
-    def _outcome(self, write: _Write) -> Any:
+    def _outcome(self, write: Write) -> Any:
         """Does the work of one write, or raises `_HalfDone`."""
         if write.outcome.cancelled():
             return None
@@ -253,6 +252,7 @@ class Writer:
             return self._reported(error)
 
     def _tidy_up(self) -> None:
+        self._began = time.monotonic()
         try:
             self._untidy = self._tidy(self._connection)
         except sqlite3.Error as error:
@@ -287,10 +287,14 @@ class Writer:
         with suppress(sqlite3.Error):
             self._connection.rollback()
 
-    def _report(self, size: int) -> None:
-        rows = self._connection.total_changes
-        self._committed(rows - self._rows_reported, size)
-        self._rows_reported = rows
+    def _report(self, sent: int) -> None:
+        rows, moved = self._connection.total_changes, self._connection.moved
+        # This may take its time as well.
+        self._began = time.monotonic()
+        # What is sent becomes a part of what is moved, but where it is no item.
+        self._committed(rows - self._rows_reported, max(sent, moved - self._moved_reported))
+        self._began = float("inf")
+        self._rows_reported, self._moved_reported = rows, moved
 
 
 def _said(error: Exception) -> str:
@@ -300,7 +304,7 @@ def _said(error: Exception) -> str:
     return troubles.name(error) or type(error).__name__
 
 
-def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+def _deliver(batch: Sequence[Write], outcomes: Sequence[Any]) -> None:
     """Hands the outcomes over to the event loop, all at once.
 
     There may be two loops, when one ended while its writes waited and another took its place.
@@ -311,7 +315,7 @@ def _deliver(batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
             loop.call_soon_threadsafe(_resolve, loop, batch, outcomes)
 
 
-def _resolve(loop: asyncio.AbstractEventLoop, batch: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+def _resolve(loop: asyncio.AbstractEventLoop, batch: Sequence[Write], outcomes: Sequence[Any]) -> None:
     for write, outcome in zip(batch, outcomes, strict=True):
         if write.outcome.get_loop() is loop and not write.outcome.done():
             write.outcome.set_result(outcome)

@@ -1,0 +1,111 @@
+"""The writes that wait: how many may, and whose turn it is."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+from convgrpc.errors import overloaded
+from convgrpc.store.database import Connection
+from convgrpc.store.news import Topic
+
+MAX_BATCH_WRITES = 512
+MAX_BATCH_BYTES = 1 << 20
+"""How many bytes the writes of a commit are sent, and how many they then move, but for the last."""
+_TURN = 64
+"""How many writes a project has done before it is another's turn."""
+
+
+class Write(NamedTuple):
+    project: str
+    work: Callable[[Connection], Any]
+    size: int
+    deadline: float | None
+    topics: Collection[Topic]
+    # Gets what `work` returned, or the exception that `Writer.write` shall raise. It is read by the thread that writes,
+    # set by the loop.
+    outcome: asyncio.Future[Any]
+
+
+class Waiting:
+    """Writes in the order in which they came, but that projects take turns.
+
+    Of what may wait a project has no more than it leaves to others, so that one which writes all it can takes half, and
+    another finds room still. `size` is how many bytes wait. It may be used by one thread at a time.
+    """
+
+    def __init__(self, max_writes: int, max_bytes: int) -> None:
+        self._max_writes = max_writes
+        self._max_bytes = max_bytes
+        # Those of the projects that have any, by their turns.
+        self._queues: OrderedDict[str, _Queue] = OrderedDict()
+        self._count = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, write: Write) -> None:
+        """Has a write wait, or raises `ResourceExhausted`."""
+        queue = self._queues.get(write.project) or _Queue()
+        many = len(queue.writes) + 1 > self._max_writes - self._count
+        # One that is too large for the bound must be able to pass, before others.
+        large = write.size and self.size and queue.size + write.size > self._max_bytes - self.size
+        if many or large:
+            raise overloaded()
+        queue.writes.append(write)
+        self._queues[write.project] = queue
+        self._count_in(queue, write)
+
+    def take(self) -> list[Write]:
+        """Takes out what shall be committed next, of what there is. A project without a part in it is first then."""
+        batch: list[Write] = []
+        turns = deque(self._queues.items())
+        # A write of any size must be able to pass.
+        room = max(MAX_BATCH_BYTES, turns[0][1].writes[0].size)
+        while turns and len(batch) < MAX_BATCH_WRITES:
+            project, queue = turns.popleft()
+            taken, size = queue.take(min(_TURN, MAX_BATCH_WRITES - len(batch)), room)
+            batch += taken
+            room -= size
+            self.size -= size
+            if not queue.writes:
+                del self._queues[project]
+            elif taken:
+                self._queues.move_to_end(project)
+                turns.append((project, queue))
+        self._count -= len(batch)
+        return batch
+
+    def put_back(self, writes: Sequence[Write], *, after: str) -> None:
+        """Has writes wait again that were taken out, before all others; but the project `after` has had its turn."""
+        for write in reversed(writes):
+            queue = self._queues.setdefault(write.project, _Queue())
+            queue.writes.appendleft(write)
+            self._queues.move_to_end(write.project, last=False)
+            self._count_in(queue, write)
+        if after in self._queues:
+            self._queues.move_to_end(after)
+
+    def _count_in(self, queue: "_Queue", write: Write) -> None:
+        self._count += 1
+        self.size += write.size
+        queue.size += write.size
+
+
+class _Queue:
+    """The writes of a project, and how many bytes wait with them."""
+
+    def __init__(self) -> None:
+        self.writes: deque[Write] = deque()
+        self.size = 0
+
+    def take(self, most: int, room: int) -> tuple[list[Write], int]:
+        """Takes out so many writes at most, and no more bytes than there is room for; returns how many these are."""
+        taken: list[Write] = []
+        size = 0
+        while self.writes and len(taken) < most and size + self.writes[0].size <= room:
+            taken.append(self.writes.popleft())
+            size += taken[-1].size
+        self.size -= size
+        return taken, size
