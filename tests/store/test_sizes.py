@@ -51,13 +51,14 @@ def test_an_item_has_a_largest_size(path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await store.create_conversation("alder", conversation("b"), items("small", data=b"1234"), None)
         for new in (items("x", "y", data=b"12345"), [NewItem("large", b"", Origin.REFERENCE)]):
-            with pytest.raises(ResourceExhausted, match="more than 4 bytes"):
+            with pytest.raises(ResourceExhausted, match="more than 4 bytes") as refused:
                 await store.append_items("alder", "b", [*items("z", data=b"1"), *new], None)
+            assert refused.value.param == "items[1]"
             with pytest.raises(ResourceExhausted, match="more than 4 bytes"):
                 await store.create_conversation("alder", conversation("c"), new, None)
             with pytest.raises(ResourceExhausted, match="more than 4 bytes") as refused:
                 await store.record_response("alder", NewResponse("r", b"", None, None, [], new), None)
-            assert refused.value.param == "output"
+            assert refused.value.param == "output[0]"
         assert await stored(store, "b") == 1
 
     run(path, Sizes(), before)

@@ -199,10 +199,10 @@ def append(connection: Connection, holder: Holder, groups: Mapping[str, Sequence
     rows = []
     copied = 0
     # Nothing is inserted before all is settled: what is in the conversation then was there before this request.
-    for group, item in ((group, item) for group, items in groups.items() for item in items):
+    for group, number, item in ((group, *each) for group, items in groups.items() for each in enumerate(items)):
         content = contents[item.id] = _content(connection, holder, group, item, contents)
         if 0 < sizes.item_bytes < len(content.data):
-            raise item_too_large(sizes.item_bytes, param=group)
+            raise item_too_large(sizes.item_bytes, param=f"{group}[{number}]")
         rows.append((holder.project, holder.number, item.id, content.minted, content.data))
         copied += len(content.data) if content.data is not item.data else 0
         if copied > MAX_COPIED_BYTES:
