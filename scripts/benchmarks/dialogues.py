@@ -97,7 +97,7 @@ def store_conversations(db: Path, each: int) -> dict[str, list[Conversation]]:
     """Makes a database with so many conversations of each kind; no two have a text in common."""
     source = random.Random(1)
     with Runner() as runner:
-        store = SqliteStore.open(db, synchronous="OFF")
+        store = SqliteStore.open(db, alone=True, synchronous="OFF")
         try:
             service = ConversationsService(store, Uncounted("it has no need to"))
             return {

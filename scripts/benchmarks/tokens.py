@@ -154,7 +154,7 @@ class Layer:
 @contextmanager
 def service_layer(db: Path) -> Iterator[Layer]:
     with Runner(loop_factory=uvloop.new_event_loop) as runner:
-        store = SqliteStore.open(db)
+        store = SqliteStore.open(db, alone=True)
         try:
             with closing(Counter(store, load_models(""), max_items=Settings().max_counted_items)) as counter:
                 yield Layer(runner, counter)
