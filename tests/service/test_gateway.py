@@ -232,6 +232,25 @@ def test_a_client_that_goes_away_harms_nobody(server: Running, http: httpx.Clien
     assert http.post("/v1/conversations", json={}).status_code == 200
 
 
+def pipelined(server: Running, number: int) -> list[bytes]:
+    """What is answered to as many requests in one piece, the last of which closes the connection."""
+    lines = b"GET /v1/conversations/conv_%d HTTP/1.1\r\nhost: localhost\r\n"
+    asks = b"\r\n".join(lines % each for each in range(number))
+    with socket.create_connection(server.http) as client:
+        client.settimeout(30)
+        client.sendall(asks + b"connection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).split(b"HTTP/1.1 ")[1:]
+
+
+@pytest.mark.parametrize(("sent", "answered"), [(20, 20), (33, 33), (200, 33)])
+def test_requests_need_not_wait_for_answers(server: Running, sent: int, answered: int) -> None:
+    """Each is answered in its turn. Past some dozens the connection closes, by word of the last that is answered."""
+    answers = pipelined(server, sent)
+    assert len(answers) == answered
+    assert all(b"'conv_%d'" % number in answer for number, answer in enumerate(answers))
+    assert [b"connection: close" in answer for answer in answers] == [False] * (answered - 1) + [True]
+
+
 def test_every_answer_has_a_request_id(http: httpx.Client) -> None:
     """The caller's own, or one the server made; errors too."""
     assert http.get("/healthz").headers["x-request-id"].startswith("req_")

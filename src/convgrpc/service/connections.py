@@ -9,9 +9,11 @@ import asyncio
 import socket
 import struct
 import time
+from collections.abc import Sized
 from typing import Any, NamedTuple
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -25,6 +27,8 @@ MAX_HEAD_BYTES = 128 << 10
 A search for as much metadata as there may be is a URL of some 110 kB.
 """
 _HEADER_BYTES = 32
+MAX_WAITING_REQUESTS = 32
+"""How many requests of one connection may wait for the answer to the one before them."""
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
 _AT_ONCE = struct.pack("ii", 1, 0)
@@ -110,6 +114,18 @@ class Connections:
             self._unsent -= connection.unsent
 
 
+class _Flow(FlowControl):
+    """uvicorn's own, which reads nothing more while requests wait that were read: each answer would let in more."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
 class _Connection(HttpToolsProtocol):
     """One of them. `unsent` is how many bytes waited when its client ceased to take them."""
 
@@ -126,6 +142,7 @@ class _Connection(HttpToolsProtocol):
         self._refusal = _MALFORMED
         self._head_bytes = 0
         self._unparsed = 0
+        self._is_full = False
         self.unsent = 0
         self._at_work: RequestResponseCycle | None = None
 
@@ -147,6 +164,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._connections.opened(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -162,6 +180,8 @@ class _Connection(HttpToolsProtocol):
         self._connections.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_full:
+            return
         self._unparsed += len(data)
         super().data_received(data)
         # The parser keeps a header to itself until it is whole.
@@ -170,6 +190,11 @@ class _Connection(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_WAITING_REQUESTS:
+            # Those are answered, the last with word that the connection closes: what is after it may be sent again.
+            self._is_full = True
+            self.cycle.keep_alive = False
+            raise ValueError("too many requests wait")
         super().on_message_begin()
         self._head_bytes = 0
 
@@ -212,6 +237,8 @@ class _Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what cannot be parsed, and closes."""
+        if self._is_full:
+            return
         if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
             self.abort()
         elif not self.transport.is_closing():
