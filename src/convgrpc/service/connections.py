@@ -6,11 +6,14 @@ answer is taken, and what it refuses it does not refuse in the words of the API.
 """
 
 import asyncio
+import errno
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Sized
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sized
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -36,6 +39,7 @@ _PAUSE = 2.0
 """Seconds for which a client may take nothing of an answer while too much waits for others too."""
 _GLANCE = 0.5
 """Seconds between two looks at who takes too long."""
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _MALFORMED = failure(ErrorReason.ERROR_REASON_INVALID_VALUE, "Invalid request: it is not HTTP/1.1.")
 _HEAD_TOO_LARGE = failure(
@@ -83,6 +87,24 @@ class Connections:
             for waiting in (self._idle, self._stalled):
                 for connection in [connection for connection, since in waiting.items() if since < late]:
                     connection.abort()
+
+    async def accept(
+        self, listener: socket.socket, context: ssl.SSLContext, made: Callable[[], "_Connection"]
+    ) -> NoReturn:
+        """Takes connections by TLS, until cancelled.
+
+        A loop's own server says nothing of those whose handshake is not over, so that they could not be counted.
+        """
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # What is not accepted would be there again at once.
+                await asyncio.sleep(_GLANCE if error.errno in _NO_ROOM else 0)
+            else:
+                made().shake_hands(accepted, context)
 
     def opened(self, connection: "_Connection") -> None:
         self._number += 1
@@ -145,11 +167,33 @@ class _Connection(HttpToolsProtocol):
         self._is_full = False
         self.unsent = 0
         self._at_work: RequestResponseCycle | None = None
+        self._handshake: asyncio.Task[Any] | None = None
+
+    def shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Begins a connection by TLS, which counts from now on."""
+        # By itself a handshake would have a minute.
+        made = self.loop.connect_accepted_socket(
+            lambda: self, accepted, ssl=context, ssl_handshake_timeout=self._connections.seconds
+        )
+        self._handshake = self.loop.create_task(made)
+        self._handshake.add_done_callback(partial(self._hands_shaken, accepted))
+        self._connections.opened(self)
+
+    def _hands_shaken(self, accepted: socket.socket, handshake: asyncio.Task[Any]) -> None:
+        if self._handshake:
+            accepted.close()
+            self._connections.closed(self)
+        # A failure that nobody asks for would be logged.
+        if not handshake.cancelled():
+            handshake.exception()
 
     def abort(self) -> None:
         """Ends the connection at once, with whatever is on its way."""
         self._connections.works(self)
         self._connections.flows(self)
+        if self._handshake:
+            self._handshake.cancel()
+            return
         # The kernel, too, shall forget what is on its way.
         if at := self.transport.get_extra_info("socket"):
             at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -165,7 +209,11 @@ class _Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
-        self._connections.opened(self)
+        if self._handshake:
+            self._handshake = None
+            self._connections.idles(self)
+        else:
+            self._connections.opened(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._at_work = cycle
