@@ -161,6 +161,37 @@ def unread_answers(target: Target) -> None:
 
 
 @attack
+def pipelined_requests(target: Target) -> None:
+    """Very many short requests in one piece, on each of many connections, whose answers are not read for a while."""
+    connections = [connected(target.http) for _ in range(60)]
+    asks = head("GET", "/openapi.json") + b"GET / HTTP/1.1\r\n\r\n" * 13_800
+    for connection in connections:
+        connection.setblocking(False)
+        connection.send(asks)
+    time.sleep(1)
+    held(connections)
+
+
+@attack
+def pipelined_bodies(target: Target) -> None:
+    """The body of a request that waits for answers: each before it would let in more, and the last two are not read."""
+    connections = [connected(target.http) for _ in range(40)]
+    path = f"/v1/conversations/{target.conversation}"
+    asks = head("GET", path) * 30 + head("GET", f"{path}/items?limit=1") * 2
+    asks += head("POST", "/v1/conversations", JSON, f"content-length: {30 * MIB}") + b" " * 20 * MIB
+
+    def one(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with suppress(OSError):
+            connection.sendall(asks)
+
+    threads = [threading.Thread(target=one, args=[each], daemon=True) for each in connections]
+    for thread in threads:
+        thread.start()
+    dropped(connections)
+
+
+@attack
 def unread_events(target: Target) -> None:
     """Watches of a conversation whose events are never read."""
     connections = [connected(target.http) for _ in range(40)]
@@ -181,18 +212,6 @@ def many_connections(target: Target) -> None:
     """More than there may be."""
     connections = [connected(target.http) for _ in range(800)]
     assert any(map(is_over, select.select(connections, [], [], TIMEOUT)[0]))
-
-
-@attack
-def pipelined_requests(target: Target) -> None:
-    """Thousands of requests at once, whose answers nobody reads."""
-    first = head("GET", "/openapi.json")
-    small = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    connections = [connected(target.http) for _ in range(60)]
-    for connection in connections:
-        with suppress(OSError):
-            connection.sendall(first + small * 6000)
-    dropped(connections)
 
 
 @attack
@@ -561,17 +580,18 @@ def watches(target: Target) -> None:
 
 @attack
 def half_handshakes(target: Target) -> None:
-    """A hello, or half of one, and nothing after it."""
+    """A hello, or half of one, and nothing after it, on more connections by REST than there may be."""
     outgoing = ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     with suppress(ssl.SSLWantReadError):
         client.do_handshake()
     hello = outgoing.read()
     connections = []
-    for port in (target.http, target.grpc):
-        for length in (0, 5, 100, len(hello)) * 20:
+    for port, times in ((target.http, 175), (target.grpc, 20)):
+        for length in (0, 5, 100, len(hello)) * times:
             connections.append(connected(port))
-            connections[-1].sendall(hello[:length])
+            with suppress(OSError):
+                connections[-1].sendall(hello[:length])
     held(connections)
 
 

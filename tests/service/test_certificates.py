@@ -3,10 +3,12 @@
 import logging
 import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -299,6 +301,20 @@ def test_many_handshakes_at_once_do_no_harm(tls: Running, authority: Authority) 
     with ThreadPoolExecutor(16) as pool:
         callers = [Caller(tls, authority) for _ in range(200)]
         assert all(pool.map(Caller.by_grpc, callers))
+
+
+def test_handshakes_that_fail_count_no_longer(secure: Settings, authority: Authority, tmp_path: Path) -> None:
+    """Whether the other end is wrong or silent: as many connections as before may come after them."""
+    with served(replace(secure, max_connections=4, transfer_timeout=0.2)) as server:
+        for said in (b"no TLS at all", b"") * 4:
+            with socket.create_connection(server.http, timeout=TIMEOUT) as connection:
+                connection.sendall(said)
+                with suppress(ConnectionError):
+                    while connection.recv(1000):
+                        pass
+        # Those of whom the server still waits for something would make room for others.
+        time.sleep(1)
+        assert Caller(server, authority).by_rest(tmp_path)
 
 
 def test_files_that_did_not_change_are_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,21 @@ answer is taken, and what it refuses it does not refuse in the words of the API.
 """
 
 import asyncio
+import errno
 import socket
+import ssl
 import struct
 import time
+from collections.abc import Callable, Sized
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from convgrpc.errors import ConvgrpcError, failure, overloaded
+from convgrpc.errors import ConvgrpcError, failure
 from convgrpc.service.gateway import envelope
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -25,15 +30,16 @@ MAX_HEAD_BYTES = 128 << 10
 A search for as much metadata as there may be is a URL of some 110 kB.
 """
 _HEADER_BYTES = 32
+MAX_WAITING_REQUESTS = 32
+"""How many requests of one connection may wait for the answer to the one before them."""
 MAX_UNSENT_BYTES = 64 << 20
 """How much of all answers may wait for their clients."""
-_MAX_PIPELINED = 32
-"""How many requests may come on a connection before the first is answered."""
 _AT_ONCE = struct.pack("ii", 1, 0)
 _PAUSE = 2.0
 """Seconds for which a client may take nothing of an answer while too much waits for others too."""
 _GLANCE = 0.5
 """Seconds between two looks at who takes too long."""
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _MALFORMED = failure(ErrorReason.ERROR_REASON_INVALID_VALUE, "Invalid request: it is not HTTP/1.1.")
 _HEAD_TOO_LARGE = failure(
@@ -82,6 +88,24 @@ class Connections:
                 for connection in [connection for connection, since in waiting.items() if since < late]:
                     connection.abort()
 
+    async def accept(
+        self, listener: socket.socket, context: ssl.SSLContext, made: Callable[[], "_Connection"]
+    ) -> NoReturn:
+        """Takes connections by TLS, until cancelled.
+
+        A loop's own server says nothing of those whose handshake is not over, so that they could not be counted.
+        """
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # What is not accepted would be there again at once.
+                await asyncio.sleep(_GLANCE if error.errno in _NO_ROOM else 0)
+            else:
+                made().shake_hands(accepted, context)
+
     def opened(self, connection: "_Connection") -> None:
         self._number += 1
         if self._number > self._most:
@@ -112,6 +136,18 @@ class Connections:
             self._unsent -= connection.unsent
 
 
+class _Flow(FlowControl):
+    """uvicorn's own, which reads nothing more while requests wait that were read: each answer would let in more."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
 class _Connection(HttpToolsProtocol):
     """One of them. `unsent` is how many bytes waited when its client ceased to take them."""
 
@@ -128,13 +164,36 @@ class _Connection(HttpToolsProtocol):
         self._refusal = _MALFORMED
         self._head_bytes = 0
         self._unparsed = 0
+        self._is_full = False
         self.unsent = 0
         self._at_work: RequestResponseCycle | None = None
+        self._handshake: asyncio.Task[Any] | None = None
+
+    def shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Begins a connection by TLS, which counts from now on."""
+        # By itself a handshake would have a minute.
+        made = self.loop.connect_accepted_socket(
+            lambda: self, accepted, ssl=context, ssl_handshake_timeout=self._connections.seconds
+        )
+        self._handshake = self.loop.create_task(made)
+        self._handshake.add_done_callback(partial(self._hands_shaken, accepted))
+        self._connections.opened(self)
+
+    def _hands_shaken(self, accepted: socket.socket, handshake: asyncio.Task[Any]) -> None:
+        if self._handshake:
+            accepted.close()
+            self._connections.closed(self)
+        # A failure that nobody asks for would be logged.
+        if not handshake.cancelled():
+            handshake.exception()
 
     def abort(self) -> None:
         """Ends the connection at once, with whatever is on its way."""
         self._connections.works(self)
         self._connections.flows(self)
+        if self._handshake:
+            self._handshake.cancel()
+            return
         # The kernel, too, shall forget what is on its way.
         if at := self.transport.get_extra_info("socket"):
             at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -149,7 +208,12 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._connections.opened(self)
+        self.flow = _Flow(transport, self.pipeline)
+        if self._handshake:
+            self._handshake = None
+            self._connections.idles(self)
+        else:
+            self._connections.opened(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._at_work = cycle
@@ -164,6 +228,8 @@ class _Connection(HttpToolsProtocol):
         self._connections.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_full:
+            return
         self._unparsed += len(data)
         super().data_received(data)
         # The parser keeps a header to itself until it is whole.
@@ -172,11 +238,13 @@ class _Connection(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_WAITING_REQUESTS:
+            # Those are answered, the last with word that the connection closes: what is after it may be sent again.
+            self._is_full = True
+            self.cycle.keep_alive = False
+            raise ValueError("too many requests wait")
         super().on_message_begin()
         self._head_bytes = 0
-        # uvicorn reads no more while requests wait, but all that it has read it takes up.
-        if len(self.pipeline) >= _MAX_PIPELINED:
-            self._refuse(overloaded())
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -217,6 +285,8 @@ class _Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what cannot be parsed, and closes."""
+        if self._is_full:
+            return
         if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
             self.abort()
         elif not self.transport.is_closing():
@@ -227,12 +297,9 @@ class _Connection(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(_HEAD_TOO_LARGE)
-
-    def _refuse(self, error: ConvgrpcError) -> NoReturn:
-        self._refusal = error
-        # The parser stops, and what is refused is answered where it was fed.
-        raise ValueError(error.message)
+            self._refusal = _HEAD_TOO_LARGE
+            # The parser stops, and what is refused is answered where it was fed.
+            raise ValueError("the head is too large")
 
 
 def _written(error: ConvgrpcError) -> bytes:

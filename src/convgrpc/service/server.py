@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from math import ceil
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -371,6 +371,8 @@ class _HttpServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
         self._connections = connections
+        self._accepting: list[asyncio.Task[NoReturn]] = []
+        self.servers = []
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -379,6 +381,8 @@ class _HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
+        for each in self._accepting:
+            each.cancel()
         asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort_idle)
         await super().shutdown(sockets)
 
@@ -390,16 +394,14 @@ class _HttpServer(uvicorn.Server):
                 connection.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens. By uvicorn's own a handshake would have a minute."""
-        timeout = self._connections.seconds if self.config.ssl else None
-        protocol = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
+        """Listens."""
+        made = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
         loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                protocol, sock=each, ssl=self.config.ssl, backlog=_BACKLOG, ssl_handshake_timeout=timeout
-            )
-            for each in sockets or []
-        ]
+        if context := self.config.ssl:
+            accepting = [self._connections.accept(each, context, made) for each in sockets or []]
+            self._accepting = [loop.create_task(each) for each in accepting]
+        else:
+            self.servers = [await loop.create_server(made, sock=each, backlog=_BACKLOG) for each in sockets or []]
         await self.lifespan.startup()
         self.started = True
 
