@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -165,6 +166,37 @@ def test_a_key_that_is_revoked_ends_its_exports(settings: Settings) -> None:
             asyncio.run(revoke(keys[1]))
             *_, last = lines
         assert json.loads(last)["error"]["code"] == "invalid_api_key"
+
+
+def refused(talk: Talk) -> str:
+    """Why nothing more is taken, as soon as that is so."""
+    while True:
+        try:
+            talk.say("late")
+        except grpc.RpcError as refusal:
+            return str(refusal)
+
+
+def test_a_server_that_stops_lets_exports_finish(settings: Settings) -> None:
+    """Within its grace, by both transports, while it refuses other calls."""
+    context = served(settings)
+    server = context.__enter__()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        grpc.insecure_channel(str(server.grpc), options=[("grpc.enable_http_proxy", 0)]) as channel,
+        httpx.Client(base_url=f"http://{server.http}") as http,
+    ):
+        talk = Talk(Site(server, channel, http), *LONG)
+        export = talk.export()
+        first = next(export)
+        with http.stream("GET", f"/v1/x/conversations/{talk.id}/items:export") as answer:
+            lines = answer.iter_lines()
+            line = next(lines)
+            stopped = pool.submit(context.__exit__, None, None, None)
+            assert "UNAVAILABLE" in refused(talk)
+            assert [text for batch in (first, *export) for text in texts(batch)] == LONG
+            assert [json.loads(each)["content"][0]["text"] for each in (line, *lines)] == LONG
+        stopped.result()
 
 
 def test_by_rest_every_item_is_a_line(talk: Talk) -> None:
