@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from convgrpc import Client
 from convgrpc.contract.methods import Method, methods
-from convgrpc.errors import Unauthenticated, Unavailable, store_unavailable
+from convgrpc.errors import ConvgrpcError, Unauthenticated, Unavailable, store_unavailable
+from convgrpc.service import admission as admission_module
 from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service import keys as keys_module
+from convgrpc.service.admission import Admission, Limits
 from convgrpc.service.keys import DEFAULT_PROJECT, Keys, new_key
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
@@ -247,6 +249,43 @@ def test_keys_are_read_again_when_they_may_have_changed(store: SqliteStore) -> N
                 await keys.project(refused)
 
     asyncio.run(scenario())
+
+
+def test_a_call_that_lasts_is_ended_within_a_second_of_its_key(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the key is read just before it is revoked, wherever between two looks that is."""
+    now, turn = 1000.0, asyncio.sleep
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        await turn(0)
+
+    async def lasted(phase: float) -> float:
+        nonlocal now
+        admission = Admission(Keys(store, clock=lambda: now, ticks=lambda: now), Limits())
+        key = new_key("alder", "", now, None)
+        await store.create_key(key.stored)
+        ended: list[float] = []
+
+        def end(error: ConvgrpcError) -> None:
+            ended.append(now)
+            checking.cancel()
+
+        with await admission.enter([f"Bearer {key.text}"]) as call, call.ended_by(end):
+            revoked = now
+            await store.revoke_key(key.stored.id, revoked)
+            now += phase
+            checking = asyncio.create_task(admission.check())
+            await asyncio.wait([checking])
+        return ended[0] - revoked
+
+    async def scenario() -> list[float]:
+        return [await lasted(tenth / 10 * admission_module._EVERY) for tenth in range(10)]
+
+    monkeypatch.setattr(asyncio, "sleep", pass_time)
+    assert max(asyncio.run(scenario())) <= 1
 
 
 def test_a_database_that_cannot_be_read_lets_nobody_in(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
