@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -18,12 +18,18 @@ from google.rpc import error_details_pb2, status_pb2
 from convgrpc import Client
 from convgrpc.errors import ConvgrpcError, ResourceExhausted, Unavailable
 from convgrpc.service.admission import Admission, Admitted, Limits
+from convgrpc.service.exchange import Batches, Done, Exchange
 from convgrpc.service.keys import Keys
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.content_pb2 import ContentPart, InputText
-from convgrpc.v1.conversations_service_pb2 import AppendItemsRequest, CreateItemsRequest, ListConversationsRequest
+from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
+    AppendItemsResponse,
+    CreateItemsRequest,
+    ListConversationsRequest,
+)
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 from tests.conftest import make_key
@@ -322,3 +328,40 @@ def test_requests_take_room_by_their_bytes_until_they_are_done(
         other.execute("ROLLBACK")
         assert first.result(20) == "OK"
         assert way(server, conversation) == "OK"
+
+
+class OneByOne(Batches):
+    """Does one request at a time, and leaves the others."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def take(self, request: object) -> None:
+        self._left += 1
+
+    async def do(self, deadline: float) -> Done:
+        self._left -= 1
+        return Done(AppendItemsResponse(), None, self._left)
+
+
+def test_what_is_left_of_a_batch_takes_room_until_it_is_done() -> None:
+    admission = Admission(OneKey(), Limits(server_bytes=300))
+
+    async def messages() -> AsyncGenerator[bytes]:
+        for _ in range(2):
+            yield bytes(50)
+
+    async def decode(data: bytes) -> AppendItemsRequest:
+        return AppendItemsRequest()
+
+    async def scenario() -> None:
+        with await admission.enter(["alder"]) as stream, await admission.enter(["birch"]) as other:
+            replies = Exchange(OneByOne(), stream, messages(), decode, timeout=10).replies()
+            await anext(replies)
+            with pytest.raises(ResourceExhausted):
+                other.hold(201)
+            await anext(replies)
+            other.hold(201)
+            assert [reply async for reply in replies] == []
+
+    asyncio.run(scenario())
