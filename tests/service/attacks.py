@@ -49,8 +49,13 @@ def attack(function: Attack) -> Attack:
     return function
 
 
+_OPEN: list[socket.socket] = []
+"""Connections that nobody refers to would be closed."""
+
+
 def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    _OPEN.append(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT))
+    return _OPEN[-1]
 
 
 def held(connections: list[socket.socket]) -> None:
@@ -425,6 +430,16 @@ def reading(connection: socket.socket) -> None:
                 pass
 
     threading.Thread(target=read, daemon=True).start()
+
+
+@attack
+def quiet_connections(target: Target) -> None:
+    """More than there may be, over which HTTP/2 begins and no call is made."""
+    connections = [connected(target.grpc) for _ in range(500)]
+    for connection in connections:
+        with suppress(OSError):
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+    assert any(map(is_over, reversed(connections)))
 
 
 @attack

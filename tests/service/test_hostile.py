@@ -44,6 +44,9 @@ LATENCY_OF = {
     # Each answer has megabytes to be written as JSON.
     "unread_answers": 4.0,
 }
+ROOM_WITHIN = 4.0 * PATIENCE
+"""Seconds for which another client at most waits for a connection while all are taken by such as say nothing."""
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 LEFT = 150 << 20
 """How much more it may have soon after that: the C library keeps what is in pieces, and uses it the next time."""
 CONNECTIONS = 300
@@ -207,6 +210,19 @@ def test_others_are_served_during(name: str, plain: Victim) -> None:
         by_grpc()
         by_rest()
         observe(name, plain, [by_grpc, by_rest])
+
+
+def test_who_comes_when_all_places_are_taken_is_served_soon(plain: Victim) -> None:
+    """By gRPC: connections without a call make room."""
+    with (
+        attacking("quiet_connections", plain),
+        grpc.insecure_channel(f"127.0.0.1:{plain.grpc}", options=OWN_CONNECTION) as channel,
+    ):
+        get, request = ConversationsServiceStub(channel).GetConversation, GetConversationRequest()
+        request.conversation_id = plain.conversation
+        with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+            get(request, timeout=PATIENCE)
+        get(request, timeout=ROOM_WITHIN, wait_for_ready=True)
 
 
 @pytest.mark.parametrize("name", sorted(BY_TLS))
