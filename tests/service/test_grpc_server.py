@@ -6,8 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,22 +126,6 @@ def test_no_call_of_dozens_of_full_connections_is_ended_without_a_word(server: R
             return set(await asyncio.gather(*(outcome(create) for create in creates * 100)))
 
     assert asyncio.run(outcomes()) <= {(grpc.StatusCode.OK, False), (grpc.StatusCode.RESOURCE_EXHAUSTED, True)}
-
-
-def test_connections_without_calls_make_room_for_others(settings: Settings) -> None:
-    """Soon, however many there are; whoever pauses for longer goes on all the same."""
-    silent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    with served(replace(settings, max_connections=4, transfer_timeout=1.0)) as server, ExitStack() as stack:
-        for _ in range(4):
-            stack.enter_context(socket.create_connection(server.grpc)).sendall(silent)
-        create = ConversationsServiceStub(
-            stack.enter_context(grpc.insecure_channel(str(server.grpc), options=options))
-        ).CreateConversation
-        create(CreateConversationRequest(), timeout=20, wait_for_ready=True)
-        for pause in (1.9, 2.0, 2.1):
-            time.sleep(pause)
-            create(CreateConversationRequest(), timeout=20)
 
 
 def test_every_answer_has_a_request_id(stub: ConversationsServiceStub) -> None:
