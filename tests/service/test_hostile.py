@@ -46,7 +46,11 @@ LATENCY_OF = {
 }
 ROOM_WITHIN = 4.0 * PATIENCE
 """Seconds for which another client at most waits for a connection while all are taken by such as say nothing."""
-OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+EAGER = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 LEFT = 150 << 20
 """How much more it may have soon after that: the C library keeps what is in pieces, and uses it the next time."""
 CONNECTIONS = 300
@@ -216,7 +220,7 @@ def test_who_comes_when_all_places_are_taken_is_served_soon(plain: Victim) -> No
     """By gRPC: connections without a call make room."""
     with (
         attacking("quiet_connections", plain),
-        grpc.insecure_channel(f"127.0.0.1:{plain.grpc}", options=OWN_CONNECTION) as channel,
+        grpc.insecure_channel(f"127.0.0.1:{plain.grpc}", options=EAGER) as channel,
     ):
         get, request = ConversationsServiceStub(channel).GetConversation, GetConversationRequest()
         request.conversation_id = plain.conversation
