@@ -39,6 +39,8 @@ class Waiting:
         self._max_bytes = max_bytes
         # Those of the projects that have any, by their turns.
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
+        # As they were when something was taken out last.
+        self._turns: list[str] = []
         self._count = 0
         self.size = 0
 
@@ -60,6 +62,7 @@ class Waiting:
     def take(self) -> list[Write]:
         """Takes out what shall be committed next, of what there is. A project without a part in it is first then."""
         batch: list[Write] = []
+        self._turns = list(self._queues)
         turns = deque(self._queues.items())
         # A write of any size must be able to pass.
         room = max(MAX_BATCH_BYTES, turns[0][1].writes[0].size)
@@ -77,15 +80,20 @@ class Waiting:
         self._count -= len(batch)
         return batch
 
-    def put_back(self, writes: Sequence[Write], *, after: str) -> None:
-        """Has writes wait again that were taken out, before all others; but the project `after` has had its turn."""
+    def put_back(self, writes: Sequence[Write], *, done: Collection[str]) -> None:
+        """Has writes wait again that were taken out last, before all others of their projects. The turns are as before,
+        but that projects of which something was `done` have had theirs.
+        """
         for write in reversed(writes):
             queue = self._queues.setdefault(write.project, _Queue())
             queue.writes.appendleft(write)
-            self._queues.move_to_end(write.project, last=False)
             self._count_in(queue, write)
-        if after in self._queues:
-            self._queues.move_to_end(after)
+        for project in reversed(self._turns):
+            if project in self._queues and project not in done:
+                self._queues.move_to_end(project, last=False)
+        for project in self._turns:
+            if project in self._queues and project in done:
+                self._queues.move_to_end(project)
 
     def _count_in(self, queue: "_Queue", write: Write) -> None:
         self._count += 1

@@ -192,8 +192,9 @@ class Writer:
         done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
         if rest:
             with self._changed:
-                self._waiting.put_back(rest, after=done[-1].project)
-        self._expected = min(len(done) + len(self._waiting), MAX_BATCH_WRITES)
+                self._waiting.put_back(rest, done={write.project for write in done})
+        # What was put back is enough by itself.
+        self._expected = 1 if rest else min(len(done) + len(self._waiting), MAX_BATCH_WRITES)
         self._began = float("inf")
         # First, so that whoever has an answer finds the commit among what was observed.
         self._observe(Commit(len(done), self._commit_seconds, ended - written))
