@@ -68,3 +68,21 @@ def test_no_text_is_counted_after_the_deadline() -> None:
     """Not in another thread either."""
     with ThreadPoolExecutor(2) as threads, pytest.raises(DeadlineExceeded):
         Reader(encoding("o200k_base"), deadline=time.monotonic() - 1, threads=threads).counts(["fern"] * 300)
+
+
+@pytest.mark.parametrize("texts", [["fern moss " * 500_000], ["fern moss " * 2_000] * 100], ids=["one", "many"])
+def test_counting_ends_soon_after_the_deadline(texts: list[str]) -> None:
+    """Within the texts that are counted together, and within a long one: not all of them are begun."""
+    with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
+        counting = noted(patch)
+        reader = Reader(encoding("o200k_base"), deadline=time.monotonic() + 0.05, threads=threads)
+        with pytest.raises(DeadlineExceeded):
+            reader.counts(texts)
+    assert counting
+
+
+def test_what_no_thread_can_take_any_more_is_read_here() -> None:
+    """A server that stops ends its threads while one of them is still at work."""
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    assert Reader(encoding("o200k_base"), threads=threads).counts(["fern"] * 100) == [1] * 100

@@ -82,7 +82,10 @@ class Items:
     def between(self, start: int, end: int) -> Iterator[Features]:
         return map(self.__getitem__, range(start, end))
 
-    def extend(self, items: Iterable[Features]) -> None:
+    def extend(self, items: "Items | Iterable[Features]") -> None:
+        if isinstance(items, Items):
+            self._extend_by(items)
+            return
         for item in items:
             if item[3:] == _USUAL:
                 self.weight += 1
@@ -93,3 +96,11 @@ class Items:
             self._ends.append(len(self._places))
             # At last: by this an item is known, maybe to other threads.
             self._usual.append(item.tokens << _TURN_BITS | item.turn)
+
+    def _extend_by(self, others: "Items") -> None:
+        number, start = len(self), len(self._places)
+        self.weight += others.weight
+        self._unusual.update((number + each, item) for each, item in others._unusual.items())
+        self._places += others._places
+        self._ends.extend(start + end for end in others._ends)
+        self._usual += others._usual

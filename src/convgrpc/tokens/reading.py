@@ -73,7 +73,11 @@ class Reader:
         """Reads two things, each with a reader of its thread."""
         if self._threads is None:
             return first(self), second(self)
-        other = self._threads.submit(lambda: second(Reader(self.encoding, deadline=self._deadline)))
+        try:
+            other = self._threads.submit(lambda: second(Reader(self.encoding, deadline=self._deadline)))
+        except RuntimeError:
+            # The threads are being ended, this one as the last.
+            return first(self), second(self)
         try:
             one = first(self)
         except BaseException:
@@ -100,13 +104,18 @@ class Reader:
     def _count_each(self, texts: Sequence[str]) -> list[int]:
         self.check_time()
         if any(len(text) >= _LONG for text in texts):
-            return [self.count(text) for text in texts]
+            return list(map(self._count_in_time, texts))
         return self._count.each(texts)
+
+    def _count_in_time(self, text: str) -> int:
+        self.check_time()
+        return self.count(text)
 
     def _count_in_halves(self, text: str) -> int:
         return sum(map(self._count_chunk, chunks(text)))
 
     def _count_chunk(self, text: str) -> int:
+        self.check_time()
         one, other = halves(text) if len(text) >= _LONG else (text, "")
         if not other:
             return self._count(text)
