@@ -309,9 +309,9 @@ def test_a_bad_flag_is_an_error_that_names_it(flag: str, value: str) -> None:
 
 
 def test_numbers_may_be_as_large_as_they_are_meant(tmp_path: Path) -> None:
-    """Many gigabytes for a project, and more calls than gRPC's own options hold."""
+    """Many gigabytes for a project, and more calls and seconds than gRPC's own options hold."""
     arguments = ["--db", str(tmp_path / "a.db"), *FREE, "--max-project-bytes", "5000000000"]
-    with serving(*arguments, "--max-calls", "2147483647") as (process, _):
+    with serving(*arguments, "--max-calls", "2147483647", "--transfer-timeout", "1e9") as (process, _):
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
 

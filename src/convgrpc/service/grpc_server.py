@@ -40,7 +40,7 @@ _PENDING = 4
 """How many times as many calls may wait to be looked at as may be at work."""
 _MOMENT = 1.0
 _AGE_MS = 600_000
-_AGE_GRACE_MS = 10_000
+_AGE_GRACE = 10.0
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
 
@@ -302,17 +302,22 @@ def _options(
         ("grpc.server.max_pending_requests", min(_PENDING * max_calls, _MAX_OPTION)),
         ("grpc.server.max_pending_requests_hard_limit", min(2 * _PENDING * max_calls, _MAX_OPTION)),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        ("grpc.server_handshake_timeout_ms", ceil(transfer_timeout * 1000)),
+        ("grpc.server_handshake_timeout_ms", milliseconds(transfer_timeout)),
         # Who calls nothing makes room for others; gRPC's clients connect anew with their next call.
-        ("grpc.max_connection_idle_ms", ceil(2 * transfer_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", milliseconds(2 * transfer_timeout)),
         # The last resort against clients that take nothing of their answers.
         ("grpc.max_connection_age_ms", _AGE_MS),
         # A call may last this long: until its message is there, until it is done, and until its answer is taken.
-        ("grpc.max_connection_age_grace_ms", ceil((2 * transfer_timeout + request_timeout) * 1000) + _AGE_GRACE_MS),
+        ("grpc.max_connection_age_grace_ms", milliseconds(2 * transfer_timeout + request_timeout + _AGE_GRACE)),
         # Half-open connections: whoever does not answer a ping is gone.
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     ]
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds for an option that holds no more than 31 bits of milliseconds: 24 days and a half."""
+    return min(ceil(seconds * 1000), _MAX_OPTION)
 
 
 def _decode(method: Method, data: bytes) -> Message:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
-from math import ceil
 from typing import Any, NamedTuple, NoReturn, cast
 
 import uvicorn
@@ -26,7 +25,7 @@ from convgrpc.service.connections import Bounds, Connections
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Counts, Uncounted
 from convgrpc.service.gateway import Gateway
-from convgrpc.service.grpc_server import GrpcServer
+from convgrpc.service.grpc_server import GrpcServer, milliseconds
 from convgrpc.service.health import Health
 from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.service.keys import Keys
@@ -359,7 +358,7 @@ def _listening(address: Address, what: str, patience: float = 0) -> Iterator[soc
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         if patience and sys.platform == "linux":
             # Nor does it give up a client whose machine is gone before a quarter of an hour has passed.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ceil(patience * 1000))
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds(patience))
         yield listener
 
 
