@@ -1,5 +1,6 @@
 """The command line: `convgrpc serve`, `count`, `keys`, `health`, `protos` and `version`."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -110,6 +111,9 @@ def _serve(**values: Any) -> None:
         _fail(str(error))
 
     def started(addresses: Running) -> None:
+        # What there is by now stays, and the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         rest = f"{'https' if settings.tls_cert else 'http'}://{addresses.http}/v1"
         more = f", metrics http://{addresses.metrics}/metrics" if addresses.metrics else ""
         click.echo(f"convgrpc {__version__}: gRPC {addresses.grpc}, REST {rest}, database {settings.db}{more}")
