@@ -92,10 +92,10 @@ class Stream:
 
 
 class Append(NamedTuple):
-    """When an append was acknowledged, and to which conversation it was."""
+    """When an append was sent, which is before its commit, and to which conversation."""
 
     conversation: str
-    acknowledged: float
+    sent: float
 
 
 class Watched:
@@ -110,7 +110,7 @@ class Watched:
         self.acknowledged = 0
 
     def delays(self) -> list[float]:
-        """How long after each append was acknowledged each of those that watch was told."""
+        """How long after each append was sent each of those that watch was told."""
         with watching(self._server.grpc_port, self._server.key, self._watched) as crowd:
             appends = self._appends()
             told = crowd.told()
@@ -122,7 +122,7 @@ class Watched:
         for watcher, at in told:
             append = by_conversation[self._watched[watcher]][heard[watcher]]
             heard[watcher] += 1
-            delays.append(max(0.0, at - append.acknowledged))
+            delays.append(at - append.sent)
         expected = sum(len(by_conversation[each]) for each in self._watched)
         assert len(told) == expected, "some were told of several appends at once, or of none"
         return delays
@@ -140,8 +140,9 @@ class Watched:
         while (due := start + len(done) / self._rate) < start + WATCHED_SECONDS:
             time.sleep(max(0.0, due - time.monotonic()))
             turn = len(done) % len(create)
+            sent = time.monotonic()
             create[turn]()
-            done.append(Append(self._conversations[turn], time.monotonic()))
+            done.append(Append(self._conversations[turn], sent))
         time.sleep(LAST_NEWS)
         self.acknowledged += len(done)
         return done
