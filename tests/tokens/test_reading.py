@@ -3,12 +3,16 @@
 import base64
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from convgrpc.errors import DeadlineExceeded
-from convgrpc.tokens.reading import Reader, WouldWait
+from convgrpc.tokens import reading
+from convgrpc.tokens.extraction import Extractor
+from convgrpc.tokens.files import Document
+from convgrpc.tokens.reading import File, Reader, WouldWait
 from convgrpc.v1.content_pb2 import InputFile
 from tests.tokens.asking import asked, encoding, estimates, parts, tokens, user
 from tests.tokens.test_files import pdf
@@ -78,6 +82,29 @@ def test_a_file_is_left_to_those_who_may_wait() -> None:
     with pytest.raises(DeadlineExceeded):
         Reader(encoding("o200k_base"), deadline=time.monotonic() - 1).file(part)
     assert Reader(encoding("o200k_base"), deadline=math.inf).file(part).tokens > 4
+
+
+def test_all_files_have_one_time_whichever_thread_reads_them() -> None:
+    """Once it is over, a file has a tenth of a second."""
+    given: list[float] = []
+
+    class Slow(Extractor):
+        def __init__(self, timeout: float) -> None:
+            given.append(timeout)
+            super().__init__(timeout)
+
+        def pages(self, document: Document) -> list[str]:
+            time.sleep(0.3)
+            return super().pages(document)
+
+    def read(reader: Reader) -> list[File]:
+        return [reader.file(InputFile(filename="a.txt", file_data=url(b"fern", "text/plain"))) for _ in range(2)]
+
+    with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_SECONDS_ALL_FILES", 0.5)
+        patch.setattr(reading, "Extractor", Slow)
+        Reader(encoding("o200k_base"), threads=threads).both(read, read)
+    assert sorted(given) == [0.1, 0.1, 0.5, 0.5]
 
 
 def test_a_message_without_files_costs_what_messages_do() -> None:

@@ -33,7 +33,7 @@ def test_as_much_is_counted_in_threads_as_in_one(workers: int) -> None:
         alone, shared = Reader(encoding("o200k_base")), Reader(encoding("o200k_base"), threads=threads)
         expected = list(map(alone.count, texts))
         assert threads.submit(lambda: list(map(shared.count, texts))).result(60) == expected
-        assert threads.submit(shared.counts, texts).result(60) == expected
+        assert threads.submit(shared.each, Reader.counts, texts).result(60) == expected
 
 
 def noted(patch: pytest.MonkeyPatch) -> set[int]:
@@ -60,14 +60,16 @@ def test_another_thread_takes_half_of_a_long_text() -> None:
         for texts, is_shared in ((["fern moss " * 5_000], True), (["fern"] * 100, True), (["fern"] * 10, False)):
             with pytest.MonkeyPatch.context() as patch:
                 counting = noted(patch)
-                Reader(encoding("o200k_base"), threads=threads).counts(texts)
+                Reader(encoding("o200k_base"), threads=threads).each(Reader.counts, texts)
             assert len(counting) == 1 + is_shared
 
 
 def test_no_text_is_counted_after_the_deadline() -> None:
     """Not in another thread either."""
     with ThreadPoolExecutor(2) as threads, pytest.raises(DeadlineExceeded):
-        Reader(encoding("o200k_base"), deadline=time.monotonic() - 1, threads=threads).counts(["fern"] * 300)
+        Reader(encoding("o200k_base"), deadline=time.monotonic() - 1, threads=threads).each(
+            Reader.counts, ["fern"] * 300
+        )
 
 
 @pytest.mark.parametrize("texts", [["fern moss " * 500_000], ["fern moss " * 2_000] * 100], ids=["one", "many"])
@@ -77,7 +79,7 @@ def test_counting_ends_soon_after_the_deadline(texts: list[str]) -> None:
         counting = noted(patch)
         reader = Reader(encoding("o200k_base"), deadline=time.monotonic() + 0.05, threads=threads)
         with pytest.raises(DeadlineExceeded):
-            reader.counts(texts)
+            reader.each(Reader.counts, texts)
     assert counting
 
 
@@ -85,4 +87,4 @@ def test_what_no_thread_can_take_any_more_is_read_here() -> None:
     """A server that stops ends its threads while one of them is still at work."""
     threads = ThreadPoolExecutor(1)
     threads.shutdown()
-    assert Reader(encoding("o200k_base"), threads=threads).counts(["fern"] * 100) == [1] * 100
+    assert Reader(encoding("o200k_base"), threads=threads).each(Reader.counts, ["fern"] * 100) == [1] * 100

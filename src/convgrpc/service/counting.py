@@ -21,11 +21,10 @@ from convgrpc.tokens.encodings import Encoding, load_copies
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
 from convgrpc.tokens.history import History
-from convgrpc.tokens.items import Features, features
+from convgrpc.tokens.items import Features, stored_features
 from convgrpc.tokens.models_file import read_models
 from convgrpc.tokens.reading import Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
-from convgrpc.v1.item_pb2 import ConversationItem
 
 _WORKERS = 2
 _LARGE = 1 << 14
@@ -163,7 +162,7 @@ class Counter(Counts):
             if conversation.position and growth.removals != conversation.removals:
                 conversation.start_again()
                 continue
-            some = partial(_features, growth.items)
+            some = partial(stored_features, growth.items)
             read = await self._read(some, encoding, deadline, is_much=_is_much(growth.items))
             # All at once: whoever gives up leaves behind what is true.
             conversation.add(read, growth)
@@ -223,11 +222,6 @@ def _count(
     if encoding not in given:
         given[encoding] = given_features(request, reader)
     return count(request, model, reader, history, given[encoding])
-
-
-def _features(items: Sequence[bytes], reader: Reader) -> list[Features]:
-    parsed = list(map(ConversationItem.FromString, items))
-    return features(parsed, reader, [item.id for item in parsed])
 
 
 class _Conversation:

@@ -85,7 +85,21 @@ _Unread: TypeAlias = tuple[Sequence[str], Callable[..., Features]]
 
 def features(items: Iterable[ConversationItem], reader: Reader, places: Iterable[str]) -> list[Features]:
     """Reads items, in time that is in proportion to their text."""
-    unread = [_unread(item, place, reader) for item, place in zip(items, places, strict=True)]
+    return reader.each(_features, list(zip(items, places, strict=True)))
+
+
+def stored_features(items: Sequence[bytes], reader: Reader) -> list[Features]:
+    """Reads items as they are stored, which have ids."""
+    return reader.each(_stored_features, items)
+
+
+def _stored_features(reader: Reader, items: Sequence[bytes]) -> list[Features]:
+    parsed = list(map(ConversationItem.FromString, items))
+    return _features(reader, [(item, item.id) for item in parsed])
+
+
+def _features(reader: Reader, items: Iterable[tuple[ConversationItem, str]]) -> list[Features]:
+    unread = [_unread(item, place, reader) for item, place in items]
     tokens = iter(reader.counts([text for texts, _ in unread for text in texts]))
     return [make(*islice(tokens, len(texts))) for texts, make in unread]
 
@@ -169,11 +183,13 @@ def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unrea
     name = name_tokens(call.name, reader.encoding)
     stored = item.HasField("id") and not ids.is_minted(item.id)
 
-    def read(tokens: int, namespace: int, compacted: int) -> Features:
-        spaces = 0 if is_compact else tokens - compacted
+    def read(tokens: int, namespace: int = 0, compacted: int | None = None) -> Features:
+        spaces = 0 if compacted is None else tokens - compacted
         return Features(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored)
 
-    return (call.arguments, call.namespace, "" if is_compact else compact), read
+    if is_compact:
+        return (call.arguments, call.namespace) if call.namespace else (call.arguments,), read
+    return (call.arguments, call.namespace, compact), read
 
 
 def _compact(arguments: str) -> str:

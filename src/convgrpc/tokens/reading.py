@@ -31,10 +31,11 @@ _MAX_TEXT = 1 << 20
 _MAX_TEXT_AT_ONCE = 1 << 16
 _LONG = 1 << 14
 """How many characters are worth another thread: some milliseconds."""
-_FEW = 8
-_MANY = 128
-"""How many texts are worth another thread, and how many are counted before others have a turn at it."""
+_FEW = 64
+_MANY = 512
+"""How many things are read at a time, and how many before others have a turn at the other thread."""
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -67,14 +68,14 @@ class Reader:
         self._may_wait = may_wait
         self._threads = threads
         self._at_once = _MAX_TEXT_AT_ONCE
-        self._file_seconds = _SECONDS_ALL_FILES
+        self._file_seconds: list[float] = []
 
     def both(self, first: Callable[["Reader"], R], second: Callable[["Reader"], R]) -> tuple[R, R]:
         """Reads two things, each with a reader of its thread."""
         if self._threads is None:
             return first(self), second(self)
         try:
-            other = self._threads.submit(lambda: second(Reader(self.encoding, deadline=self._deadline)))
+            other = self._threads.submit(lambda: second(self._twin()))
         except RuntimeError:
             # The threads are being ended, this one as the last.
             return first(self), second(self)
@@ -86,22 +87,26 @@ class Reader:
         # What no thread has begun by now is done sooner here than waited for.
         return one, second(self) if other.cancel() else other.result()
 
-    def counts(self, texts: Sequence[str]) -> list[int]:
-        """The numbers of tokens of texts."""
-        counted = []
-        for first in range(0, len(texts), _MANY):
-            some = texts[first : first + _MANY]
-            middle = len(some) // 2
-            if middle < _FEW:
-                counted += self._count_each(some)
-            else:
-                one, other = some[:middle], some[middle:]
-                counted += chain(
-                    *self.both(partial(Reader._count_each, texts=one), partial(Reader._count_each, texts=other))
-                )
-        return counted
+    def _twin(self) -> "Reader":
+        """The reader of another thread."""
+        twin = Reader(self.encoding, deadline=self._deadline)
+        twin._file_seconds = self._file_seconds
+        return twin
 
-    def _count_each(self, texts: Sequence[str]) -> list[int]:
+    def each(self, read: Callable[["Reader", Sequence[T]], list[R]], things: Sequence[T]) -> list[R]:
+        """What is read of each of many things, by two threads and a few at a time: what the one parses, for which it
+        needs the interpreter, it parses while the other counts, for which that does not.
+        """
+        results: list[R] = []
+        for first in range(0, len(things), _MANY):
+            some = things[first : first + _MANY]
+            middle = len(some) // 2 if len(some) > _FEW else len(some)
+            one, other = (partial(_in_turn, read, half) for half in (some[:middle], some[middle:]))
+            results += chain(*self.both(one, other)) if middle < len(some) else one(self)
+        return results
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """The numbers of tokens of texts that are a few."""
         self.check_time()
         if any(len(text) >= _LONG for text in texts):
             return list(map(self._count_in_time, texts))
@@ -156,7 +161,7 @@ class Reader:
             self.check_time()
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
         finally:
-            self._file_seconds -= time.monotonic() - start
+            self._file_seconds.append(time.monotonic() - start)
         tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
         is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH
         reason = ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE
@@ -166,5 +171,11 @@ class Reader:
         if not self._may_wait:
             raise WouldWait
         self.check_time()
-        left = min(_SECONDS_A_FILE, max(0.1, self._file_seconds), self._deadline - time.monotonic())
+        left_for_all = _SECONDS_ALL_FILES - sum(self._file_seconds)
+        left = min(_SECONDS_A_FILE, max(0.1, left_for_all), self._deadline - time.monotonic())
         return Extractor(timeout=left)
+
+
+def _in_turn(read: Callable[[Reader, Sequence[T]], list[R]], things: Sequence[T], reader: Reader) -> list[R]:
+    few = (things[first : first + _FEW] for first in range(0, len(things), _FEW))
+    return [result for some in few for result in read(reader, some)]
