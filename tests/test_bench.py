@@ -3,6 +3,7 @@ timed.
 """
 
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -137,13 +138,13 @@ def test_runs_take_turns() -> None:
 
     def run(name: str) -> Run:
         order.append(name)
-        return Run(100, 2.0, 0.5, 0.010, 0.030)
+        return Run(100, 2.0, 0.5, 0.010, 0.030, 0.4 if name == "a" else math.nan)
 
     turns = Turns({name: partial(run, name) for name in ("a", "b", "c")}, 1)
     found = [results.take(each, 1) for each in (turns.rates("a", "c", 1, items=20), turns.slowest("b", "b", 2.5))]
     assert order == ["c", "b", "a", "a", "b", "c"]
     assert [(each.ratio, each.verdict) for each in found] == [(20, "ok"), (3, "missed")]
-    assert found[0].beside == {"server µs/call": 5000, "there": 5000}
+    assert found[0].beside == {"server µs/call": 5000, "event loop": 4000, "there": 5000}
 
 
 def test_what_is_measured_in_bytes_is_told_in_mebibytes() -> None:

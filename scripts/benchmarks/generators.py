@@ -4,6 +4,7 @@ That is h2load, which posts the frames of gRPC and speaks HTTP/1.1 as well; wher
 """
 
 import json
+import math
 import re
 import shutil
 import struct
@@ -44,8 +45,8 @@ class Request(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of some calls: how many and for how long, the CPU seconds of the server, and how long they took
-    each.
+    """What came of some calls: how many and for how long, the CPU seconds of the server, how long they took each, and
+    the CPU seconds of the server's event loop, where that is known.
     """
 
     calls: int
@@ -53,6 +54,7 @@ class Run(NamedTuple):
     cpu: float
     p50: float
     p99: float
+    loop: float = math.nan
 
     @property
     def rate(self) -> float:
@@ -61,6 +63,10 @@ class Run(NamedTuple):
     @property
     def cpu_each(self) -> float:
         return self.cpu / self.calls
+
+    @property
+    def loop_each(self) -> float:
+        return self.loop / self.calls
 
 
 class Caller:
@@ -86,14 +92,14 @@ class Caller:
 
     def run(self) -> Run:
         calls = self._calls
-        before = self._process.cpu()
+        before, loop_before = self._process.cpu(), self._process.main_cpu()
         seconds, took = self._by(self._request, calls)
-        cpu = self._process.cpu() - before
+        cpu, loop = self._process.cpu() - before, self._process.main_cpu() - loop_before
         self.acknowledged += calls
         # Nobody waits at the end, when fewer and fewer calls are open.
         self._calls = max(FEWEST_CALLS, int(calls / seconds * self._seconds))
         percentiles = quantiles(took, n=100)
-        return Run(calls, seconds, cpu, percentiles[49], percentiles[98])
+        return Run(calls, seconds, cpu, percentiles[49], percentiles[98], loop)
 
 
 def name() -> str:

@@ -1,6 +1,7 @@
 """Runs that take turns, so that whatever else the machine does slows all of them alike."""
 
 from collections.abc import Callable, Mapping
+from math import isnan
 from statistics import median
 
 from benchmarks.generators import Run
@@ -53,10 +54,15 @@ class Turns:
         return self._rounds[number][name]
 
     def cost(self, name: str, compared_with: str) -> dict[str, float]:
-        """The microseconds that the servers ran for a call, but for the round that warmed up."""
+        """The microseconds that the servers ran for a call, and their event loops, but for the round that warmed up."""
         rounds = [runs for number, runs in self._rounds.items() if number] or list(self._rounds.values())
-        here, there = (1e6 * median(runs[each].cpu_each for runs in rounds) for each in (name, compared_with))
-        return {"server µs/call": here, "there": there}
+        here, loop, there, loop_there = (
+            1e6 * median(getattr(runs[each], cost) for runs in rounds)
+            for each in (name, compared_with)
+            for cost in ("cpu_each", "loop_each")
+        )
+        costs = {"server µs/call": here, "event loop": loop, "there": there, "event loop there": loop_there}
+        return {what: cost for what, cost in costs.items() if not isnan(cost)}
 
 
 Beside = Callable[[], dict[str, float]]
