@@ -100,6 +100,11 @@ def test_the_round_that_warms_up_does_not_count() -> None:
     assert (found.rounds, found.ratio, found.measured.p90) == (2, 3, 3)
 
 
+def test_without_a_round_that_warms_up_all_count() -> None:
+    found = results.take(measurement([900, 3, 3], [1, 1, 1]), 2, warm_up=False)
+    assert (found.rounds, found.measured.p10, found.measured.p90) == (2, 3, 3)
+
+
 def test_a_measurement_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it has by then, be it no more than the round that warms up."""
     monkeypatch.setattr(results, "SECONDS_EACH", -1)
@@ -129,7 +134,7 @@ def test_of_rates_the_higher_is_the_better() -> None:
 
 def test_quickly_is_a_share_of_it() -> None:
     assert (Effort(False).rounds(10), Effort(False).seconds(3)) == (10, 3)
-    assert (Effort(True).rounds(10), Effort(True).rounds(1), Effort(True).seconds(3)) == (2, 1, 1.5)
+    assert (Effort(True).rounds(100), Effort(True).rounds(1), Effort(True).seconds(3)) == (5, 1, 1)
 
 
 def test_runs_take_turns() -> None:

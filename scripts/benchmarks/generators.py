@@ -87,11 +87,17 @@ class Caller:
         self._request = request
         self._seconds = seconds
         self._by = by or (by_h2load if H2LOAD else by_load)
-        self._calls = FEWEST_CALLS
+        self._calls = 0
         self.acknowledged = 0
 
     def run(self) -> Run:
-        calls = self._calls
+        if not self._calls:
+            tried = self._run(FEWEST_CALLS)
+            if tried.seconds > self._seconds / 2:
+                return tried
+        return self._run(self._calls)
+
+    def _run(self, calls: int) -> Run:
         before, loop_before = self._process.cpu(), self._process.main_cpu()
         seconds, took = self._by(self._request, calls)
         cpu, loop = self._process.cpu() - before, self._process.main_cpu() - loop_before

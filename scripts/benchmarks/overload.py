@@ -44,7 +44,7 @@ def overload(effort: Effort) -> Iterator[list[Measurement]]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-", dir=DATABASES)))
         server = stack.enter_context(serving(folder / "server.db"))
         stack.enter_context(apart(server.pid))
-        crowd = Crowd(server)
+        crowd = Crowd(server, effort.seconds(SECONDS))
         times = 10
         yield [
             Measurement(f"3x load by {FEW}: a served call", AT_PEAK, 1.11, times, *crowd.compared(1, 2, time_each)),
@@ -95,8 +95,9 @@ def occupied(burst: Burst) -> float:
 class Crowd:
     """Clients, by the dozen."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, seconds: float) -> None:
         self._server = server
+        self._seconds = seconds
         create = server.call(f"{CONVERSATIONS}/CreateConversation", b"")
         source = random.Random(3)
         self._messages = []
@@ -118,11 +119,12 @@ class Crowd:
         all measurements.
         """
         if number not in self._rounds:
-            at_peak = self._burst(SECONDS, window=OPEN_CALLS / GENERATORS)
-            before = self._burst(SECONDS / 2, rate=LIGHT * at_peak.served / GENERATORS)
-            heavy = self._burst(SECONDS, rate=HEAVY * at_peak.served / GENERATORS)
-            after = self._burst(SECONDS / 2, rate=LIGHT * at_peak.served / GENERATORS)
-            many = self._burst(SECONDS, MORE_CONNECTIONS, rate=HEAVY * at_peak.served / GENERATORS)
+            long, short = self._seconds, self._seconds / 2
+            at_peak = self._burst(long, window=OPEN_CALLS / GENERATORS)
+            before = self._burst(short, rate=LIGHT * at_peak.served / GENERATORS)
+            heavy = self._burst(long, rate=HEAVY * at_peak.served / GENERATORS)
+            after = self._burst(short, rate=LIGHT * at_peak.served / GENERATORS)
+            many = self._burst(long, MORE_CONNECTIONS, rate=HEAVY * at_peak.served / GENERATORS)
             self._rounds[number] = before, at_peak, heavy, after, many
         return self._rounds[number]
 

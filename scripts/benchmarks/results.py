@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from statistics import quantiles
 from typing import NamedTuple, TypeAlias
 
-QUICK_SHARE = 5
+QUICK_SHARE = 20
 SECONDS_EACH = 60
 """After how long a measurement ends, whatever rounds are left."""
 
@@ -33,7 +33,8 @@ class Measurement(NamedTuple):
     told.
 
     Both take the number of a round, and return seconds, bytes or a rate, as the unit says. `beside` is asked in the
-    end for what else there is to tell, by its name.
+    end for what else there is to tell, by its name. `lasts` tells that a round goes on for so long that its
+    beginning is little of it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Measurement(NamedTuple):
     reference: Callable[[int], float]
     unit: str = "ms"
     beside: Callable[[], Mapping[str, float]] = dict
+    lasts: bool = False
 
 
 class Spread(NamedTuple):
@@ -85,7 +87,7 @@ class Effort(NamedTuple):
         return max(1, number // QUICK_SHARE) if self.quick else number
 
     def seconds(self, number: float) -> float:
-        return number / 2 if self.quick else number
+        return number / 3 if self.quick else number
 
 
 Group: TypeAlias = Callable[[Effort], AbstractContextManager[list[Measurement]]]
@@ -109,11 +111,11 @@ def summary(measurement: Measurement, samples: Sequence[tuple[float, float]]) ->
     return Result(*measurement[:3], len(samples), measured, reference, found, ratios, measurement.unit, beside)
 
 
-def take(measurement: Measurement, rounds: int) -> Result:
-    """Takes samples in turn, in either order; round 0 only warms up."""
+def take(measurement: Measurement, rounds: int, *, warm_up: bool = True) -> Result:
+    """Takes samples in turn, in either order; round 0 only warms up, if there is to be one."""
     give_up = time.monotonic() + SECONDS_EACH
     samples = []
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         if number % 2:
             measured, reference = measurement.measured(number), measurement.reference(number)
         else:
@@ -121,7 +123,7 @@ def take(measurement: Measurement, rounds: int) -> Result:
         samples.append((measured, reference))
         if time.monotonic() > give_up:
             break
-    return summary(measurement, samples[1:] or samples)
+    return summary(measurement, samples[warm_up:] or samples)
 
 
 HEADING = ("", "ms", "p10-p90", "compared with", "ms", "p10-p90", "ratio", "p10-p90", "goal", "", "")

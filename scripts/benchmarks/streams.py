@@ -28,7 +28,7 @@ IN_EACH, AHEAD = 100, 8
 """How many items a request of a stream has, and how many requests are on their way."""
 WATCHERS = 1000
 WATCHED_SECONDS = 3.0
-LAST_NEWS = 1.0
+LAST_NEWS = 0.5
 ROUNDS = 7
 
 
@@ -47,7 +47,8 @@ def streams(effort: Effort) -> Iterator[list[Measurement]]:
         bare = Request(address.strip(), ["/bare/Noop"], item.SerializeToString(), answer=1000, is_grpc=True)
         idle = Caller(Process(noop), bare, effort.seconds(SECONDS))
         # All of a thousand are told of each append to the one that they watch.
-        spread, one = (Watched(server, item, *shape) for shape in ((WATCHERS, 200.0), (1, 3.0)))
+        seconds = effort.seconds(WATCHED_SECONDS)
+        spread, one = (Watched(server, item, seconds, *shape) for shape in ((WATCHERS, 200.0), (1, 3.0)))
         yield [
             turns.rates(name, CREATE, 6, items=IN_EACH),
             watched(f"told of an append, p99: {WATCHERS:,} watch {WATCHERS:,}", spread, idle),
@@ -99,11 +100,12 @@ class Append(NamedTuple):
 
 
 class Watched:
-    """Appends at a rate, in turn to each of some conversations, while a thousand watch them."""
+    """Appends for some seconds and at a rate, in turn to each of some conversations, while a thousand watch them."""
 
-    def __init__(self, server: Server, item: ConversationItem, conversations: int, rate: float) -> None:
+    def __init__(self, server: Server, item: ConversationItem, seconds: float, conversations: int, rate: float) -> None:
         self._server = server
         self._item = item
+        self._seconds = seconds
         self._rate = rate
         self._conversations = [new_conversation(server) for _ in range(conversations)]
         self._watched = [self._conversations[number % conversations] for number in range(WATCHERS)]
@@ -137,7 +139,7 @@ class Watched:
             for each in self._conversations
         ]
         start = time.monotonic()
-        while (due := start + len(done) / self._rate) < start + WATCHED_SECONDS:
+        while (due := start + len(done) / self._rate) < start + self._seconds:
             time.sleep(max(0.0, due - time.monotonic()))
             turn = len(done) % len(create)
             sent = time.monotonic()
@@ -157,6 +159,7 @@ def watched(name: str, crowd: Watched, idle: Caller) -> Measurement:
         3,
         lambda number: quantiles(crowd.delays(), n=100)[98],
         lambda number: idle.run().p99,
+        lasts=True,
     )
 
 

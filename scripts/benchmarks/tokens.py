@@ -74,7 +74,8 @@ def warm(server: Server, conversations: dict[str, Conversation]) -> Iterator[Mea
     for name, request in requests.items():
         goal, count = None if name == "empty" else 3.0, server.count(request)
         yield Measurement(f"{name}: latency", CHECK, goal, 2000, timed(count), timed(check))
-        yield Measurement(f"{name}: server CPU", CHECK, goal, 20, cpu_timed(server, count), cpu_timed(server, check))
+        cpu = cpu_timed(server, count), cpu_timed(server, check)
+        yield Measurement(f"{name}: server CPU", CHECK, goal, 20, *cpu, lasts=True)
 
 
 def cold(counted: "Counted", stored: dict[str, list[Conversation]], rounds: int) -> Iterator[Measurement]:

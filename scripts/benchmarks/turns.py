@@ -29,6 +29,7 @@ class Turns:
             lambda number: self.run(compared_with, number).rate,
             "rate",
             lambda: self.cost(name, compared_with) | (beside() if beside else {}),
+            lasts=True,
         )
 
     def slowest(self, name: str, compared_with: str, goal: float | None) -> Measurement:
@@ -45,6 +46,7 @@ class Turns:
             self._number,
             lambda number: self.run(name, number).p99,
             reference,
+            lasts=True,
         )
 
     def run(self, name: str, number: int) -> Run:
