@@ -213,10 +213,14 @@ def stored(settings: Settings) -> int:
 def test_as_many_calls_are_made_as_are_counted(
     caller: Callable[[Request], Caller], settings: Settings, server: Running, http: httpx.Client, is_grpc: bool
 ) -> None:
+    """The first time a few more, by which it is found out how many take so long."""
     appending = caller(appends(server, http, is_grpc=is_grpc))
     before = stored(settings)
+    appending.run()
+    known = appending.acknowledged
+    assert stored(settings) - before == known
     run = appending.run()
-    assert stored(settings) - before == appending.acknowledged == run.calls > 0
+    assert stored(settings) - before - known == appending.acknowledged - known == run.calls > 0
     assert 0 < run.p50 <= run.p99 < run.seconds
 
 
