@@ -133,6 +133,25 @@ def test_options_of_the_caller_come_first(server: Running, client_class: Any) ->
         client.create_conversation()
 
 
+def test_each_client_has_a_connection_of_its_own(client_class: Any) -> None:
+    """Calls that stay open on one, as watches do, are not in the way of those on another."""
+    peers: list[str] = []
+
+    def handle(request: bytes, context: Any) -> bytes:
+        peers.append(context.peer())
+        return b""
+
+    with (
+        answering(handle) as port,
+        client_class(f"127.0.0.1:{port}") as one,
+        client_class(f"127.0.0.1:{port}") as other,
+    ):
+        for client in (one, other, one):
+            client.get_conversation("conv_1")
+    first, second, again = peers
+    assert first == again != second
+
+
 def test_a_client_that_is_closed_says_so(server: Running, client_class: Any) -> None:
     """However often it is closed, and whether it was used or not."""
     for used in (True, False):

@@ -25,6 +25,8 @@ _OPTIONS: Mapping[str, Any] = {
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.http2.max_pings_without_data": 0,
+    # By itself gRPC has all clients of a process share a connection, and with it the 100 calls open on it.
+    "grpc.use_local_subchannel_pool": 1,
     # The server bounds what it takes, and what it returns may be as large.
     "grpc.max_send_message_length": -1,
     "grpc.max_receive_message_length": -1,
