@@ -100,8 +100,11 @@ def test_none_means_not_given() -> None:
 
 
 def test_a_required_argument_is_not_none() -> None:
+    """It is missing then, be it a string or a list."""
     refusal = fault(GetConversationRequest)
     assert (refusal.param, refusal.field) == ("conversation_id", "conversation_id")
+    assert str(refusal) == "Missing required parameter: 'conversation_id'."
+    assert str(fault(CreateItemsRequest, conversation_id="conv_1")) == "Missing required parameter: 'items'."
 
 
 def test_creating_calls_are_given_an_id_of_their_own() -> None:

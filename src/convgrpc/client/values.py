@@ -39,6 +39,9 @@ def request(message_class: type[M], arguments: Mapping[str, Any]) -> M:
     values = {field.name: _worded(field, plain[field.name]) for field in message.fields}
     if REQUEST_ID in values and values[REQUEST_ID] is None:
         values[REQUEST_ID] = ids.request_id()
+    for field in message.fields:
+        if values[field.name] is None and options.is_required(field):
+            raise faults.missing(ROOT.key(field.name))
     return build(message_class, values)
 
 
