@@ -74,7 +74,7 @@ class Stream:
         """A call is a request of the stream."""
         room = Semaphore(AHEAD)
         sent: list[float] = []
-        began, before = time.monotonic(), self._server.cpu()
+        began, before, loop_before = time.monotonic(), self._server.cpu(), self._server.main_cpu()
 
         def requests() -> Iterator[bytes]:
             while time.monotonic() < began + self._seconds and room.acquire(timeout=TIMEOUT):
@@ -86,17 +86,18 @@ class Stream:
             done, now = AppendItemsResponse.FromString(answer).requests, time.monotonic()
             room.release(done - len(took))
             took += [now - at for at in sent[len(took) : done]]
-        seconds, cpu = time.monotonic() - began, self._server.cpu() - before
+        seconds = time.monotonic() - began
+        cpu, loop = self._server.cpu() - before, self._server.main_cpu() - loop_before
         self.acknowledged += IN_EACH * len(took)
         percentiles = quantiles(took, n=100)
-        return Run(len(took), seconds, cpu, percentiles[49], percentiles[98])
+        return Run(len(took), seconds, cpu, percentiles[49], percentiles[98], loop)
 
 
 class Append(NamedTuple):
-    """When an append was sent, which is before its commit, and to which conversation."""
+    """When an append was to be sent, which is before its commit, and to which conversation."""
 
     conversation: str
-    sent: float
+    due: float
 
 
 class Watched:
@@ -112,7 +113,7 @@ class Watched:
         self.acknowledged = 0
 
     def delays(self) -> list[float]:
-        """How long after each append was sent each of those that watch was told."""
+        """How long after each append was to be sent each of those that watch was told."""
         with watching(self._server.grpc_port, self._server.key, self._watched) as crowd:
             appends = self._appends()
             told = crowd.told()
@@ -124,7 +125,7 @@ class Watched:
         for watcher, at in told:
             append = by_conversation[self._watched[watcher]][heard[watcher]]
             heard[watcher] += 1
-            delays.append(at - append.sent)
+            delays.append(at - append.due)
         expected = sum(len(by_conversation[each]) for each in self._watched)
         assert len(told) == expected, "some were told of several appends at once, or of none"
         return delays
@@ -142,9 +143,8 @@ class Watched:
         while (due := start + len(done) / self._rate) < start + self._seconds:
             time.sleep(max(0.0, due - time.monotonic()))
             turn = len(done) % len(create)
-            sent = time.monotonic()
             create[turn]()
-            done.append(Append(self._conversations[turn], sent))
+            done.append(Append(self._conversations[turn], due))
         time.sleep(LAST_NEWS)
         self.acknowledged += len(done)
         return done

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,15 @@ def test_no_text_is_no_tokens() -> None:
     """Nothing is counted for it."""
     counted: list[Any] = [Encoding(name).count("") for name in ENCODINGS]
     assert counted == [0, 0, 0]
+
+
+def test_whoever_counts_does_not_wait_for_an_encoding_that_is_being_loaded() -> None:
+    """That takes a tenth of a second, in which a server's event loop would stand still."""
+    loaded = Encoding("o200k_base")
+    with ThreadPoolExecutor(1) as threads:
+        count = threads.submit(loaded.count, "fern").result(60)
+        with encodings._loading:
+            counted = threads.submit(loaded.count, "fern")
+            done, _ = wait([counted], timeout=5)
+        assert done
+        assert counted.result() == count

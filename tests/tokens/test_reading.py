@@ -94,7 +94,7 @@ def test_all_files_have_one_time_whichever_thread_reads_them() -> None:
             super().__init__(timeout)
 
         def pages(self, document: Document) -> list[str]:
-            time.sleep(0.3)
+            time.sleep(0.6)
             return super().pages(document)
 
     def read(reader: Reader) -> list[File]:

@@ -40,7 +40,7 @@ def request(message_class: type[M], arguments: Mapping[str, Any]) -> M:
     if REQUEST_ID in values and values[REQUEST_ID] is None:
         values[REQUEST_ID] = ids.request_id()
     for field in message.fields:
-        if values[field.name] is None and options.is_required(field):
+        if values[field.name] is None and options.is_required(field) and not options.field_options(field).nullable:
             raise faults.missing(ROOT.key(field.name))
     return build(message_class, values)
 

@@ -180,11 +180,16 @@ class Counter(Counts):
 
     async def _encoding(self, name: str) -> Encoding:
         if name not in self._encodings:
-            self._encodings[name] = await self._aside(partial(Encoding, name))
+            self._encodings[name] = await self._aside(partial(_loaded, name))
         return self._encodings[name]
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+
+def _loaded(name: str) -> Encoding:
+    load_copies(name)
+    return Encoding(name)
 
 
 def _slices(items: Sequence[bytes], max_bytes: int) -> Iterator[Sequence[bytes]]:

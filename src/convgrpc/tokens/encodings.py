@@ -54,8 +54,9 @@ class Encoding:
 
     def __init__(self, name: str) -> None:
         self.name = _SAME_FOR_TEXT.get(name, name)
-        load(self.name)
+        self._made = {0: load(self.name)}
         self._copies: dict[int, int] = {}
+        self._numbering = threading.Lock()
 
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
@@ -66,11 +67,16 @@ class Encoding:
         return ThreadCounter(self._encoding())
 
     def _encoding(self) -> tiktoken.Encoding:
-        with _loading:
-            thread = threading.get_ident()
+        thread = threading.get_ident()
+        with self._numbering:
             if len(self._copies) < _COPIES:
                 self._copies.setdefault(thread, len(self._copies))
-            return _copy(self.name, self._copies.get(thread, 0))
+        number = self._copies.get(thread, 0)
+        if number not in self._made:
+            # Whoever needs nothing that is yet to be made waits for nobody who makes something.
+            with _loading:
+                self._made[number] = _copy(self.name, number)
+        return self._made[number]
 
 
 class ThreadCounter:

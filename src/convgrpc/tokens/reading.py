@@ -82,6 +82,7 @@ class Reader:
         try:
             one = first(self)
         except BaseException:
+            # If it has begun, it ends by itself, after a few things more.
             other.cancel()
             raise
         # What no thread has begun by now is done sooner here than waited for.
