@@ -89,7 +89,7 @@ class Reader:
         return one, second(self) if other.cancel() else other.result()
 
     def _twin(self) -> "Reader":
-        """The reader of another thread."""
+        """The reader of another thread, with one time for the files of both."""
         twin = Reader(self.encoding, deadline=self._deadline)
         twin._file_seconds = self._file_seconds
         return twin
@@ -107,7 +107,7 @@ class Reader:
         return results
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """The numbers of tokens of texts that are a few."""
+        """The numbers of tokens of texts, which are few."""
         self.check_time()
         if any(len(text) >= _LONG for text in texts):
             return list(map(self._count_in_time, texts))
