@@ -27,7 +27,7 @@ except ImportError as error:
 
 from convgrpc import __version__, protos
 from convgrpc.logs import logging_to
-from convgrpc.settings import Address, IncludePolicy, LogLevel, Settings, UnknownPolicy
+from convgrpc.settings import Address, IdPolicy, IncludePolicy, LogLevel, Settings, UnknownPolicy
 
 _HEALTH_TIMEOUT = 5.0
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
@@ -62,6 +62,7 @@ _TYPES: dict[Any, Any] = {
     Address: _AddressType(),
     Address | None: _AddressType(),
     IncludePolicy: click.Choice(get_args(IncludePolicy)),
+    IdPolicy: click.Choice(get_args(IdPolicy)),
     UnknownPolicy: click.Choice(get_args(UnknownPolicy)),
     LogLevel: click.Choice(get_args(LogLevel), case_sensitive=False),
 }

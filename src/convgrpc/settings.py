@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 IncludePolicy: TypeAlias = Literal["all", "strict"]
 UnknownPolicy: TypeAlias = Literal["refuse", "keep"]
+IdPolicy: TypeAlias = Literal["hosted", "any"]
 LogLevel: TypeAlias = Literal["error", "warning", "info"]
 
 
@@ -84,11 +85,16 @@ class Settings:
         default="all",
         metadata={"help": "'all' returns everything stored; 'strict' returns what include can name only when it does."},
     )
+    ids: IdPolicy = field(
+        default="hosted",
+        metadata={
+            "help": "'hosted' asks of item ids what OpenAI's API does; 'any' also takes ids of other engines,"
+            " and makes those that are missing."
+        },
+    )
     unknown: UnknownPolicy = field(
         default="refuse",
-        metadata={
-            "help": "Refuse items of kinds and with keys that the contract does not know, or keep them as they are."
-        },
+        metadata={"help": "Refuse items of kinds and with keys that the contract does not know, or keep these."},
     )
     models: str = field(
         default="", metadata={"help": "A TOML file of more models, with what is to be known to count their tokens."}
@@ -156,7 +162,7 @@ class Settings:
         """Raises ValueError for settings that exclude each other."""
         if self.unknown == "keep" and self.include_policy == "strict":
             raise ValueError(
-                "--unknown keep returns items as they are, and --include-policy strict does not: choose one"
+                "--unknown keep returns all keys of an item, and --include-policy strict does not: choose one"
             )
         if self.max_request_bytes < 2 * self.max_message_bytes:
             raise ValueError("--max-request-bytes must be at least twice --max-message-bytes")

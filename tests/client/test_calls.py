@@ -74,7 +74,7 @@ def test_a_conversation_has_a_whole_life(client: Any) -> None:
     assert client.get_item(conversation.id, added.last_id) == added.data[1]
     assert client.batch_get_items(conversation.id, item_ids=[added.last_id, added.first_id]).data == added.data[::-1]
     assert client.update_conversation(conversation.id, metadata={"a": "b"}).metadata.pairs == {"a": "b"}
-    assert client.update_conversation(conversation.id, metadata=None).metadata.pairs == {}
+    assert client.update_conversation(conversation.id, metadata={}).metadata.pairs == {}
     assert client.get_conversation(conversation.id).id == conversation.id
     assert client.list_conversations(metadata={}).data[0].id == conversation.id
     assert client.delete_item(conversation.id, added.first_id).id == conversation.id

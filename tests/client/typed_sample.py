@@ -39,7 +39,7 @@ def values(client: Client, message: ConversationItem, output: ResponseOutputMess
     assert_type(page, ConversationItemList)
     client.create_items(conversation.id, items=page.data)
     client.list_items(conversation.id, order=Order.ORDER_ASC, budget=TokenBudget(input_tokens=100))
-    client.update_conversation(conversation.id, metadata=None)
+    client.update_conversation(conversation.id, metadata={})
     assert_type(client.count_input_tokens(input="Hello!", tool_choice="auto", models=["gpt-5"]), InputTokenCount)
     client.count_input_tokens(input=[typed, message], conversation=conversation.id, reasoning={"effort": "low"})
     assert_type(convgrpc.to_dict(message)["id"] is None, bool)

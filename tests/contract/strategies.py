@@ -60,7 +60,8 @@ def _built(draw: Draw, message: Descriptor, place: _Place) -> Message:
     shape = options.shape(message)
     built = GetMessageClass(message)()
     _set_union(draw, built, place)
-    one = draw(st.sampled_from(list(shape.exactly_one))) if shape.exactly_one else None
+    choice = [*shape.exactly_one, *shape.at_least_one]
+    one = draw(st.sampled_from(choice)) if choice else None
     for field in options.json_fields(message):
         if field.name not in shape.exactly_one or field.name == one:
             _set(draw, built, field, place, required=field.name == one)
@@ -98,8 +99,17 @@ def _set(draw: Draw, built: Any, field: FieldDescriptor, place: _Place, *, requi
         return
     elif field.message_type is not None:
         getattr(built, field.name).CopyFrom(_value(draw, field, built, place))
+        _fill_up(draw, getattr(built, field.name), rules.min_items, place)
     elif field.enum_type is None or required or draw(st.booleans()):
         setattr(built, field.name, _value(draw, field, built, place))
+
+
+def _fill_up(draw: Draw, built: Any, least: int, place: _Place) -> None:
+    """Adds elements to a bare list until it has the least number of them."""
+    if least:
+        field = built.DESCRIPTOR.fields[0]
+        elements = getattr(built, field.name)
+        elements.extend(_value(draw, field, built, place) for _ in range(least - len(elements)))
 
 
 def _fill_map(draw: Draw, entries: Any, field: FieldDescriptor, place: _Place) -> None:
@@ -125,7 +135,7 @@ def _value(draw: Draw, field: FieldDescriptor, holder: Any, place: _Place) -> An
         case FieldDescriptor.TYPE_INT64:
             return draw(_integers(rules))
         case FieldDescriptor.TYPE_DOUBLE:
-            return draw(_DECIMALS)
+            return draw(_decimals(rules))
         case FieldDescriptor.TYPE_BOOL:
             return draw(st.booleans())
     raise TypeError(f"{field.full_name} is of a type that the contract has not had so far")
@@ -166,6 +176,12 @@ def _strings(rules: options.Field) -> st.SearchStrategy[str]:
     if rules.prefix:
         return _NAMES.map(lambda name: rules.prefix + name)
     return _TEXT.filter(lambda text: len(text) >= rules.min_length) if rules.min_length else _TEXT
+
+
+def _decimals(rules: options.Field) -> st.SearchStrategy[float]:
+    if not rules.HasField("minimum"):
+        return _DECIMALS
+    return st.floats(rules.minimum, rules.maximum)
 
 
 def _integers(rules: options.Field) -> st.SearchStrategy[int]:

@@ -137,8 +137,15 @@ SENT_IN_THE_PATH = {"conversations.update", "items.create"}
 TEXT_PARTS = {"user": "input_text", "system": "input_text", "developer": "input_text", "assistant": "output_text"}
 
 needs_conformance = pytest.mark.skipif(not CONFORMANCE.exists(), reason="the conformance collection is not there")
+# The types of the SDK allow null for the metadata of an update; the API was recorded to refuse it.
+REFUSED = {("conversations.update", '{"metadata": null}')}
 each_conformance_row = pytest.mark.parametrize(
-    "row", [pytest.param(row, id=f"{n}-{row['variant']}") for n, row in enumerate(conformance_rows())]
+    "row",
+    [
+        pytest.param(row, id=f"{n}-{row['variant']}")
+        for n, row in enumerate(conformance_rows())
+        if (row["variant"], json.dumps(row["value"])) not in REFUSED
+    ],
 )
 
 
@@ -166,8 +173,7 @@ def _request(row: dict[str, Any]) -> tuple[Any, type[Message]]:
 
 
 def _normalised(value: Any, kind: str) -> Any:
-    """What the API makes of a value by itself: it completes messages, drops empty lists of items, and clears metadata
-    that is null."""
+    """What the API makes of a value by itself: it completes messages and drops empty lists of items."""
     if kind == "tool":
         return value
     if kind != "body":
@@ -176,7 +182,7 @@ def _normalised(value: Any, kind: str) -> Any:
     for key in ("items", "input"):
         if isinstance(body.get(key), list):
             body[key] = [_normalised_item(item) for item in body[key]]
-    return {**body, "metadata": {}} if body.get("metadata", "") is None else body
+    return body
 
 
 def _normalised_item(item: dict[str, Any]) -> dict[str, Any]:

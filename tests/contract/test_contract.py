@@ -252,8 +252,10 @@ def test_options_name_what_is_there() -> None:
         if rules.pattern:
             re.compile(rules.pattern)
     for message in MESSAGES:
-        for name in options.shape(message).exactly_one:
+        shape = options.shape(message)
+        for name in shape.exactly_one:
             assert message.fields_by_name[name].has_presence, message.full_name
+        assert set(shape.at_least_one) <= set(message.fields_by_name), message.full_name
     for member, kind in KINDS.items():
         if kind.id_or:
             assert options.message_of(member).fields_by_name[kind.id_or].has_presence, member.full_name
@@ -279,7 +281,10 @@ def test_limits_are_on_fields_that_have_what_they_limit() -> None:
         if rules.min_items or rules.max_items:
             assert field.is_repeated or options.shape(options.message_of(field)).bare, field.full_name
         if rules.HasField("minimum") or rules.HasField("maximum"):
-            assert field.type == FieldDescriptor.TYPE_INT64, field.full_name
+            assert field.type in (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_DOUBLE), field.full_name
+        if rules.ids_optional:
+            assert field.is_repeated, field.full_name
+            assert field.message_type is ConversationItem.DESCRIPTOR, field.full_name
         if rules.omit_empty:
             assert field.is_repeated, field.full_name
         if rules.source:

@@ -15,7 +15,6 @@ from convgrpc.v1.conversations_service_pb2 import (
     CreateConversationRequest,
     CreateItemsRequest,
     ListItemsRequest,
-    UpdateConversationRequest,
 )
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.item_pb2 import ConversationItem
@@ -292,7 +291,6 @@ def test_a_body_that_is_no_object_is_refused(value: Any, got: str) -> None:
     ("value", "param", "field"),
     [
         ({"meta": {}}, "meta", "meta"),
-        ({"meta": None}, "meta", "meta"),
         ({"items": [{"role": "user", "content": "", "txt": 1}]}, "items[0].txt", "items[0].txt"),
         ({"items": [{"role": "user", "content": "", "call_id": "of another kind"}]}, "items[0].call_id", None),
         ({"items": [{"type": "compaction_trigger", "compaction_trigger": {}}]}, "items[0].compaction_trigger", None),
@@ -356,10 +354,14 @@ def test_required_keys_are_missed(value: Any, param: str, field: str) -> None:
     assert (refused.report.code, refused.param, refused.field) == ("missing_required_parameter", param, field)
 
 
+def _needs_id(kind: options.Kind | None) -> bool:
+    return bool(kind and kind.id_required and not kind.id_or)
+
+
 def test_kinds_that_are_only_replayed_must_have_their_id() -> None:
     oneof = ConversationItem.DESCRIPTOR.oneofs_by_name["kind"]
-    kinds = {field.name for field in oneof.fields if (options.kind(field) or options.Kind()).id_required}
-    assert len(kinds) == 13
+    kinds = {field.name for field in oneof.fields if _needs_id(options.kind(field))}
+    assert len(kinds) == 12
     for kind in kinds:
         assert refusal(request({"type": kind})).param == "items[0].id"
     refused = refusal(request({"type": "item_reference", "id": None}))
@@ -375,7 +377,7 @@ def test_kinds_that_are_only_replayed_must_have_their_id() -> None:
             {field.name: None for field in options.json_fields(CountInputTokensRequest.DESCRIPTOR)},
             {},
         ),
-        (ListItemsRequest, {"conversation_id": "c", "limit": None, "order": None}, {"conversation_id": "c"}),
+        (ListItemsRequest, {"conversation_id": "conv_1", "limit": None, "order": None}, {"conversation_id": "conv_1"}),
         (
             ConversationItem,
             {"id": None, "type": None, "role": "user", "content": "", "status": None, "phase": None},
@@ -396,15 +398,9 @@ def test_kinds_that_are_only_replayed_must_have_their_id() -> None:
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ""}]},
         ),
         (Tool, {"type": "function", "name": "f", "parameters": None}, {"type": "function", "name": "f"}),
-        (
-            UpdateConversationRequest,
-            {"conversation_id": "c", "metadata": None},
-            {"conversation_id": "c", "metadata": {}},
-        ),
     ],
 )
 def test_null_means_absent(message_class: type[Message], with_null: Any, without: Any) -> None:
-    """But where it clears what is stored: then it means empty."""
     assert decode(message_class, with_null) == decode(message_class, without)
 
 
@@ -437,7 +433,7 @@ def test_an_unknown_kind_of_content_is_reported_at_its_type() -> None:
     refused = refusal(user({"type": "bogus"}))
     assert refused.message == (
         "Invalid value: 'bogus'. Supported values are: 'input_text', 'input_image', 'output_text', 'refusal', "
-        "'input_file', 'computer_screenshot', 'summary_text', 'reasoning_text', and 'text'."
+        "'input_file', 'computer_screenshot', 'summary_text', 'reasoning_text', 'text', and 'encrypted_content'."
     )
     assert refused.param == "items[0].content[0].type"
     assert refused.field == "items[0].message.content[0].type"
@@ -452,7 +448,7 @@ def test_an_unknown_kind_of_content_is_reported_at_its_type() -> None:
         (added({"type": "code_interpreter", "container": {"type": "x"}}), "items[0].tools[0].container.type"),
         (call(caller={"type": "x"}), "items[0].caller.type"),
         (call(status="failed"), "items[0].status"),
-        ({"conversation_id": "c", "items": [], "include": ["bogus.thing"]}, "include[0]"),
+        ({"conversation_id": "conv_1", "items": [], "include": ["bogus.thing"]}, "include[0]"),
     ],
 )
 def test_unknown_tags_and_words_are_refused(value: Any, param: str) -> None:
@@ -463,7 +459,7 @@ def test_unknown_tags_and_words_are_refused(value: Any, param: str) -> None:
 
 
 def test_supported_words_are_listed_in_the_order_of_the_contract() -> None:
-    refused = refusal({"conversation_id": "c", "order": "newest"}, ListItemsRequest)
+    refused = refusal({"conversation_id": "conv_1", "order": "newest"}, ListItemsRequest)
     assert refused.message == "Invalid value: 'newest'. Supported values are: 'asc' and 'desc'."
 
 
@@ -536,14 +532,14 @@ def test_values_are_told_apart_by_their_json_type(value: Any, member: str) -> No
     ],
 )
 def test_integers_of_more_than_64_bits_are_refused(number: int, code: str, sign: str, limit: int) -> None:
-    refused = refusal({"conversation_id": "c", "limit": number}, ListItemsRequest)
+    refused = refusal({"conversation_id": "conv_1", "limit": number}, ListItemsRequest)
     assert (refused.report.code, refused.param) == (code, "limit")
     assert refused.message.endswith(f"Expected a value {sign} {limit}, but got {number} instead.")
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
 def test_integers_of_64_bits_are_understood(number: int) -> None:
-    assert decode(ListItemsRequest, {"conversation_id": "c", "limit": number}).limit == number
+    assert decode(ListItemsRequest, {"conversation_id": "conv_1", "limit": number}).limit == number
 
 
 def test_integers_stand_for_decimals_where_decimals_are_expected() -> None:

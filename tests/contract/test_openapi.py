@@ -261,7 +261,7 @@ def test_names_are_those_of_messages_and_enums() -> None:
     known = {message.name for message in MESSAGES} | {
         enum.name for file in FILES for enum in file.enum_types_by_name.values()
     }
-    assert {re.sub("Input$", "", name) for name in SCHEMAS.keys() - known} - known == {"Error"}
+    assert {re.sub("(Input)?(WithoutId)?$", "", name) for name in SCHEMAS.keys() - known} - known == {"Error"}
 
 
 # What is answered.
@@ -392,6 +392,8 @@ CALL = {"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"}
         {"type": "function_call_output", "output": []},
         {"type": "tool_search_call", "arguments": None},
         {"type": "compaction_trigger"},
+        {"type": "local_shell_call_output", "output": "", "call_id": "c"},
+        {"type": "local_shell_call_output", "output": "", "id": "lsh_1"},
     ],
     ids=str,
 )
@@ -431,10 +433,11 @@ def test_what_the_gateway_accepts_is_valid(item: Any) -> None:
         {**CALL, "caller": {"type": "program"}},
         {**CALL, "caller": {"type": "program", "caller_id": ""}},
         {"type": "function_call_output", "output": None},
-        {"type": "function_call_output", "output": "x", "call_id": "x" * 65},
+        {"type": "function_call_output", "output": "x", "call_id": "x" * 4097},
         {"type": "function_call_output", "output": "x", "namespace": "a b"},
         {"type": "reasoning", "summary": []},
         {"type": "reasoning", "summary": [], "encrypted_content": None},
+        {"type": "local_shell_call_output", "output": ""},
         {"type": "item_reference"},
         {"type": "item_reference", "id": "msg_1", "role": "user"},
         {"type": "program", "call_id": "c", "code": "", "fingerprint": ""},
@@ -486,7 +489,6 @@ def test_requests_of_the_wrong_shape_are_invalid(name: str, value: Any) -> None:
         ("CreateConversationRequest", {}),
         ("CreateConversationRequest", {"items": None, "metadata": None}),
         ("CreateConversationRequest", {"items": [], "metadata": {}}),
-        ("UpdateConversationRequest", {"metadata": None}),
         ("CreateItemsRequest", {"items": [TEXT] * 20}),
         ("CountInputTokensRequest", {"tool_choice": "auto", "input": "x", "conversation": "conv_1"}),
         ("CountInputTokensRequest", {"tool_choice": {"type": "computer_use"}, "conversation": {"id": "conv_1"}}),

@@ -22,12 +22,13 @@ from convgrpc.v1.conversations_service_pb2 import (
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.item_pb2 import (
     AdditionalTools,
+    ApplyPatchCallOutput,
+    Compaction,
     ComputerCallOutput,
     ComputerCallOutputStatus,
     ComputerOutput,
     ComputerOutputScreenshot,
     ConversationItem,
-    FileSearchCall,
     FunctionCall,
     FunctionCallOutput,
     ItemReference,
@@ -90,7 +91,11 @@ def function(parameters: str) -> Tool:
     ("message", "param", "field"),
     [
         (ConversationItem(), "type", "kind"),
-        (CreateItemsRequest(items=[ConversationItem(id="msg_1")]), "items[0].type", "items[0].kind"),
+        (
+            CreateItemsRequest(conversation_id="conv_1", items=[ConversationItem(id="msg_1")]),
+            "items[0].type",
+            "items[0].kind",
+        ),
         (user(ContentPart()), "content[0].type", "message.content[0].part"),
         (ConversationItem(function_call_output=FunctionCallOutput()), "output", "function_call_output.output"),
         (
@@ -99,7 +104,11 @@ def function(parameters: str) -> Tool:
             "function_call_output.output",
         ),
         (ConversationItem(tool_search_call=ToolSearchCall()), "arguments", "tool_search_call.arguments"),
-        (ConversationItem(id="fs_1", file_search_call=FileSearchCall()), "status", "file_search_call.status"),
+        (
+            ConversationItem(apply_patch_call_output=ApplyPatchCallOutput(call_id="c")),
+            "status",
+            "apply_patch_call_output.status",
+        ),
         (ConversationItem(additional_tools=AdditionalTools()), "role", "additional_tools.role"),
         (Tool(), "type", "tool"),
         (search_tool(Filter()), "filters.type", "file_search.filters.filter"),
@@ -110,7 +119,7 @@ def function(parameters: str) -> Tool:
             "file_search.filters.comparison.value",
         ),
         (search_tool(Filter(compound=CompoundFilter())), "filters.type", "file_search.filters.compound.type"),
-        (UpdateConversationRequest(conversation_id="c"), "metadata", "metadata"),
+        (UpdateConversationRequest(conversation_id="conv_1"), "metadata", "metadata"),
     ],
 )
 def test_what_is_required_and_can_be_seen_to_be_missing_is_missed(
@@ -121,7 +130,7 @@ def test_what_is_required_and_can_be_seen_to_be_missing_is_missed(
 
 
 def test_a_missing_role_is_reported_at_the_item() -> None:
-    refused = refusal(CreateItemsRequest(items=[ConversationItem(message=Message())]))
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1", items=[ConversationItem(message=Message())]))
     assert (refused.report.code, refused.param, refused.field) == ("invalid_value", "items[0]", "items[0].message")
     assert refused.message == (
         "Invalid value: ''. Supported values are: 'assistant', 'system', 'developer', and 'user'."
@@ -130,7 +139,7 @@ def test_a_missing_role_is_reported_at_the_item() -> None:
 
 def test_empty_strings_are_not_missing() -> None:
     """A scalar without presence cannot be seen to be absent in a message."""
-    validate(ConversationItem(function_call=FunctionCall()))
+    validate(ConversationItem(compaction=Compaction()))
 
 
 # Enums.
@@ -138,15 +147,15 @@ def test_empty_strings_are_not_missing() -> None:
 
 @pytest.mark.parametrize("number", [99, -1, 2**31 - 1, -(2**31)])
 def test_numbers_without_a_word_are_refused(number: Any) -> None:
-    refused = refusal(ListItemsRequest(order=number))
+    refused = refusal(ListItemsRequest(conversation_id="conv_1", order=number))
     assert refused.message == f"Invalid value: '{number}'. Supported values are: 'asc' and 'desc'."
     assert (refused.report.code, refused.param) == ("invalid_value", "order")
 
 
 def test_zero_means_not_given_but_not_in_a_list() -> None:
-    validate(ListItemsRequest(order=Order.ORDER_UNSPECIFIED))
+    validate(ListItemsRequest(conversation_id="conv_1", order=Order.ORDER_UNSPECIFIED))
     include = [Include.INCLUDE_FILE_SEARCH_CALL_RESULTS, Include.INCLUDE_UNSPECIFIED]
-    refused = at_fault(GetItemRequest(include=include))
+    refused = at_fault(GetItemRequest(conversation_id="conv_1", include=include))
     assert refused == ("invalid_value", "include[1]", "include[1]")
 
 
@@ -171,7 +180,7 @@ def test_words_for_replayed_items_are_for_items_with_an_id() -> None:
 def test_an_id_speaks_for_its_own_item_only() -> None:
     replayed = ConversationItem(id="msg_1", message=Message(role=Role.ROLE_TOOL))
     fresh = ConversationItem(message=Message(role=Role.ROLE_TOOL))
-    request = CreateItemsRequest(items=[replayed, fresh])
+    request = CreateItemsRequest(conversation_id="conv_1", items=[replayed, fresh])
     assert at_fault(request) == ("invalid_value", "items[1]", "items[1].message")
 
 
@@ -191,19 +200,20 @@ def test_parts_are_of_the_side_of_their_role_unless_they_are_replayed(role: Any,
     content = [ContentPart()]
     getattr(content[0], part).SetInParent()
     item = ConversationItem(message=Message(role=role, content=content))
-    refused = refusal(CreateItemsRequest(items=[item]))
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1", items=[item]))
     assert refused.message == f"Invalid value: '{part}'. Supported values are: {supported}."
     assert (refused.report.code, refused.param) == ("invalid_value", "items[0].content[0]")
     assert refused.field == "items[0].message.content[0]"
     item.id = "msg_1"
-    validate(CreateItemsRequest(items=[item]))
+    validate(CreateItemsRequest(conversation_id="conv_1", items=[item]))
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "code", "message"),
     [
         (
             InputImage(),
+            "missing_mutually_exclusive_parameters",
             (
                 "Missing mutually exclusive parameters: 'items[0].content[0]'. Ensure you are providing exactly one of: "
                 "'file_id' or 'image_url'."
@@ -211,6 +221,7 @@ def test_parts_are_of_the_side_of_their_role_unless_they_are_replayed(role: Any,
         ),
         (
             InputImage(file_id="", image_url=""),
+            "mutually_exclusive_parameters",
             (
                 "Mutually exclusive parameters: 'items[0].content[0]'. Ensure you are only providing one of: 'file_id' or "
                 "'image_url'."
@@ -219,18 +230,18 @@ def test_parts_are_of_the_side_of_their_role_unless_they_are_replayed(role: Any,
     ],
     ids=["none", "both"],
 )
-def test_an_image_has_one_source_unless_it_is_replayed(image: InputImage, message: str) -> None:
+def test_an_image_has_one_source_unless_it_is_replayed(image: InputImage, code: str, message: str) -> None:
     item = user(ContentPart(input_image=image))
-    refused = refusal(CreateItemsRequest(items=[item]))
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1", items=[item]))
     assert refused.message == message
-    assert (refused.report.http, refused.report.code) == (400, "mutually_exclusive_parameters")
+    assert (refused.report.http, refused.report.code) == (400, code)
     assert (refused.param, refused.field) == ("items[0].content[0]", "items[0].message.content[0].input_image")
     item.id = "msg_1"
-    validate(CreateItemsRequest(items=[item]))
+    validate(CreateItemsRequest(conversation_id="conv_1", items=[item]))
 
 
 def test_reasoning_has_an_id_or_its_encrypted_content() -> None:
-    refused = refusal(CreateItemsRequest(items=[ConversationItem(reasoning=Reasoning())]))
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1", items=[ConversationItem(reasoning=Reasoning())]))
     assert refused.message == "Invalid item"
     assert (refused.report.code, refused.param, refused.field) == ("invalid_item", "item", "items[0]")
     validate(ConversationItem(reasoning=Reasoning(encrypted_content="")))
@@ -247,7 +258,11 @@ def test_ids_of_the_right_form_are_accepted(item_id: str) -> None:
 
 @pytest.mark.parametrize("item_id", ["", "fc_1", "MSG_1", "ms", " msg_1", "_msg"])
 def test_ids_begin_with_the_prefix_of_their_kind(item_id: str) -> None:
-    refused = refusal(CreateItemsRequest(items=[ConversationItem(id=item_id, message=Message(role=Role.ROLE_USER))]))
+    refused = refusal(
+        CreateItemsRequest(
+            conversation_id="conv_1", items=[ConversationItem(id=item_id, message=Message(role=Role.ROLE_USER))]
+        )
+    )
     assert refused.message == f"Invalid 'items[0].id': '{item_id}'. Expected an ID that begins with 'msg'."
     assert (refused.report.code, refused.param, refused.field) == ("invalid_value", "items[0].id", "items[0].id")
 
@@ -299,7 +314,7 @@ def test_the_kinds_that_need_an_id_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("limit", [1, 100])
 def test_limits_within_the_range_are_accepted(limit: int) -> None:
-    validate(ListItemsRequest(limit=limit))
+    validate(ListItemsRequest(conversation_id="conv_1", limit=limit))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +330,7 @@ def test_limits_within_the_range_are_accepted(limit: int) -> None:
     ],
 )
 def test_limits_out_of_range_are_refused(limit: int, code: str, message: str) -> None:
-    refused = refusal(ListItemsRequest(limit=limit))
+    refused = refusal(ListItemsRequest(conversation_id="conv_1", limit=limit))
     assert refused.message == f"Invalid 'limit': {message}"
     assert (refused.report.code, refused.param) == (code, "limit")
 
@@ -327,8 +342,8 @@ def test_a_minimum_of_zero_is_a_minimum() -> None:
 
 
 def test_requests_have_up_to_twenty_items() -> None:
-    validate(CreateItemsRequest(items=[user()] * 20))
-    refused = refusal(CreateItemsRequest(items=[user()] * 21))
+    validate(CreateItemsRequest(conversation_id="conv_1", items=[user()] * 20))
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1", items=[user()] * 21))
     assert refused.message == (
         "Invalid 'items': array too long. Expected an array with maximum length 20, but got an array with length 21 "
         "instead."
@@ -339,7 +354,7 @@ def test_requests_have_up_to_twenty_items() -> None:
 
 def test_items_to_append_are_at_least_one() -> None:
     validate(CreateConversationRequest())
-    refused = refusal(CreateItemsRequest())
+    refused = refusal(CreateItemsRequest(conversation_id="conv_1"))
     assert refused.message == (
         "Invalid 'items': empty array. Expected an array with minimum length 1, but got an empty array instead."
     )
@@ -364,14 +379,14 @@ def test_arrays_have_an_end_where_the_contract_sets_none() -> None:
     assert at_fault(tool) == ("array_above_max_length", "vector_store_ids", "file_search.vector_store_ids")
 
 
-@pytest.mark.parametrize("length", [1, 64])
+@pytest.mark.parametrize("length", [1, 4096])
 def test_strings_within_their_limits_are_accepted(length: int) -> None:
     validate(
         ConversationItem(function_call_output=FunctionCallOutput(output=ToolOutput(text=""), call_id=UNICODE * length))
     )
 
 
-@pytest.mark.parametrize(("length", "code"), [(0, "string_below_min_length"), (65, "string_above_max_length")])
+@pytest.mark.parametrize(("length", "code"), [(0, "string_below_min_length"), (4097, "string_above_max_length")])
 def test_strings_beyond_their_limits_are_refused(length: int, code: str) -> None:
     output = FunctionCallOutput(output=ToolOutput(text=""), call_id="c" * length)
     item = ConversationItem(function_call_output=output)
@@ -380,8 +395,8 @@ def test_strings_beyond_their_limits_are_refused(length: int, code: str) -> None
 
 def test_strings_have_an_end_where_the_contract_sets_none() -> None:
     longest = "x" * validator.MAX_STRING_LENGTH
-    validate(ConversationItem(function_call=FunctionCall(arguments=longest)))
-    refused = at_fault(ConversationItem(function_call=FunctionCall(arguments=longest + "x")))
+    validate(ConversationItem(function_call=FunctionCall(call_id="c", arguments=longest)))
+    refused = at_fault(ConversationItem(function_call=FunctionCall(call_id="c", arguments=longest + "x")))
     assert refused == ("string_above_max_length", "arguments", "function_call.arguments")
 
 

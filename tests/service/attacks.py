@@ -24,7 +24,7 @@ import h2.events
 import h2.settings
 import hpack
 
-from convgrpc.v1.conversations_service_pb2 import ListItemsRequest, WatchItemsRequest
+from convgrpc.v1.conversations_service_pb2 import GetConversationRequest, ListItemsRequest, WatchItemsRequest
 
 MIB = 1 << 20
 TIMEOUT = 20.0
@@ -494,7 +494,7 @@ def continuation_flood(target: Target) -> None:
 def long_metadata(target: Target) -> None:
     connection = Http2(target)
     stream = connection.ask(f"{_METHOD}GetConversation", *[(f"x-{number}", f"{number}" * 4000) for number in range(8)])
-    connection.send(stream, message(b""))
+    connection.send(stream, message(GetConversationRequest(conversation_id="conv_1").SerializeToString()))
     # Refused, or answered by what of it fits.
     assert connection.status(stream) in ("8", "5")
 

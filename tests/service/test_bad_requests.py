@@ -25,17 +25,18 @@ INVALID_JSON = (
     "include trailing commas, missing closing brackets, missing quotation marks, etc.)"
 )
 TYPES = (
-    "'additional_tools', 'apply_patch_call', 'apply_patch_call_output', 'code_interpreter_call', 'compaction', "
-    "'compaction_trigger', 'computer_call', 'computer_call_output', 'configuration_update', 'custom_tool_call', "
+    "'additional_tools', 'agent_message', 'apply_patch_call', 'apply_patch_call_output', 'code_interpreter_call', "
+    "'compaction', 'compaction_trigger', 'computer_call', 'computer_call_output', 'configuration_update', 'custom_tool_call', "
     "'custom_tool_call_output', 'file_search_call', 'function_call', 'function_call_output', 'image_generation_call', "
     "'item_reference', 'local_shell_call', 'local_shell_call_output', 'mcp_approval_request', 'mcp_approval_response', "
-    "'mcp_call', 'mcp_list_tools', 'message', 'program', 'program_output', 'reasoning', 'shell_call', "
+    "'mcp_call', 'mcp_list_tools', 'message', 'multi_agent_call', 'multi_agent_call_output', 'program', "
+    "'program_output', 'reasoning', 'shell_call', "
     "'shell_call_output', 'tool_search_call', 'tool_search_output', and 'web_search_call'"
 )
 ROLES = "'assistant', 'system', 'developer', and 'user'"
 PARTS = (
     "'input_text', 'input_image', 'output_text', 'refusal', 'input_file', 'computer_screenshot', 'summary_text', "
-    "'reasoning_text', and 'text'"
+    "'reasoning_text', 'text', and 'encrypted_content'"
 )
 INCLUDES = (
     "'file_search_call.results', 'web_search_call.results', 'web_search_call.action.sources', "
@@ -98,9 +99,11 @@ def counted(body: Any, param: str | None, code: str | None, message: str, status
     return Row("POST", COUNT, {"model": "gpt-5", **body}, status, param, code, message)
 
 
-def nowhere(conversation: str) -> list[Row]:
-    """Every request that names a conversation, for one that does not exist."""
-    path, message = f"/v1/conversations/{conversation}", f"Conversation with id '{conversation}' not found."
+def naming(
+    conversation: str, message: str, status: int = 404, param: str | None = None, code: str | None = None
+) -> list[Row]:
+    """Every request that names a conversation in its path, and the answer for one that cannot be found."""
+    path = f"/v1/conversations/{conversation}"
     requests: list[tuple[str, str, Any]] = [
         ("GET", path, None),
         ("POST", path, {"metadata": {}}),
@@ -112,7 +115,16 @@ def nowhere(conversation: str) -> list[Row]:
         ("DELETE", f"{path}/items/{{item}}", None),
         ("GET", f"/v1/x/conversations/{conversation}/items:batchGet?item_ids={{item}}", None),
     ]
-    return [Row(*request, 404, None, None, message) for request in requests]
+    return [Row(*request, status, param, code, message) for request in requests]
+
+
+def nowhere(conversation: str) -> list[Row]:
+    return naming(conversation, f"Conversation with id '{conversation}' not found.")
+
+
+def malformed(conversation: str) -> list[Row]:
+    message = f"Invalid 'conversation_id': '{conversation}'. Expected an ID that begins with 'conv'."
+    return naming(conversation, message, 400, "conversation_id", "invalid_value")
 
 
 def wrong_metadata(metadata: Any, param: str, code: str, message: str) -> list[Row]:
@@ -126,7 +138,8 @@ def wrong_metadata(metadata: Any, param: str, code: str, message: str) -> list[R
 NOT_FOUND = [
     *nowhere("conv_lighthouse"),
     *nowhere("{deleted_conv}"),
-    *nowhere("harbour"),
+    *malformed("harbour"),
+    *malformed("thread_1"),
     Row("GET", ITEMS + "/msg_gone", None, 404, None, None, "Item with id 'msg_gone' not found in conversation."),
     Row("DELETE", ITEMS + "/msg_gone", None, 404, None, None, "Item with id 'msg_gone' not found in conversation."),
     *(
@@ -190,7 +203,26 @@ NOT_FOUND = [
         None,
         "Invalid URL (POST /v1/conversations/{conv}/parts)",
     ),
-    Row("DELETE", ITEMS + "/", None, 404, None, None, f"Invalid URL (DELETE {ITEMS}/)"),
+    Row("DELETE", ITEMS + "//", None, 404, None, None, f"Invalid URL (DELETE {ITEMS}//)"),
+    *(
+        Row(
+            verb,
+            path,
+            body,
+            404,
+            None,
+            None,
+            f"Invalid URL ({verb} {path}). This server stores conversations and counts input tokens; it runs no model. "
+            "GET /openapi.json lists the routes that it serves.",
+        )
+        for verb, path, body in [
+            ("POST", "/v1/responses", {"model": "gpt-5", "input": "Ahoy"}),
+            ("GET", "/v1/responses/resp_1", None),
+            ("POST", "/v1/chat/completions", {"model": "gpt-5", "messages": []}),
+            ("GET", "/v1/models", None),
+            ("POST", "/v1/embeddings", {}),
+        ]
+    ),
     Row(
         "PUT",
         ITEMS,
@@ -357,6 +389,15 @@ METADATA = [
 ]
 
 BODIES = [
+    Row(
+        "POST",
+        "/v1/conversations/{conv}",
+        {"metadata": None},
+        400,
+        "metadata",
+        "invalid_type",
+        "Invalid type for 'metadata': expected a metadata object, but got null instead.",
+    ),
     *(
         Row("POST", path, raw, 400, None, "invalid_json", INVALID_JSON)
         for path in ("/v1/conversations", "/v1/conversations/{conv}", ITEMS, COUNT)
@@ -571,29 +612,27 @@ MISSING = [
         ("content[0].type", {"role": "user", "content": [{}]}),
         ("content[0].refusal", {"role": "assistant", "content": [{"type": "refusal"}]}),
         (
-            "content[0].annotations[0].title",
+            "content[0].annotations[0].url",
             {
                 "role": "assistant",
                 "content": [
                     {
                         "type": "output_text",
                         "text": "At six.",
-                        "annotations": [
-                            {"type": "url_citation", "url": "https://tides.example", "start_index": 0, "end_index": 1}
-                        ],
+                        "annotations": [{"type": "url_citation", "title": "Tides"}],
                     }
                 ],
             },
         ),
         (
-            "content[0].logprobs[0].bytes",
+            "content[0].logprobs[0].logprob",
             {
                 "role": "assistant",
                 "content": [
                     {
                         "type": "output_text",
                         "text": "At",
-                        "logprobs": [{"token": "At", "logprob": -1, "top_logprobs": []}],
+                        "logprobs": [{"token": "At", "bytes": [], "top_logprobs": []}],
                     }
                 ],
             },
@@ -652,16 +691,34 @@ MISSING = [
                 "program_output",
                 "code_interpreter_call",
                 "local_shell_call",
-                "local_shell_call_output",
                 "mcp_list_tools",
                 "mcp_approval_request",
                 "mcp_call",
                 "item_reference",
             )
         ),
+        ("id", {"type": "local_shell_call_output", "output": ""}),
         ("action.type", {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "tide"}}),
         ("queries", {"type": "file_search_call", "id": "fs_1", "status": "completed"}),
     ]
+]
+
+UNTYPED = [
+    # An object with neither type nor role may be anything: first of all, what is unknown in it is told.
+    item({"rol": "user"}, ".rol", "unknown_parameter", "Unknown parameter: '@.rol'. Did you mean 'role'?"),
+    item(
+        {"rol": "user", "type": None}, ".rol", "unknown_parameter", "Unknown parameter: '@.rol'. Did you mean 'role'?"
+    ),
+    item({"text": "Ahoy"}, ".text", "unknown_parameter", "Unknown parameter: '@.text'."),
+    item({"id": "msg_1", "text": "Ahoy"}, ".text", "unknown_parameter", "Unknown parameter: '@.text'."),
+    item({"rol": None}, "", "invalid_value", f"Invalid value: ''. Supported values are: {ROLES}."),
+    item({"content": "Ahoy"}, "", "invalid_value", f"Invalid value: ''. Supported values are: {ROLES}."),
+    item(
+        {"role": "user", "text": "x"},
+        ".content",
+        "missing_required_parameter",
+        "Missing required parameter: '@.content'.",
+    ),
 ]
 
 UNKNOWN = [
@@ -804,7 +861,7 @@ CONTENT = [
     content(
         {"type": "input_image"},
         "",
-        "mutually_exclusive_parameters",
+        "missing_mutually_exclusive_parameters",
         "Missing mutually exclusive parameters: '@.content[1]'. Ensure you are providing exactly one of: 'file_id' or "
         "'image_url'.",
     ),
@@ -884,9 +941,21 @@ LIMITS = [
         ),
         (
             "call_id",
-            {"type": "function_call_output", "call_id": "c" * 65, "output": ""},
+            {"type": "function_call_output", "call_id": "c" * 4097, "output": ""},
             "string_above_max_length",
-            "string too long. Expected a string with maximum length 64, but got a string with length 65 instead.",
+            "string too long. Expected a string with maximum length 4096, but got a string with length 4097 instead.",
+        ),
+        (
+            "call_id",
+            {**CALL, "call_id": ""},
+            "string_below_min_length",
+            "empty string. Expected a string with minimum length 1, but got an empty string instead.",
+        ),
+        (
+            "call_id",
+            {**CALL, "call_id": "c" * 4097},
+            "string_above_max_length",
+            "string too long. Expected a string with maximum length 4096, but got a string with length 4097 instead.",
         ),
         (
             "namespace",
@@ -1049,6 +1118,94 @@ def filters(levels: int) -> Any:
 
 TOO_DEEP = "Invalid request: objects or arrays are nested too deeply. Expected at most 64 levels."
 
+TOOLS = [
+    counted({"tools": [tool]}, param, code, message)
+    for tool, param, code, message in [
+        (
+            {"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": number},
+            "tools[0].max_num_results",
+            f"integer_{code}_value",
+            (
+                f"Invalid 'tools[0].max_num_results': integer {words} value. Expected a value {limit}, but got {number} "
+                "instead."
+            ),
+        )
+        for number, code, words, limit in [
+            (51, "above_max", "above maximum", "<= 50"),
+            (0, "below_min", "below minimum", ">= 1"),
+        ]
+    ]
+    + [
+        (
+            {"type": "file_search", "vector_store_ids": [], "ranking_options": {"score_threshold": number}},
+            "tools[0].ranking_options.score_threshold",
+            f"decimal_{code}_value",
+            (
+                f"Invalid 'tools[0].ranking_options.score_threshold': decimal {words} value. Expected a value {limit}, but "
+                f"got {number} instead."
+            ),
+        )
+        for number, code, words, limit in [
+            (1.5, "above_max", "above maximum", "<= 1"),
+            (-0.1, "below_min", "below minimum", ">= 0"),
+        ]
+    ]
+    + [
+        (
+            {"type": "mcp", "server_label": "docs"},
+            "tools[0]",
+            "missing_mutually_exclusive_parameters",
+            (
+                "Missing mutually exclusive parameters: 'tools[0]'. Ensure you are providing at least one of: 'server_url', "
+                "'connector_id', or 'tunnel_id'."
+            ),
+        ),
+        *(
+            (
+                {"type": kind, "user_location": {"type": "approximate", "country": country}},
+                "tools[0].user_location.country",
+                "invalid_value",
+                (
+                    f"Invalid 'tools[0].user_location.country': '{country}'. Expected a string that matches the pattern "
+                    "'^[a-zA-Z]{2}$'."
+                ),
+            )
+            for kind in ("web_search", "web_search_preview")
+            for country in ("USA", "", "N0")
+        ),
+        (
+            {"type": "function", "name": "tide", "allowed_callers": []},
+            "tools[0].allowed_callers",
+            "empty_array",
+            (
+                "Invalid 'tools[0].allowed_callers': empty array. Expected an array with minimum length 1, but got an empty "
+                "array instead."
+            ),
+        ),
+    ]
+]
+
+FORMATS = [
+    counted(
+        {"text": {"format": {"type": "json_schema", "name": name, "schema": {}}}}, "text.format.name", code, message
+    )
+    for name, code, message in [
+        (
+            "a b",
+            "invalid_value",
+            "Invalid 'text.format.name': 'a b'. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
+        ),
+        (
+            "n" * 65,
+            "string_above_max_length",
+            (
+                "Invalid 'text.format.name': string too long. Expected a string with maximum length 64, but got a string with "
+                "length 65 instead."
+            ),
+        ),
+    ]
+]
+
 DEPTH = [
     item(
         {"type": "tool_search_call", "arguments": nested(40)},
@@ -1075,12 +1232,15 @@ ROWS: Sequence[Row] = [
     *LISTS_OF_ITEMS,
     *KINDS_AND_ROLES,
     *MISSING,
+    *UNTYPED,
     *UNKNOWN,
     *WRONG_TYPES,
     *CONTENT,
     *IDS,
     *LIMITS,
     *COUNTING,
+    *TOOLS,
+    *FORMATS,
     *DEPTH,
 ]
 

@@ -91,7 +91,7 @@ def test_an_error_says_its_reason_its_field_and_its_request(stub: ConversationsS
 def test_an_error_about_a_huge_value_still_reaches_the_caller(stub: ConversationsServiceStub) -> None:
     """Trailers have a limit of their own; what errors quote is cut short of it."""
     with pytest.raises(grpc.RpcError) as refusal:
-        stub.GetConversation(GetConversationRequest(conversation_id="é" * 100_000))
+        stub.GetConversation(GetConversationRequest(conversation_id="conv" + "é" * 100_000))
     code, _ = failed(refusal.value)
     assert code == grpc.StatusCode.NOT_FOUND
 
@@ -157,7 +157,7 @@ def test_a_message_over_the_limit_is_refused_and_one_under_it_is_not(settings: S
     ):
         stub = ConversationsServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refusal:
-            stub.GetConversation(GetConversationRequest(conversation_id="x" * (limit - 100)))
+            stub.GetConversation(GetConversationRequest(conversation_id="conv" + "x" * (limit - 100)))
         assert refusal.value.code() == grpc.StatusCode.NOT_FOUND
         with pytest.raises(grpc.RpcError) as refusal:
             stub.GetConversation(GetConversationRequest(conversation_id="x" * (limit + 1)))

@@ -5,7 +5,7 @@ Requests are messages. REST gets them as the contract's options say: JSON, paths
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from secrets import token_hex
@@ -299,7 +299,7 @@ GOOD_ITEMS = [
         id="mcpl_1",
         mcp_list_tools=McpListTools(server_label="s", tools=[McpListedTool(name="n", input_schema=Json(text="{}"))]),
     ),
-    ConversationItem(custom_tool_call=CustomToolCall(call_id="", name="", input="")),
+    ConversationItem(custom_tool_call=CustomToolCall(call_id="c", name="", input="")),
     found(filters(20)),
     searched({"a": AttributeValue(integer=-1), "b": AttributeValue(decimal=1.0), "c": AttributeValue(boolean=False)}),
 ]
@@ -338,7 +338,7 @@ BAD_ITEMS: Sequence[tuple[str, ConversationItem, str, str | None]] = [
         "INVALID_VALUE",
         None,
     ),
-    ("with no image", part(ContentPart(input_image=InputImage())), EXCLUSIVE, None),
+    ("with no image", part(ContentPart(input_image=InputImage())), f"MISSING_{EXCLUSIVE}", None),
     ("with two images", part(ContentPart(input_image=InputImage(file_id="f", image_url="u"))), EXCLUSIVE, None),
     (
         "with an image of unknown detail",
@@ -358,7 +358,7 @@ BAD_ITEMS: Sequence[tuple[str, ConversationItem, str, str | None]] = [
     ("with a long id", said("x", "msg_" + "1" * 125), "STRING_ABOVE_MAX_LENGTH", None),
     ("without the id that it needs", ConversationItem(mcp_list_tools=McpListTools(server_label="s")), MISSING, None),
     ("of reasoning without content", ConversationItem(reasoning=Reasoning()), "INVALID_ITEM", None),
-    ("of a call id that is too long", output(call_id="c" * 65), "STRING_ABOVE_MAX_LENGTH", None),
+    ("of a call id that is too long", output(call_id="c" * 4097), "STRING_ABOVE_MAX_LENGTH", None),
     ("of a call id that is too short", output(call_id=""), "STRING_BELOW_MIN_LENGTH", None),
     ("of a namespace with a space", output(namespace="a b"), "INVALID_VALUE", None),
     ("without its output", ConversationItem(function_call_output=FunctionCallOutput(call_id="c")), MISSING, None),
@@ -405,7 +405,7 @@ BAD_ITEMS: Sequence[tuple[str, ConversationItem, str, str | None]] = [
     ),
 ]
 
-STRANGE_IDS = ["conv_nowhere", "conv_a/b", "é%2F?#&+ ", "%", "c" * 3000]
+STRANGE_IDS = ["conv_nowhere", "conv_a/b", "convé%2F?#&+ ", "conv%", "conv" + "c" * 3000]
 ONE = [said("x")]
 
 # What names something in a world.
@@ -451,12 +451,19 @@ deleting_response = partial(asked, DeleteResponseRequest)
 # Cases that several RPCs have.
 
 
-def with_items(make: Callable[..., Callable[[World], AnyMessage]], at: str) -> list[Case]:
-    """Of a request that takes items, given where they stand in its JSON."""
+def with_items(
+    make: Callable[..., Callable[[World], AnyMessage]], at: str, accepted: Container[str] = ()
+) -> list[Case]:
+    """Of a request that takes items, given where they stand in its JSON, and which of the bad ones it accepts."""
     good = [Case("an item of each kind", make(items=GOOD_ITEMS))]
     good += [Case(f"an item {number}", make(items=[item])) for number, item in enumerate(GOOD_ITEMS)]
     return good + [
-        Case(f"an item {name}", make(items=[*ONE, item]), reason, number_at and f"{at}[1].{number_at}")
+        Case(
+            f"an item {name}",
+            make(items=[*ONE, item]),
+            None if name in accepted else reason,
+            number_at and f"{at}[1].{number_at}",
+        )
         for name, item, reason, number_at in BAD_ITEMS
     ]
 
@@ -485,6 +492,7 @@ def with_key(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
 def of_no_conversation(make: Callable[..., Callable[[World], AnyMessage]]) -> list[Case]:
     """Of a request that names a conversation."""
     cases = [Case(f"of conversation {each[:12]}", make(conversation_id=each), NOT_FOUND) for each in STRANGE_IDS]
+    cases += [Case(f"of conversation {each}", make(conversation_id=each), "INVALID_VALUE") for each in ("%", "é/")]
     return [*cases, Case("of a deleted conversation", make(conversation_id=DELETED), NOT_FOUND)]
 
 
@@ -707,7 +715,11 @@ CASES: Mapping[str, list[Case]] = {
         ),
         Case("with an unknown truncation", counting(truncation=BAD), "INVALID_VALUE", "truncation"),
         Case("with an unset format", counting(text=ResponseText(format=ResponseTextFormat())), MISSING),
-        *with_items(lambda items: counting(input=given(items)), "input"),
+        *with_items(
+            lambda items: counting(input=given(items)),
+            "input",
+            accepted={"without the id that it needs", "of reasoning without content"},
+        ),
     ],
     "RecordResponse": [
         Case("empty", recording()),
@@ -800,7 +812,13 @@ UNSPEAKABLE: Sequence[tuple[str, str, Callable[[World], AnyMessage], str, str | 
         "INVALID_VALUE",
         "items[0].results[0].attributes.a",
     ),
-    ("a conversation without an id", "GetConversation", getting(conversation_id=""), NOT_FOUND, None),
+    (
+        "a conversation without an id",
+        "GetConversation",
+        getting(conversation_id=""),
+        "INVALID_VALUE",
+        "conversation_id",
+    ),
     ("an item without an id", "GetItem", getting_item(item_id=""), ITEM_NOT_FOUND, None),
     ("no items to get", "BatchGetItems", getting_items(item_ids=[]), "EMPTY_ARRAY", "item_ids"),
     (

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import httpx
+import openai
 import pytest
 
 from convgrpc.service.server import Running
@@ -45,14 +46,88 @@ def items_of(client: httpx.Client) -> str:
     return f"/conversations/{client.post('/conversations', json={}).json()['id']}/items"
 
 
-@pytest.mark.parametrize("item", [NEW_KIND, NEW_KEYS, NEW_PART], ids=["kind", "keys", "part"])
-def test_what_the_contract_does_not_know_comes_back_untouched(client: httpx.Client, item: dict[str, Any]) -> None:
-    """Every key, in its order, with every digit."""
+KNOWN_CALL = {"id": "fc_mine", "type": "function_call", "status": "completed"}
+AS_STORED = {
+    "kind": (NEW_KIND, NEW_KIND),
+    "keys": (
+        NEW_KEYS,
+        {
+            **KNOWN_CALL,
+            "call_id": "c",
+            "name": "f",
+            "arguments": "{}",
+            "caller": {"type": "direct", "since": 5},
+            "mood": "calm",
+        },
+    ),
+    "part": (NEW_PART, {"id": "msg_mine", "type": "message", "status": "completed", **NEW_PART}),
+    "part among others": (
+        {"role": "user", "content": [{"type": "smell", "smell": "roses"}, {"type": "input_text", "text": "x", "q": 1}]},
+        {
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "smell", "smell": "roses"}, {"type": "input_text", "text": "x", "q": 1}],
+        },
+    ),
+    "shorthand": (
+        {"role": "user", "content": "x", "mood": {"digits": 12345678901234567890123}},
+        {
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "x"}],
+            "mood": {"digits": 12345678901234567890123},
+        },
+    ),
+    "error": (
+        {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": [], "error": {"type": "odd", "x": 1}},
+        {"id": "mcpl_1", "type": "mcp_list_tools", "server_label": "s", "tools": [], "error": {"type": "odd", "x": 1}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("item", "expected"), AS_STORED.values(), ids=AS_STORED)
+def test_unknown_keys_are_merged_into_the_item_as_it_is_known(
+    client: httpx.Client, item: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """An item of an unknown kind is kept as it is. Every digit survives."""
     items = items_of(client)
-    created = client.post(items, json={"items": [item]})
-    assert created.json()["data"] == [item]
-    for answer in (client.get(items).json()["data"][0], client.get(f"{items}/{item['id']}").json()):
-        assert json.dumps(answer) == json.dumps(item)
+    created = client.post(items, json={"items": [item]}).json()["data"][0]
+    assert created == {"id": created["id"], **expected}
+    assert created["id"] == item.get("id", created["id"])
+    for answer in (client.get(items).json()["data"][0], client.get(f"{items}/{created['id']}").json()):
+        assert json.dumps(answer) == json.dumps(created)
+
+
+def test_item_that_is_read_may_be_sent_again(client: httpx.Client) -> None:
+    """Nothing is lost, and nothing is added."""
+    items, others = items_of(client), items_of(client)
+    client.post(items, json={"items": [item for item, _ in AS_STORED.values()]}).raise_for_status()
+    read = client.get(items, params={"order": "asc"}).json()["data"]
+    assert client.post(others, json={"items": read}).json()["data"] == read
+
+
+def test_unknown_key_that_is_null_is_not_kept(client: httpx.Client) -> None:
+    item = {"role": "user", "content": "x", "mood": None}
+    assert "mood" not in client.post(items_of(client), json={"items": [item]}).json()["data"][0]
+
+
+def test_sdk_reads_items_with_unknown_keys(client: httpx.Client) -> None:
+    """Under strict validation, as the keys that it needs are there."""
+    sdk = openai.OpenAI(base_url=str(client.base_url), api_key="unused", _strict_response_validation=True)
+    made = sdk.conversations.create(items=[NEW_KEYS])  # type: ignore[list-item]
+    (item,) = sdk.conversations.items.list(made.id).data
+    assert item.type == "function_call"
+    assert (item.status, item.name) == ("completed", "f")
+    assert item.model_extra == {"mood": "calm"}
+
+
+def test_message_with_an_unknown_part_is_counted(client: httpx.Client) -> None:
+    items = items_of(client)
+    client.post(items, json={"items": [NEW_PART]}).raise_for_status()
+    body = {"model": "gpt-5", "conversation": items.split("/")[2]}
+    assert client.post("/responses/input_tokens", json=body).json()["input_tokens"] > 0
 
 
 def test_an_unknown_kind_gets_an_id_where_it_has_none(client: httpx.Client) -> None:
@@ -78,7 +153,8 @@ def test_grpc_sees_what_is_known_and_the_source(client: httpx.Client, keeping: R
         assert json.loads(keys.source_json) == NEW_KEYS
         other = items_of(client)
         stub.CreateItems(CreateItemsRequest(conversation_id=other.split("/")[2], items=[keys, kind]))
-    assert client.get(other, params={"order": "asc"}).json()["data"] == [NEW_KEYS, NEW_KIND]
+    again = client.get(other, params={"order": "asc"}).json()["data"]
+    assert again == [AS_STORED["keys"][1], NEW_KIND]
 
 
 def test_what_the_contract_does_know_is_checked_all_the_same(client: httpx.Client) -> None:
@@ -101,7 +177,8 @@ def test_an_item_cannot_pass_for_a_source_by_rest(client: httpx.Client) -> None:
     """`source_json` is no key of the API: it is kept like any other that is unknown."""
     items = items_of(client)
     item = {"id": "msg_1", "role": "user", "content": [], "source_json": "{}"}
-    assert client.post(items, json={"items": [item]}).json()["data"] == [item]
+    got = client.post(items, json={"items": [item]}).json()["data"]
+    assert got == [{**item, "type": "message", "status": "completed"}]
 
 
 SOURCES = ["", "x", "5", "[]", '{"a":', '{"id":"msg_other","type":"novel"}', '{"type":"message","role":5,"novel":1}']
@@ -135,4 +212,5 @@ def test_many_unknown_keys_in_a_large_item_are_found_at_once(client: httpx.Clien
     parts: list[dict[str, Any]] = [{"type": "input_text", "text": ""} for _ in range(5_000)]
     parts[-1] |= {f"key_{number}": number for number in range(500)}
     item = {"id": "msg_1", "role": "user", "content": parts}
-    assert client.post(items_of(client), json={"items": [item]}).json()["data"] == [item]
+    got = client.post(items_of(client), json={"items": [item]}).json()["data"]
+    assert got == [{**item, "type": "message", "status": "completed"}]

@@ -276,6 +276,7 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
                 "count_contents",
                 "count_bytes",
                 "create_secrets",
+                "type_listing_errors",
             ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from convgrpc.errors import ResourceExhausted
 from convgrpc.store.protocol import NewConversation, NewItem, NewResponse, Origin, RequestKey, Sizes
 from convgrpc.store.sqlite import SqliteStore
+from convgrpc.v1.item_pb2 import ConversationItem, McpListTools
 
 
 def run(path: Path, sizes: Sizes, scenario: Callable[[SqliteStore], Awaitable[None]]) -> None:
@@ -168,3 +169,29 @@ def test_what_is_there_already_counts(path: Path) -> None:
         database.commit()
     run(path, Sizes(conversation_items=2, project_conversations=1), scenario)
     run(path, Sizes(project_bytes=9), full)
+
+
+def test_errors_of_listings_survive_their_change_of_type(path: Path) -> None:
+    """They were strings in another field of `McpListTools`. What the project takes is told anew."""
+    listing = McpListTools(server_label="s").SerializeToString() + b"\x1a\x04oops"
+    old, other = ConversationItem(id="mcpl_1"), ConversationItem(id="msg_1", source_json="\u0281")
+    old.mcp_list_tools.ParseFromString(listing)
+    kept = [NewItem(each.id, each.SerializeToString(), Origin.SENT) for each in (old, other)]
+
+    async def before(store: SqliteStore) -> None:
+        await store.create_conversation("alder", conversation("a"), kept, None)
+
+    async def after(store: SqliteStore) -> None:
+        page = await store.list_items("alder", "a", after=None, limit=10, descending=False, max_bytes=1 << 20)
+        read, untouched = map(ConversationItem.FromString, page.items)
+        assert read.mcp_list_tools.error.text == "oops"
+        assert untouched == other
+
+    run(path, Sizes(), before)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DELETE FROM _sqlite_migrations WHERE name = 'type_listing_errors'")
+        database.commit()
+    run(path, Sizes(), after)
+    with closing(sqlite3.connect(path)) as database:
+        (counted,) = database.execute("SELECT bytes FROM projects").fetchone()
+        assert (counted,) == database.execute("SELECT sum(length(data)) FROM items").fetchone()

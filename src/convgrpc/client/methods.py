@@ -145,7 +145,7 @@ class Methods:
         self,
         conversation_id: str,
         *,
-        metadata: Metadata | Mapping[str, str] | None,
+        metadata: Metadata | Mapping[str, str],
         timeout: float | None = None,
     ) -> Conversation:
         """Replaces the metadata of a conversation.
@@ -153,7 +153,7 @@ class Methods:
         Raises `NotFound` if it does not exist.
 
         - conversation_id is the conversation's identifier.
-        - metadata replaces the conversation's metadata. An empty map, or null in JSON, removes all of it.
+        - metadata replaces the conversation's metadata. An empty map removes all of it.
         """
         values: dict[str, Any] = {
             "conversation_id": conversation_id,

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from convgrpc.contract import faults, json_text, options
-from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
+from convgrpc.contract.faults import HOSTED, ROOT, ItemPolicy, Path
 
 M = TypeVar("M", bound=Message)
 Decode: TypeAlias = Callable[[Any, Path], Any]
@@ -22,22 +22,18 @@ Decode: TypeAlias = Callable[[Any, Path], Any]
 _INT64 = range(-(2**63), 2**63)
 
 
-def decode(message_class: type[M], value: Any, *, keep_unknown: bool = False) -> M:
-    """Builds a message from a parsed JSON value.
-
-    Raises InvalidArgument, naming the value at fault. With `keep_unknown`, objects that have a place for it keep kinds
-    and keys that the contract does not know.
-    """
-    root = KEEPING_ROOT if keep_unknown else ROOT
-    return message_class(**_decoder(message_class.DESCRIPTOR)(value, root))
+def decode(message_class: type[M], value: Any, policy: ItemPolicy = HOSTED) -> M:
+    """Builds a message from a parsed JSON value. Raises InvalidArgument, naming the value at fault."""
+    return message_class(**_decoder(message_class.DESCRIPTOR)(value, Path.root(policy)))
 
 
 def build(message_class: type[M], values: Mapping[str, Any]) -> M:
     """Builds a message from values of its fields, those that JSON does not have among them; None means not given.
 
-    A value, or a part of one, may be a message already. Raises InvalidArgument, naming the value at fault.
+    A value, or a part of one, may be a message already. Which ids items need is left to the server. Raises
+    InvalidArgument, naming the value at fault.
     """
-    return message_class(**_builder(message_class.DESCRIPTOR)(values, ROOT))
+    return message_class(**_builder(message_class.DESCRIPTOR)(values, ROOT.without_ids()))
 
 
 @cache
@@ -91,10 +87,13 @@ def _field_decoder(field: FieldDescriptor) -> Decode:
 def _list_decoder(field: FieldDescriptor) -> Decode:
     element = _value_decoder(field)
     expected = faults.expected_list(field)
+    ids_optional = options.field_options(field).ids_optional
 
     def decode(value: Any, path: Path) -> Any:
         if type(value) is not list:
             raise faults.invalid_type(path, expected, value)
+        if ids_optional:
+            path = path.without_ids()
         return [element(each, path.key(index)) for index, each in enumerate(value)]
 
     return decode
@@ -192,11 +191,15 @@ class _Key(NamedTuple):
 
 
 class _Member(NamedTuple):
-    """What one tag of a union stands for: a member, the keys of the object, and the tag it keeps."""
+    """What one tag of a union stands for: a member, the keys of the object, and the tag it keeps.
+
+    An object that has neither a tag nor one of the `deciding` keys may be anything.
+    """
 
     name: str
     keys: Mapping[str, _Key]
     required: list[str]
+    deciding: Collection[str]
     tag: dict[str, int]
     shorthand: "_Shorthand | None"
     is_reference: bool
@@ -240,29 +243,33 @@ def _object_decoder(message: Descriptor) -> Decode:
             raise faults.invalid_type(path, expected, value)
         if path.depth > options.MAX_DEPTH:
             raise faults.too_deep(path)
-        return _kept(value, path, fill, source) if source and path.keeps_unknown else fill(value, path)
+        return _kept(value, path, fill, source) if source and path.policy.keep_unknown else fill(value, path)
 
     return decode
 
 
 def _kept(value: dict[str, Any], path: Path, fill: Decode, source: str) -> Any:
-    """Fills in what the contract knows of an object; where it does not know all, the whole is kept beside that."""
+    """Decodes what the contract knows of an object. Where it does not know all, its JSON text is kept in `source`."""
     unknown: list[Path] = []
-    try:
-        out = fill(value, path._replace(unknown=unknown))
-    except faults.UnknownTag:
+    out = fill(value, path._replace(unknown=unknown))
+    if out is _UNKNOWN:
         identity = value.get("id")
         if identity is not None and type(identity) is not str:
-            raise faults.invalid_type(path.key("id"), faults.type_name(str), identity) from None
-        out, unknown = ({"id": identity} if identity else {}), [path]
+            raise faults.invalid_type(path.key("id"), faults.type_name(str), identity)
+        out = {"id": identity} if identity else {}
     return {**out, source: json_text.dump(value)} if unknown else out
+
+
+_UNKNOWN: dict[str, Any] = {}
+"""Decoded from an object whose tag the contract does not know: a message with no member set."""
 
 
 def _filler(keys: Mapping[str, _Key], known: Collection[str]) -> Decode:
     required = [name for name, key in keys.items() if key.absent]
 
     def fill(value: dict[str, Any], path: Path) -> Any:
-        _check_keys(value, keys, required, path, path, known)
+        _check_required(value, keys, required, path, path)
+        _check_known(value, keys, known, path)
         out = {}
         for name, key in keys.items():
             each = value.get(name)
@@ -283,8 +290,8 @@ class _Tagged(NamedTuple):
     faults_at_parent: bool
     supported: list[str]
 
-    def member(self, value: dict[str, Any], path: Path) -> _Member:
-        """The member that an object is."""
+    def member(self, value: dict[str, Any], path: Path) -> _Member | None:
+        """The member that an object is; None if its tag is unknown, and kept."""
         tag = value.get(self.tag)
         if tag is None and self.reference and value.keys() - {self.tag} == {"id"}:
             return self.reference
@@ -296,13 +303,17 @@ class _Tagged(NamedTuple):
         if type(tag) is not str:
             raise faults.unsupported_value(blamed, "", self.supported)
         member = self.members.get(tag)
-        if member is None:
-            raise faults.unknown_tag(blamed, tag, self.supported)
+        if member is None and path.unknown is None:
+            raise faults.unsupported_value(blamed, tag, self.supported)
         return member
 
 
-def _tagged(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> _Tagged:
-    members = {tag: _member(field, number, own) for field in fields for tag, number in options.tags(field).items()}
+def _tagged(
+    fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key], *, need_ids: bool
+) -> _Tagged:
+    members = {
+        tag: _member(field, number, own, need_ids) for field in fields for tag, number in options.tags(field).items()
+    }
     return _Tagged(
         tag=union.tag,
         members=members,
@@ -314,15 +325,23 @@ def _tagged(fields: Iterable[FieldDescriptor], union: options.Union, own: Mappin
 
 
 def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
-    tagged = _tagged(fields, union, own)
+    with_ids, without_ids = (_tagged(fields, union, own, need_ids=need_ids) for need_ids in (True, False))
     known = {union.tag}
 
     def fill(value: dict[str, Any], path: Path) -> Any:
+        tagged = with_ids if path.policy.need_ids else without_ids
         member = tagged.member(value, path)
+        if member is None:
+            assert path.unknown is not None
+            path.unknown.append(path)
+            return _UNKNOWN
         if member.shorthand:
             value = _expanded(value, member.shorthand)
         inner_path = path.child(None, member.name)
-        _check_keys(value, member.keys, member.required, path, inner_path, known)
+        if value.get(union.tag) is None and member.deciding and value.keys().isdisjoint(member.deciding):
+            _check_known(value, member.keys, known, path)
+        _check_required(value, member.keys, member.required, path, inner_path)
+        _check_known(value, member.keys, known, path)
         out: dict[str, Any] = {}
         inner: dict[str, Any] = dict(member.tag)
         for name, key in member.keys.items():
@@ -336,17 +355,18 @@ def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own:
     return fill
 
 
-def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key]) -> _Member:
+def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key], need_ids: bool) -> _Member:
     kept = options.tag_field(field)
     fields = [each for each in options.json_fields(options.message_of(field)) if each is not kept]
     keys = {**own, **{each.name: _key(each, of_member=True) for each in fields}}
     kind = options.kind(field)
-    if kind and kind.id_required:
+    if kind and (kind.reference or (kind.id_required and not kind.id_or and need_ids)):
         keys["id"] = keys["id"]._replace(absent=faults.missing)
     return _Member(
         name=field.name,
         keys=keys,
         required=[name for name, key in keys.items() if key.absent],
+        deciding=[each.name for each in fields if options.field_options(each).faults_at_parent],
         tag={kept.name: number} if kept else {},
         shorthand=next((_shorthand(each) for each in fields if options.field_options(each).parts_by), None),
         is_reference=bool(kind and kind.reference),
@@ -371,20 +391,19 @@ def _expanded(value: dict[str, Any], shorthand: _Shorthand) -> dict[str, Any]:
     return {**value, shorthand.key: [{shorthand.tag: part, "text": text}] if part else []}
 
 
-def _check_keys(
-    value: dict[str, Any],
-    keys: Mapping[str, _Key],
-    required: list[str],
-    path: Path,
-    inner_path: Path,
-    known: Collection[str],
+def _check_required(
+    value: dict[str, Any], keys: Mapping[str, _Key], required: list[str], path: Path, inner_path: Path
 ) -> None:
     for name in required:
         key = keys[name]
         if name not in value and key.absent:
             raise key.absent((inner_path if key.of_member else path).key(name))
-    for name in value:
-        if name not in keys and name not in known:
+
+
+def _check_known(value: dict[str, Any], keys: Mapping[str, _Key], known: Collection[str], path: Path) -> None:
+    """Refuses unknown keys, or notes them where they are kept. Dumps of the SDKs add keys that are null."""
+    for name, each in value.items():
+        if name not in keys and name not in known and each is not None:
             if path.unknown is None:
                 raise faults.unknown(path.key(name), keys.keys() - value.keys())
             path.unknown.append(path.key(name))

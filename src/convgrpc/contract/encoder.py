@@ -49,18 +49,49 @@ def _encoder(message: Descriptor) -> Encode:
 
 def _object_encoder(message: Descriptor) -> Encode:
     constant = options.shape(message).object
-    source = options.source(message)
     steps = _steps(message)
 
     def encode(value: Any) -> Any:
-        if source and value.HasField(source):
-            return json_text.Fragment(getattr(value, source))
         out: dict[str, Any] = {"object": constant} if constant else {}
         for step in steps:
             step(value, out)
         return out
 
-    return encode
+    source, oneof = options.source(message), options.union(message)
+    return _keeping(encode, source, oneof.name) if source and oneof else encode
+
+
+def _keeping(encode: Encode, source: str, union: str) -> Encode:
+    """Adds what an object's own JSON text has and the contract does not know."""
+
+    def encode_kept(value: Any) -> Any:
+        if not value.HasField(source):
+            return encode(value)
+        text = getattr(value, source)
+        return (
+            _merged(encode(value), json_text.parse(text.encode()))
+            if value.WhichOneof(union)
+            else json_text.Fragment(text)
+        )
+
+    return encode_kept
+
+
+def _merged(known: Any, sent: Any) -> Any:
+    """The value of a message, with what only the value has that it was decoded from."""
+    if type(known) is dict and type(sent) is dict:
+        merged = {key: _merged(each, sent.get(key)) for key, each in known.items()}
+        added = {key: each for key, each in sent.items() if key not in known and each is not None}
+        return {**merged, **{key: _as_text(each) for key, each in added.items()}}
+    if type(known) is list and type(sent) is list and len(known) == len(sent):
+        return [_merged(each, other) for each, other in zip(known, sent, strict=True)]
+    # Only a value of an unknown kind is null for what was not.
+    return _as_text(sent) if known is None and sent is not None else known
+
+
+def _as_text(value: Any) -> json_text.Fragment:
+    """A parsed value as text: it may have integers that are too long for `dump_spliced`."""
+    return json_text.Fragment(json_text.dump(value))
 
 
 def _steps(message: Descriptor) -> list[Step]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from convgrpc.contract import options
-from convgrpc.errors import ConvgrpcError, InvalidArgument, failure
+from convgrpc.errors import ConvgrpcError, failure
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 _TYPE_WORDS = {
@@ -28,30 +28,54 @@ _TYPE_WORDS = {
 _made = tuple.__new__
 
 
+class ItemPolicy(NamedTuple):
+    """The items that a request may hold, beyond those that the hosted API accepts.
+
+    With `keep_unknown`, an item may have kinds and keys that the contract does not know. With `any_ids`, an item may
+    have an id of another engine. Without `need_ids`, an item of any kind but a reference may lack its id.
+    """
+
+    keep_unknown: bool = False
+    any_ids: bool = False
+    need_ids: bool = True
+
+
+HOSTED = ItemPolicy()
+"""Accepts the items that the hosted API accepts."""
+
+
 class Path(NamedTuple):
     """Where a value stands: the path to what holds it, its own step there, and how deep that is.
 
     The step is a key or an index. It may differ between JSON and the message (`step` and `field`), and is None where
-    the one has a level that the other does not. The depth is that of the JSON. With `keeps_unknown`, objects that have
-    a place for it keep what the contract does not know; within such an object, `unknown` collects the keys of that
-    sort.
+    the one has a level that the other does not. The depth is that of the JSON. `policy` says which items are accepted.
+    Within an item that keeps what the contract does not know, `unknown` collects the paths of such keys and values.
     """
 
     parent: "Path | None"
     step: str | int | None
     field: str | int | None
     depth: int
-    keeps_unknown: bool
+    policy: ItemPolicy
     unknown: list["Path"] | None
 
+    @classmethod
+    def root(cls, policy: ItemPolicy) -> "Path":
+        """The path of a whole message."""
+        return cls(None, None, None, 0, policy, None)
+
     def child(self, step: str | int | None, field: str | int | None) -> "Path":
-        _, _, _, depth, keeps_unknown, unknown = self
-        return _made(Path, (self, step, field, depth + (step is not None), keeps_unknown, unknown))
+        _, _, _, depth, policy, unknown = self
+        return _made(Path, (self, step, field, depth + (step is not None), policy, unknown))
 
     def key(self, key: str | int) -> "Path":
         """The path of a value that has the same step in JSON and in the message."""
-        _, _, _, depth, keeps_unknown, unknown = self
-        return _made(Path, (self, key, key, depth + 1, keeps_unknown, unknown))
+        _, _, _, depth, policy, unknown = self
+        return _made(Path, (self, key, key, depth + 1, policy, unknown))
+
+    def without_ids(self) -> "Path":
+        """The same path, below which items may lack their ids."""
+        return self._replace(policy=self.policy._replace(need_ids=False))
 
     @property
     def param(self) -> str:
@@ -72,12 +96,7 @@ class Path(NamedTuple):
         return steps[::-1]
 
 
-ROOT = Path(None, None, None, 0, False, None)
-KEEPING_ROOT = ROOT._replace(keeps_unknown=True)
-
-
-class UnknownTag(InvalidArgument):
-    """A kind that is not in the contract: a newer one may know it."""
+ROOT = Path.root(HOSTED)
 
 
 def _spelled(steps: Iterable[str | int | None]) -> str:
@@ -219,12 +238,6 @@ def unknown(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
     return _fault(ErrorReason.ERROR_REASON_UNKNOWN_PARAMETER, path, message)
 
 
-def unknown_tag(path: Path, tag: str, supported: Iterable[str]) -> ConvgrpcError:
-    """A tag that names no member of a union."""
-    message = _unsupported(tag, supported)
-    return UnknownTag(ErrorReason.ERROR_REASON_INVALID_VALUE, message, param=path.param, field=path.proto or None)
-
-
 def _is_near(one: str, other: str) -> bool:
     """Whether at most two letters have to be inserted, removed or changed to make the one of the other."""
     if abs(len(one) - len(other)) > _NEAR:
@@ -241,12 +254,13 @@ def _is_near(one: str, other: str) -> bool:
 _NEAR = 2
 
 
-def none_of_several(path: Path, fields: Iterable[str]) -> ConvgrpcError:
+def none_of_several(path: Path, fields: Iterable[str], number: str) -> ConvgrpcError:
+    """None of several fields is set; `number` says how many must be: "exactly one"."""
     message = (
-        f"Missing mutually exclusive parameters: '{path.param}'. Ensure you are providing exactly one of: "
+        f"Missing mutually exclusive parameters: '{path.param}'. Ensure you are providing {number} of: "
         f"{listed(fields, 'or')}."
     )
-    return _fault(ErrorReason.ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS, path, message)
+    return _fault(ErrorReason.ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS, path, message)
 
 
 def several(path: Path, fields: Iterable[str]) -> ConvgrpcError:
@@ -311,6 +325,20 @@ def integer_too_small(path: Path, limit: int, value: int) -> ConvgrpcError:
         f"Invalid '{path.param}': integer below minimum value. Expected a value >= {limit}, but got {value} instead."
     )
     return _fault(ErrorReason.ERROR_REASON_INTEGER_BELOW_MIN_VALUE, path, message)
+
+
+def decimal_too_large(path: Path, limit: int, value: float) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': decimal above maximum value. Expected a value <= {limit}, but got {value} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE, path, message)
+
+
+def decimal_too_small(path: Path, limit: int, value: float) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': decimal below minimum value. Expected a value >= {limit}, but got {value} instead."
+    )
+    return _fault(ErrorReason.ERROR_REASON_DECIMAL_BELOW_MIN_VALUE, path, message)
 
 
 def too_many_properties(path: Path, limit: int, count: int) -> ConvgrpcError:

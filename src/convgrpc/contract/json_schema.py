@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from convgrpc.contract import options
 from convgrpc.contract.comments import comment
+from convgrpc.contract.faults import ItemPolicy
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -20,17 +21,21 @@ PLACE = "#/components/schemas/"
 """Where references look for schemas."""
 
 _NULL: Schema = {"type": "null"}
+_WITHOUT_ID = "WithoutId"
 
 
 class Schemas:
     """The schemas of messages and enums by name. Each is made when it is first referred to.
 
     The schema of what callers send has the message's name and `Input`, where another schema of that message is that of
-    what they are answered.
+    what they are answered. The schema of an item that may lack its id has `WithoutId` after that.
     """
 
-    def __init__(self, answers: Iterable[Descriptor], taken: Iterable[tuple[str, Schema]] = ()) -> None:
+    def __init__(
+        self, answers: Iterable[Descriptor], policy: ItemPolicy, taken: Iterable[tuple[str, Schema]] = ()
+    ) -> None:
         self.by_name: dict[str, Schema] = dict(taken)
+        self._policy = policy
         self._names: dict[tuple[object, ...], str] = {}
         self._answered = {message.full_name for message in _reachable(answers)}
 
@@ -62,8 +67,23 @@ class Schemas:
             return self._map(field, sent)
         if not field.is_repeated:
             return {**self._value(field, rules, sent), **_list_limits(rules)}
-        schema: Schema = {"type": "array", "items": self._value(field, rules, sent), **_list_limits(rules)}
+        value = self._without_ids(field) if sent and self._frees_ids(rules) else self._value(field, rules, sent)
+        schema: Schema = {"type": "array", "items": value, **_list_limits(rules)}
         return {"anyOf": [{"type": "string"}, schema]} if sent and rules.parts_by else schema
+
+    def _frees_ids(self, rules: options.Field) -> bool:
+        """Whether a field's items may lack the ids that items need elsewhere."""
+        return rules.ids_optional and self._policy.need_ids
+
+    def _without_ids(self, field: FieldDescriptor) -> Schema:
+        """A reference to the schema of sent items that may lack their ids."""
+        message, oneof = options.message_of(field), options.union(options.message_of(field))
+        assert oneof is not None
+        key = (message.full_name, "without ids")
+        name = f"{self._name(message, sent=True)}{_WITHOUT_ID}"
+        return self._ref(
+            key, name, lambda: described(message.full_name, self._tagged(oneof.fields, sent=True, need_ids=False))
+        )
 
     def _map(self, field: FieldDescriptor, sent: bool) -> Schema:
         rules = options.field_options(field)
@@ -87,9 +107,9 @@ class Schemas:
             case FieldDescriptor.TYPE_STRING:
                 return _string(rules)
             case FieldDescriptor.TYPE_INT64:
-                return _integer(rules)
+                return _number(rules, "integer", "int64")
             case FieldDescriptor.TYPE_DOUBLE:
-                return {"type": "number", "format": "double"}
+                return _number(rules, "number", "double")
         return {"type": "boolean"}
 
     # Names.
@@ -145,23 +165,27 @@ class Schemas:
 
     # Members of tagged unions.
 
-    def _tagged(self, members: Iterable[FieldDescriptor], sent: bool) -> Schema:
+    def _tagged(self, members: Iterable[FieldDescriptor], sent: bool, *, need_ids: bool = True) -> Schema:
         possible = [member for member in members if sent or not _is_reference(member)]
-        refs = {member.name: self._member(member, sent) for member in possible}
+        refs = {member.name: self._member(member, sent, need_ids) for member in possible}
         schema: Schema = {"oneOf": list(refs.values())}
         if not (sent and any(_may_lack_tag(member) for member in possible)):
             mapping = {tag: refs[member.name]["$ref"] for member in possible for tag in options.tags(member)}
             schema["discriminator"] = {"propertyName": _tag(possible[0]), "mapping": mapping}
         return schema
 
-    def _member(self, member: FieldDescriptor, sent: bool) -> Schema:
+    def _member(self, member: FieldDescriptor, sent: bool, need_ids: bool) -> Schema:
         message, beside = options.message_of(member), options.json_fields(options.holder(member))
         # Unions share the schema of a member that they have in common, unless it has other keys beside it.
         union = options.holder(member).full_name if beside or _may_lack_tag(member) else ""
-        key = (message.full_name, _tag(member), tuple(options.tags(member)), union, sent)
-        return self._ref(key, self._name(message, sent), lambda: self._member_object(member, beside, sent))
+        lacks_id = _needs_id(options.kind(member)) and not need_ids
+        key = (message.full_name, _tag(member), tuple(options.tags(member)), union, sent, lacks_id)
+        name = self._name(message, sent) + (_WITHOUT_ID if lacks_id else "")
+        return self._ref(key, name, lambda: self._member_object(member, beside, sent, lacks_id))
 
-    def _member_object(self, member: FieldDescriptor, beside: list[FieldDescriptor], sent: bool) -> Schema:
+    def _member_object(
+        self, member: FieldDescriptor, beside: list[FieldDescriptor], sent: bool, lacks_id: bool
+    ) -> Schema:
         message, kept, kind = options.message_of(member), options.tag_field(member), options.kind(member)
         own = [field for field in options.json_fields(message) if kept is None or field.name != kept.name]
         properties = {field.name: self.property(field, sent=sent) for field in beside}
@@ -171,7 +195,10 @@ class Schemas:
         if not (sent and _may_lack_tag(member)):
             required.insert(0, _tag(member))
         schema = described(message.full_name, _record(properties, required, sent))
-        return _with_id(schema, kind, own, sent) if kind else schema
+        if kind is None:
+            return schema
+        need_ids = self._policy.need_ids and not lacks_id
+        return _with_id(schema, kind, own, sent, self._policy._replace(need_ids=need_ids))
 
 
 def described(full_name: str, schema: Schema) -> Schema:
@@ -232,31 +259,41 @@ def _is_required(field: FieldDescriptor, sent: bool) -> bool:
     return not rules.omit_empty
 
 
-def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sent: bool) -> Schema:
+def _needs_id(kind: options.Kind | None) -> bool:
+    """Whether a policy can free an item of a kind of its id."""
+    return bool(kind and not kind.reference and (kind.id_required or kind.id_or))
+
+
+def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sent: bool, policy: ItemPolicy) -> Schema:
     """The schema of an item of a kind, given that of its keys: what holds of its id, and what of an item without
     one.
     """
-    prefix = kind.accepted_prefix or kind.id_prefix
-    rule = {
-        "pattern": f"^{prefix}{options.ID_CHARACTERS}*$" if prefix else f"^{options.ID_CHARACTERS}+$",
-        "maxLength": options.MAX_ID_LENGTH,
-    }
-    identity = {**schema["properties"]["id"], **rule}
+    identity = {**schema["properties"]["id"], **_id_form(kind, policy)}
     schema = {**schema, "properties": {**schema["properties"], "id": identity}}
-    if kind.id_required or not sent:
+    required = kind.reference or (policy.need_ids and kind.id_required and not kind.id_or)
+    if required or not sent:
         identity["type"] = "string"
         schema["required"] = ["id", *schema.get("required", [])]
-    return {**schema, **_without_id(kind, own)} if sent and not kind.id_required else schema
+    return {**schema, **_without_id(kind, own, policy)} if sent and not required else schema
 
 
-def _without_id(kind: options.Kind, own: list[FieldDescriptor]) -> Schema:
+def _id_form(kind: options.Kind, policy: ItemPolicy) -> Schema:
+    if policy.any_ids:
+        return {"pattern": f"^{options.FOREIGN_ID_CHARACTERS}+$", "maxLength": options.MAX_FOREIGN_ID_LENGTH}
+    prefix = kind.accepted_prefix or kind.id_prefix
+    pattern = f"^{prefix}{options.ID_CHARACTERS}*$" if prefix else f"^{options.ID_CHARACTERS}+$"
+    return {"pattern": pattern, "maxLength": options.MAX_ID_LENGTH}
+
+
+def _without_id(kind: options.Kind, own: list[FieldDescriptor], policy: ItemPolicy) -> Schema:
     """What an item without an id must have, beyond what all items of its kind must."""
     rules: Schema = {field.name: _unprompted(field) for field in own if options.field_options(field).words}
-    if kind.id_or:
-        rules[kind.id_or] = {"not": _NULL}
+    alternative = kind.id_or if policy.need_ids else ""
+    if alternative:
+        rules[alternative] = {"not": _NULL}
     if not rules:
         return {}
-    then = {"properties": rules, **({"required": [kind.id_or]} if kind.id_or else {})}
+    then = {"properties": rules, **({"required": [alternative]} if alternative else {})}
     return {"if": {"properties": {"id": _NULL}}, "then": then}
 
 
@@ -334,8 +371,8 @@ def _anchored(pattern: str) -> str:
     return pattern if pattern.startswith("^") and pattern.endswith("$") else f"^(?:{pattern})$"
 
 
-def _integer(rules: options.Field) -> Schema:
-    schema: Schema = {"type": "integer", "format": "int64"}
+def _number(rules: options.Field, type_name: str, form: str) -> Schema:
+    schema: Schema = {"type": type_name, "format": form}
     if rules.HasField("minimum"):
         schema["minimum"] = rules.minimum
     if rules.HasField("maximum"):

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from convgrpc.contract import options, streams
 from convgrpc.contract.comments import comment
+from convgrpc.contract.faults import HOSTED, ItemPolicy
 from convgrpc.contract.json_schema import PLACE, Schema, Schemas, described
 from convgrpc.contract.methods import Method
 from convgrpc.contract.validator import MAX_ARRAY_LENGTH, MAX_STRING_LENGTH
@@ -18,7 +19,8 @@ from convgrpc.v1.error_reason_pb2 import ErrorReason
 _DESCRIPTION = f"""\
 Keeps LLM conversations and counts their tokens, with OpenAI's REST API in front of typed gRPC contracts.
 
-In requests, null is the same as absent, unless a key is said to differ; keys that are not in this document are refused.
+In requests, null is the same as absent, unless a key is said to differ. Keys that are not in this document are refused,
+unless they are null.
 Where no other limit is given, strings have up to {MAX_STRING_LENGTH} characters, arrays and maps up to
 {MAX_ARRAY_LENGTH} entries, and values are nested up to {options.MAX_DEPTH} levels deep."""
 
@@ -29,11 +31,11 @@ _PARAMETER = re.compile(r"{(\w+)}")
 _FIRST_SENTENCE = re.compile(r".*?\.(?=\s|$)", re.DOTALL)
 
 
-def document(methods: Collection[Method], *, version: str) -> dict[str, Any]:
-    """The document of those methods that have routes, for a version of the service."""
+def document(methods: Collection[Method], *, version: str, policy: ItemPolicy = HOSTED) -> dict[str, Any]:
+    """Returns the document of those methods that have routes, for a version of the service and the items it accepts."""
     methods = [method for method in methods if method.template]
     answers = [_descriptor(method.response) for method in methods]
-    schemas = Schemas(answers, taken=[(_ERROR, _error_schema())])
+    schemas = Schemas(answers, policy, taken=[(_ERROR, _error_schema())])
     paths: dict[str, dict[str, Any]] = {}
     for method in methods:
         paths.setdefault(method.template, {})[method.verb.lower()] = _operation(method, schemas)

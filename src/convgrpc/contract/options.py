@@ -29,7 +29,13 @@ ID_CHARACTERS = "[a-zA-Z0-9_-]"
 """What the ids that callers send consist of, as a regular expression."""
 
 MAX_ID_LENGTH = 128
-"""How many characters the ids that callers send may have."""
+"""The longest id that callers may send, in characters."""
+
+FOREIGN_ID_CHARACTERS = "[!-~]"
+"""The characters of ids that other engines made, as a regular expression: all that ASCII shows."""
+
+MAX_FOREIGN_ID_LENGTH = 512
+"""The longest id of another engine, in characters."""
 
 Field: TypeAlias = json_pb2.Field
 Kind: TypeAlias = json_pb2.Kind

@@ -17,6 +17,14 @@ _MAX_QUERY_FIELDS = 200
 _BRACKETS = re.compile(r"([^\[\]]+)\[(.*)\]", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d{1,30}")
 _BOOLEANS = {"true": True, "false": False}
+_IGNORED = {"beta", "api-version"}
+"""Query keys of SDKs that choose a version of the hosted API."""
+
+_NOT_SERVED = re.compile(
+    r"/v1/(assistants|audio|batches|chat|completions|containers|embeddings|evals|files|fine_tuning|images|models"
+    r"|moderations|realtime|responses|threads|uploads|vector_stores|videos)(/.*)?"
+)
+"""The paths of what else the hosted API does."""
 
 
 class Match(NamedTuple):
@@ -41,18 +49,27 @@ class Routes:
         self._routes = [_Route(_pattern(template), by_verb) for template, by_verb in by_template.items()]
 
     def match(self, verb: str, path: str) -> Match:
-        """The method for a verb and a path in which escapes are still in place.
+        """The method for a verb and a path in which escapes are still in place; a slash at its end does not matter.
 
         Raises NotFound for an unknown path, and MethodNotAllowed for a path without that verb.
         """
         for route in self._routes:
-            found = route.pattern.fullmatch(path)
+            found = route.pattern.fullmatch(path.removesuffix("/"))
             if found:
                 method = route.by_verb.get(verb)
                 if method is None:
                     raise MethodNotAllowed(verb, path, route.by_verb)
                 return Match(method, {name: unquote(value) for name, value in found.groupdict().items()})
-        raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path})")
+        raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path}){_advice(path)}")
+
+
+def _advice(path: str) -> str:
+    if not _NOT_SERVED.fullmatch(path):
+        return ""
+    return (
+        ". This server stores conversations and counts input tokens; it runs no model. GET /openapi.json lists the"
+        " routes that it serves."
+    )
 
 
 class MethodNotAllowed(Unimplemented):
@@ -75,8 +92,8 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
     if type(body) is not dict:
         raise faults.invalid_type(ROOT, "an object", body)
     given = {**match.params, **_header_value(match.method, headers)}
-    for name in body:
-        if name in match.params or name in match.method.headers:
+    for name, value in body.items():
+        if (name in match.params or name in match.method.headers) and value is not None:
             raise faults.unknown(ROOT.key(name))
     asked = _query_value(match, query)
     for name in asked:
@@ -97,6 +114,8 @@ def _query_value(match: Match, query: str) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for spelled, text in _query_pairs(query):
         name, key = _spelling(spelled)
+        if spelled in _IGNORED:
+            continue
         field = match.method.fields.get(name)
         if field is None or name in match.params or name in match.method.headers:
             raise faults.unknown(ROOT.key(spelled))

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescrip
 from google.protobuf.message import Message
 
 from convgrpc.contract import decoder, faults, json_text, options
-from convgrpc.contract.faults import KEEPING_ROOT, ROOT, Path
+from convgrpc.contract.faults import HOSTED, ItemPolicy, Path
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -29,15 +29,21 @@ Check: TypeAlias = Callable[[Any, Path, bool], None]
 """Checks the value at a path. The flag says that it is part of an item sent with its id: one that is being replayed,
 which may hold what only the API itself produces."""
 
-_ID = re.compile(f"{options.ID_CHARACTERS}+")
+_FORM = (
+    re.compile(f"{options.ID_CHARACTERS}+"),
+    "letters, numbers, underscores, or dashes",
+    options.MAX_ID_LENGTH,
+)
+_FOREIGN_FORM = (
+    re.compile(f"{options.FOREIGN_ID_CHARACTERS}+"),
+    "printable ASCII characters without spaces",
+    options.MAX_FOREIGN_ID_LENGTH,
+)
 
 
-def validate(message: Message, *, keep_unknown: bool = False) -> None:
-    """Raises InvalidArgument, naming the field at fault, unless the message is as the contract asks.
-
-    With `keep_unknown`, a message may be the JSON text of an object that the contract does not know.
-    """
-    _checker(message.DESCRIPTOR)(message, KEEPING_ROOT if keep_unknown else ROOT, False)
+def validate(message: Message, policy: ItemPolicy = HOSTED) -> None:
+    """Raises InvalidArgument, naming the field at fault, unless the message is as the contract asks."""
+    _checker(message.DESCRIPTOR)(message, Path.root(policy), False)
 
 
 @cache
@@ -50,6 +56,8 @@ def _checker(message: Descriptor) -> Check:
     checks += [_parts_check(field) for field in message.fields if options.field_options(field).parts_by]
     if shape.exactly_one:
         checks.append(_exactly_one_check(shape.exactly_one))
+    if shape.at_least_one:
+        checks.append(_at_least_one_check(shape.at_least_one))
     source = options.source(message)
     if oneof and source:
         checks.append(_source_check(source, oneof.name))
@@ -59,6 +67,8 @@ def _checker(message: Descriptor) -> Check:
     def check(value: Any, path: Path, replayed: bool) -> None:
         if path.depth > options.MAX_DEPTH:
             raise faults.too_deep(path)
+        if source and value.HasField(source):
+            path = path._replace(unknown=[])
         for each in checks:
             each(value, path, replayed)
 
@@ -88,10 +98,10 @@ def _source_check(name: str, union: str) -> Check:
     def check(value: Any, path: Path, replayed: bool) -> None:
         if not value.HasField(name):
             return
-        if not path.keeps_unknown:
+        if not path.policy.keep_unknown:
             raise faults.unknown(path.key(name))
         check_text(value, path.child(None, name), replayed)
-        item = decoder.decode(type(value), json_text.parse(getattr(value, name).encode()), keep_unknown=True)
+        item = decoder.decode(type(value), json_text.parse(getattr(value, name).encode()), path.policy)
         if item.id != value.id:
             raise faults.invalid_value(path.key("id"), faults.elided(value.id), "the id that the item's source has")
         item.ClearField(name)
@@ -114,9 +124,22 @@ def _exactly_one_check(names: Sequence[str]) -> Check:
     def check(value: Any, path: Path, replayed: bool) -> None:
         count = sum(value.HasField(name) for name in names)
         if count == 0 and not replayed:
-            raise faults.none_of_several(path, names)
+            raise faults.none_of_several(path, names, "exactly one")
         if count > 1 and not replayed:
             raise faults.several(path, names)
+
+    return check
+
+
+def _at_least_one_check(names: Sequence[str]) -> Check:
+    def is_set(value: Any, name: str) -> bool:
+        return bool(
+            value.HasField(name) if value.DESCRIPTOR.fields_by_name[name].has_presence else getattr(value, name)
+        )
+
+    def check(value: Any, path: Path, replayed: bool) -> None:
+        if not replayed and not any(is_set(value, name) for name in names):
+            raise faults.none_of_several(path, names, "at least one")
 
     return check
 
@@ -134,8 +157,10 @@ def _parts_check(field: FieldDescriptor) -> Check:
         if replayed or parts is None:
             return
         for index, part in enumerate(getattr(value, name)):
-            if part.WhichOneof(union) not in parts:
-                raise faults.unsupported_value(path.key(name).key(index), part.WhichOneof(union), parts)
+            member = part.WhichOneof(union)
+            is_kept = member is None and path.unknown is not None
+            if member not in parts and not is_kept:
+                raise faults.unsupported_value(path.key(name).key(index), member, parts)
 
     return check
 
@@ -195,9 +220,12 @@ def _missing(field: FieldDescriptor, path: Path) -> Exception:
 def _list_check(field: FieldDescriptor) -> Check:
     element = _value_check(field)
     check_length = _length_check(options.field_options(field))
+    ids_optional = options.field_options(field).ids_optional
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         check_length(value, path, replayed)
+        if ids_optional:
+            path = path.without_ids()
         # Most are empty; a loop over one ends with an exception.
         for index in range(len(value)):
             element(value[index], path.key(index), replayed)
@@ -246,9 +274,9 @@ def _value_check(field: FieldDescriptor) -> Check:
         case FieldDescriptor.TYPE_STRING:
             return _string_check(rules)
         case FieldDescriptor.TYPE_INT64:
-            return _integer_check(rules)
+            return _range_check(rules, faults.integer_too_large, faults.integer_too_small)
         case FieldDescriptor.TYPE_DOUBLE:
-            return _check_decimal
+            return _decimal_check(rules)
     return _unchecked
 
 
@@ -283,22 +311,30 @@ def _string_check(rules: options.Field) -> Check:
     return check
 
 
-def _integer_check(rules: options.Field) -> Check:
+def _range_check(
+    rules: options.Field, too_large: Callable[..., Exception], too_small: Callable[..., Exception]
+) -> Check:
     least = rules.minimum if rules.HasField("minimum") else None
     most = rules.maximum if rules.HasField("maximum") else None
 
-    def check(value: int, path: Path, replayed: bool) -> None:
+    def check(value: float, path: Path, replayed: bool) -> None:
         if most is not None and value > most:
-            raise faults.integer_too_large(path, most, value)
+            raise too_large(path, most, value)
         if least is not None and value < least:
-            raise faults.integer_too_small(path, least, value)
+            raise too_small(path, least, value)
 
     return check
 
 
-def _check_decimal(value: float, path: Path, replayed: bool) -> None:
-    if not isfinite(value):
-        raise faults.invalid_value(path, str(value), "a finite number")
+def _decimal_check(rules: options.Field) -> Check:
+    check_range = _range_check(rules, faults.decimal_too_large, faults.decimal_too_small)
+
+    def check(value: float, path: Path, replayed: bool) -> None:
+        if not isfinite(value):
+            raise faults.invalid_value(path, str(value), "a finite number")
+        check_range(value, path, replayed)
+
+    return check
 
 
 def _unchecked(value: Any, path: Path, replayed: bool) -> None:
@@ -333,8 +369,9 @@ def _union_check(oneof: OneofDescriptor, *, bare: bool, source: str | None) -> C
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         member = value.WhichOneof(name)
-        if member is None and source and value.HasField(source):
-            _check_form(value, path)
+        if member is None and path.unknown is not None:
+            if source:
+                _check_form(value, path)
             return
         if member is None:
             raise faults.missing(path if bare else path.child(tag, name))
@@ -368,22 +405,29 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
 
 def _check_id(kind: options.Kind, item: Any, member: Any, path: Path) -> None:
     if not item.HasField("id"):
-        if kind.id_required:
-            raise faults.missing(path.key("id"))
-        if kind.id_or and not member.HasField(kind.id_or):
-            raise faults.invalid_item(path)
+        if kind.reference or path.policy.need_ids:
+            _check_lack_of_id(kind, member, path)
         return
     prefix = kind.accepted_prefix or kind.id_prefix
-    if not item.id.startswith(prefix):
+    if not path.policy.any_ids and not item.id.startswith(prefix):
         raise faults.wrong_prefix(path.key("id"), item.id, prefix)
     _check_form(item, path)
+
+
+def _check_lack_of_id(kind: options.Kind, member: Any, path: Path) -> None:
+    if kind.id_or and member.HasField(kind.id_or):
+        return
+    if kind.id_required:
+        raise faults.missing(path.key("id"))
+    if kind.id_or:
+        raise faults.invalid_item(path)
 
 
 def _check_form(item: Any, path: Path) -> None:
     if not item.HasField("id"):
         return
-    if not _ID.fullmatch(item.id):
-        expected = "an ID that contains letters, numbers, underscores, or dashes"
-        raise faults.invalid_value(path.key("id"), faults.elided(item.id), expected)
-    if len(item.id) > options.MAX_ID_LENGTH:
-        raise faults.string_too_long(path.key("id"), options.MAX_ID_LENGTH, len(item.id))
+    pattern, expected, longest = _FOREIGN_FORM if path.policy.any_ids else _FORM
+    if not pattern.fullmatch(item.id):
+        raise faults.invalid_value(path.key("id"), faults.elided(item.id), f"an ID that contains {expected}")
+    if len(item.id) > longest:
+        raise faults.string_too_long(path.key("id"), longest, len(item.id))

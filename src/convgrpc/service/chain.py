@@ -19,6 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from convgrpc import errors, ids
+from convgrpc.contract.faults import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
@@ -105,9 +106,9 @@ class Chain:
     a stream, or a `BatchHandler` where the requests are one too.
     """
 
-    def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, keep_unknown: bool = False) -> None:
+    def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, policy: ItemPolicy = HOSTED) -> None:
         self._handlers = handlers
-        self._keep_unknown = keep_unknown
+        self._policy = policy
         self._max_timeout = max_timeout
         self._clock = Clock()
         # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
@@ -174,7 +175,7 @@ class Chain:
 
     def _request(self, decode: Callable[[], Message]) -> Message:
         request = decode()
-        validate(request, keep_unknown=self._keep_unknown)
+        validate(request, self._policy)
         return request
 
 

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from convgrpc import errors
 from convgrpc.contract import decoder, json_text, openapi, stored
+from convgrpc.contract.faults import ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.contract.streams import stream_format
@@ -44,6 +45,14 @@ _BEFORE_THE_BODY = (401, 413, 429)
 _GONE = 499
 """The status that is noted, by custom, of a request whose client did not wait for the answer."""
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
+_ABOUT = orjson.dumps(
+    {
+        "name": "convgrpc",
+        "version": version("convgrpc"),
+        "description": "Stores LLM conversations and counts input tokens. Runs no model.",
+        "openapi": "/openapi.json",
+    }
+)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d*)?")
 
 
@@ -61,7 +70,7 @@ class Gateway:
         max_body_bytes: int,
         body_timeout: float,
         hosts: Container[str] | None,
-        keep_unknown: bool,
+        policy: ItemPolicy,
     ) -> None:
         self._admission = admission
         self._health = health
@@ -69,12 +78,13 @@ class Gateway:
         self._metrics = metrics
         self._routes = Routes(methods)
         self._formats = {method.path: stream_format(method) for method in methods if method.returns_stream}
-        self._documents = {"/openapi.json": orjson.dumps(openapi.document(methods, version=version("convgrpc")))}
+        document = openapi.document(methods, version=version("convgrpc"), policy=policy)
+        self._documents = {"/": _ABOUT, "/openapi.json": orjson.dumps(document)}
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
         self._clock = Clock()
         self._hosts = hosts
-        self._keep_unknown = keep_unknown
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -133,7 +143,7 @@ class Gateway:
             body = await self._body(headers, receive, admitted)
             admitted.work()
             query = scope["query_string"].decode("latin-1")
-            decode = partial(_decode, match, headers, query, body, keep_unknown=self._keep_unknown)
+            decode = partial(_decode, match, headers, query, body, self._policy)
             call = Call(match.method, note.project, decode, stored.dump, len(body), None, note.request_id)
             if match.method.returns_stream:
                 form = self._formats[match.method.path]
@@ -263,9 +273,9 @@ def _forbidden(why: str) -> ConvgrpcError:
     return errors.failure(ErrorReason.ERROR_REASON_FORBIDDEN_SITE, message)
 
 
-def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, *, keep_unknown: bool) -> Message:
+def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, policy: ItemPolicy) -> Message:
     value = request_value(match, headers, query, json_text.parse(body) if body else {})
-    return decoder.decode(match.method.request, value, keep_unknown=keep_unknown)
+    return decoder.decode(match.method.request, value, policy)
 
 
 def _once(make: Callable[[bytes], bytes], reply: Reply) -> bytes:

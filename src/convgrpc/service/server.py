@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from convgrpc.contract.faults import ItemPolicy
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.admission import Admission, Limits
@@ -259,6 +260,11 @@ def _counter(store: Store, settings: Settings) -> Iterator[Counts]:
         yield counter
 
 
+def _item_policy(settings: Settings) -> ItemPolicy:
+    any_ids = settings.ids == "any"
+    return ItemPolicy(keep_unknown=settings.unknown == "keep", any_ids=any_ids, need_ids=not any_ids)
+
+
 def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
     return Chain(
         {
@@ -269,7 +275,7 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
             **handlers(responses.SERVICE, ResponsesService(store)),
         },
         max_timeout=settings.request_timeout,
-        keep_unknown=settings.unknown == "keep",
+        policy=_item_policy(settings),
     )
 
 
@@ -298,7 +304,7 @@ def _gateway(
         max_body_bytes=settings.max_message_bytes,
         body_timeout=settings.transfer_timeout,
         hosts=_hosts(settings),
-        keep_unknown=settings.unknown == "keep",
+        policy=_item_policy(settings),
     )
 
 

@@ -8,8 +8,11 @@ import sqlite3
 from contextlib import closing
 from secrets import token_bytes
 
+from google.protobuf.unknown_fields import UnknownFieldSet
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
+
+from convgrpc.v1.item_pb2 import ConversationItem
 
 APPLICATION_ID = 0x436E7667
 """Marks a SQLite file as ours: "Cnvg"."""
@@ -174,6 +177,35 @@ def create_secrets(database: Database) -> None:
     # By the one of the cursors their positions are hidden.
     database.execute("CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT")
     database.execute("INSERT INTO secrets (name, value) VALUES ('cursors', ?)", [token_bytes(32)])
+
+
+@MIGRATIONS()
+def type_listing_errors(database: Database) -> None:
+    # The error of `mcp_list_tools` was a string in its field 3. The item begins with the tag of the kind, 25, or has it
+    # after the id.
+    rows = database.execute("SELECT position, project, data FROM items WHERE instr(data, X'CA01')")
+    changed = [
+        (new, len(new) - len(old), position, project)
+        for position, project, old in rows
+        if (new := _with_typed_error(old)) != old
+    ]
+    for new, growth, position, project in changed:
+        database.execute("UPDATE items SET data = ? WHERE position = ?", [new, position])
+        database.execute("UPDATE projects SET bytes = bytes + ? WHERE number = ?", [growth, project])
+
+
+def _with_typed_error(data: bytes) -> bytes:
+    item = ConversationItem.FromString(data)
+    if not item.HasField("mcp_list_tools"):
+        return data
+    listing = item.mcp_list_tools
+    unknown = UnknownFieldSet(listing)
+    fields = [unknown[index] for index in range(len(unknown))]
+    texts = [field.data for field in fields if field.field_number == 3]
+    if not texts:
+        return data
+    listing.error.text = texts[-1].decode()
+    return item.SerializeToString()
 
 
 def unknown_migrations(database: Database) -> list[str]:

@@ -166,7 +166,7 @@ class _Content:
                 images.append(image(value.image_url, value.detail))
             elif kind == "input_file":
                 files.append(reader.file(part.input_file))
-            elif kind:
+            elif kind and kind != "encrypted_content":
                 texts.append(part.refusal.refusal if kind == "refusal" else getattr(part, kind).text)
         self.text = "".join(texts)
         self.images = tuple(images)
@@ -244,6 +244,18 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
     return max(0, round((len(text) * 0.75 - around) / bytes_a_token))
 
 
+def _agent_message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
+    content = _Content(item.agent_message.content, reader)
+    return _one(
+        content.text,
+        Turn.HOSTED,
+        place,
+        images=content.images,
+        files=content.files,
+        reason=ESTIMATE_REASON_LITTLE_EVIDENCE,
+    )
+
+
 def _compaction(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     tokens = _encrypted(item.compaction.encrypted_content, *_COMPACTION)
     return _known(Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
@@ -302,6 +314,7 @@ def _hosted(item: ConversationItem, place: str, reader: Reader) -> _Unread:
 _UNREAD = frozenset(
     [
         "id",
+        "agent",
         "call_id",
         "status",
         "created_by",
@@ -328,6 +341,7 @@ def _texts(message: AnyMessage) -> Iterator[str]:
 
 _READERS: Mapping[str, Callable[[ConversationItem, str, Reader], _Unread]] = {
     "message": _message,
+    "agent_message": _agent_message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,
     "custom_tool_call": _custom_tool_call,

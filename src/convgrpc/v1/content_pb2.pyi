@@ -138,6 +138,7 @@ class ContentPart(_message.Message):
     SUMMARY_TEXT_FIELD_NUMBER: _builtins.int
     REASONING_TEXT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_CONTENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def input_text(self) -> Global___InputText:
         """input_text is text for a model to read."""
@@ -174,6 +175,10 @@ class ContentPart(_message.Message):
     def text(self) -> Global___PlainText:
         """text is text of no particular side."""
 
+    @_builtins.property
+    def encrypted_content(self) -> Global___EncryptedContent:
+        """encrypted_content is content that only the model's service can read."""
+
     def __init__(
         self,
         *,
@@ -186,12 +191,13 @@ class ContentPart(_message.Message):
         summary_text: Global___SummaryText | None = ...,
         reasoning_text: Global___ReasoningText | None = ...,
         text: Global___PlainText | None = ...,
+        encrypted_content: Global___EncryptedContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["computer_screenshot", b"computer_screenshot", "input_file", b"input_file", "input_image", b"input_image", "input_text", b"input_text", "output_text", b"output_text", "part", b"part", "reasoning_text", b"reasoning_text", "refusal", b"refusal", "summary_text", b"summary_text", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computer_screenshot", b"computer_screenshot", "encrypted_content", b"encrypted_content", "input_file", b"input_file", "input_image", b"input_image", "input_text", b"input_text", "output_text", b"output_text", "part", b"part", "reasoning_text", b"reasoning_text", "refusal", b"refusal", "summary_text", b"summary_text", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["computer_screenshot", b"computer_screenshot", "input_file", b"input_file", "input_image", b"input_image", "input_text", b"input_text", "output_text", b"output_text", "part", b"part", "reasoning_text", b"reasoning_text", "refusal", b"refusal", "summary_text", b"summary_text", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computer_screenshot", b"computer_screenshot", "encrypted_content", b"encrypted_content", "input_file", b"input_file", "input_image", b"input_image", "input_text", b"input_text", "output_text", b"output_text", "part", b"part", "reasoning_text", b"reasoning_text", "refusal", b"refusal", "summary_text", b"summary_text", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["input_text", "input_image", "output_text", "refusal", "input_file", "computer_screenshot", "summary_text", "reasoning_text", "text"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["input_text", "input_image", "output_text", "refusal", "input_file", "computer_screenshot", "summary_text", "reasoning_text", "text", "encrypted_content"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -493,6 +499,28 @@ class PlainText(_message.Message):
 Global___PlainText: _TypeAlias = PlainText  # noqa: Y015
 
 @_typing.final
+class EncryptedContent(_message.Message):
+    """EncryptedContent is content that only the model's service can read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCRYPTED_CONTENT_FIELD_NUMBER: _builtins.int
+    encrypted_content: _builtins.str
+    """encrypted_content is the content in its encrypted form."""
+    def __init__(
+        self,
+        *,
+        encrypted_content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encrypted_content", b"encrypted_content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptedContent: _TypeAlias = EncryptedContent  # noqa: Y015
+
+@_typing.final
 class PromptCacheBreakpoint(_message.Message):
     """PromptCacheBreakpoint marks the end of a prefix that a prompt cache may keep."""
 
@@ -581,14 +609,21 @@ class FileCitation(_message.Message):
         self,
         *,
         file_id: _builtins.str = ...,
-        filename: _builtins.str = ...,
-        index: _builtins.int = ...,
+        filename: _builtins.str | None = ...,
+        index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_filename", b"_filename", "_index", b"_index", "filename", b"filename", "index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "filename", b"filename", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filename", b"_filename", "_index", b"_index", "file_id", b"file_id", "filename", b"filename", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__filename: _TypeAlias = _typing.Literal["filename"]  # noqa: Y015
+    _WhichOneofArgType__filename: _TypeAlias = _typing.Literal["_filename", b"_filename"]  # noqa: Y015
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__filename) -> _WhichOneofReturnType__filename | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
 
 Global___FileCitation: _TypeAlias = FileCitation  # noqa: Y015
 
@@ -614,15 +649,26 @@ class UrlCitation(_message.Message):
         self,
         *,
         url: _builtins.str = ...,
-        title: _builtins.str = ...,
-        start_index: _builtins.int = ...,
-        end_index: _builtins.int = ...,
+        title: _builtins.str | None = ...,
+        start_index: _builtins.int | None = ...,
+        end_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "_title", b"_title", "end_index", b"end_index", "start_index", b"start_index", "title", b"title"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_index", b"end_index", "start_index", b"start_index", "title", b"title", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "_title", b"_title", "end_index", b"end_index", "start_index", b"start_index", "title", b"title", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__end_index: _TypeAlias = _typing.Literal["end_index"]  # noqa: Y015
+    _WhichOneofArgType__end_index: _TypeAlias = _typing.Literal["_end_index", b"_end_index"]  # noqa: Y015
+    _WhichOneofReturnType__start_index: _TypeAlias = _typing.Literal["start_index"]  # noqa: Y015
+    _WhichOneofArgType__start_index: _TypeAlias = _typing.Literal["_start_index", b"_start_index"]  # noqa: Y015
+    _WhichOneofReturnType__title: _TypeAlias = _typing.Literal["title"]  # noqa: Y015
+    _WhichOneofArgType__title: _TypeAlias = _typing.Literal["_title", b"_title"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_index) -> _WhichOneofReturnType__end_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_index) -> _WhichOneofReturnType__start_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__title) -> _WhichOneofReturnType__title | None: ...
 
 Global___UrlCitation: _TypeAlias = UrlCitation  # noqa: Y015
 
@@ -637,6 +683,7 @@ class ContainerFileCitation(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     START_INDEX_FIELD_NUMBER: _builtins.int
     END_INDEX_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     """container_id is the container's identifier."""
     file_id: _builtins.str
@@ -647,20 +694,38 @@ class ContainerFileCitation(_message.Message):
     """start_index is where the citation begins in the text, in characters."""
     end_index: _builtins.int
     """end_index is where the citation ends in the text, in characters."""
+    index: _builtins.int
+    """index is the file's place in the list of files."""
     def __init__(
         self,
         *,
         container_id: _builtins.str = ...,
         file_id: _builtins.str = ...,
-        filename: _builtins.str = ...,
-        start_index: _builtins.int = ...,
-        end_index: _builtins.int = ...,
+        filename: _builtins.str | None = ...,
+        start_index: _builtins.int | None = ...,
+        end_index: _builtins.int | None = ...,
+        index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_filename", b"_filename", "_index", b"_index", "_start_index", b"_start_index", "end_index", b"end_index", "filename", b"filename", "index", b"index", "start_index", b"start_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "end_index", b"end_index", "file_id", b"file_id", "filename", b"filename", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_filename", b"_filename", "_index", b"_index", "_start_index", b"_start_index", "container_id", b"container_id", "end_index", b"end_index", "file_id", b"file_id", "filename", b"filename", "index", b"index", "start_index", b"start_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__end_index: _TypeAlias = _typing.Literal["end_index"]  # noqa: Y015
+    _WhichOneofArgType__end_index: _TypeAlias = _typing.Literal["_end_index", b"_end_index"]  # noqa: Y015
+    _WhichOneofReturnType__filename: _TypeAlias = _typing.Literal["filename"]  # noqa: Y015
+    _WhichOneofArgType__filename: _TypeAlias = _typing.Literal["_filename", b"_filename"]  # noqa: Y015
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    _WhichOneofReturnType__start_index: _TypeAlias = _typing.Literal["start_index"]  # noqa: Y015
+    _WhichOneofArgType__start_index: _TypeAlias = _typing.Literal["_start_index", b"_start_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_index) -> _WhichOneofReturnType__end_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__filename) -> _WhichOneofReturnType__filename | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_index) -> _WhichOneofReturnType__start_index | None: ...
 
 Global___ContainerFileCitation: _TypeAlias = ContainerFileCitation  # noqa: Y015
 
@@ -680,13 +745,15 @@ class FilePath(_message.Message):
         self,
         *,
         file_id: _builtins.str = ...,
-        index: _builtins.int = ...,
+        index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "file_id", b"file_id", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
 
 Global___FilePath: _TypeAlias = FilePath  # noqa: Y015
 

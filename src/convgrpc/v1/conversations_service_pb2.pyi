@@ -166,7 +166,7 @@ class UpdateConversationRequest(_message.Message):
     """conversation_id is the conversation's identifier."""
     @_builtins.property
     def metadata(self) -> _conversation_pb2.Metadata:
-        """metadata replaces the conversation's metadata. An empty map, or null in JSON, removes all of it."""
+        """metadata replaces the conversation's metadata. An empty map removes all of it."""
 
     def __init__(
         self,

@@ -141,8 +141,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: a page that was opened in a browser on the server's machine.
     """
     ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: _ErrorReason.ValueType  # 30
-    """ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that not exactly one of several fields is set.
-    Example: an image with neither a file nor a URL.
+    """ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that several fields are set of which one may be.
+    Example: an image with both a file and a URL.
     """
     ERROR_REASON_INVALID_ITEM: _ErrorReason.ValueType  # 31
     """ERROR_REASON_INVALID_ITEM says that an item is of no use to anybody.
@@ -191,6 +191,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 42
     """ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.
     Open another stream for the next. Example: a job that waits for a person.
+    """
+    ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS: _ErrorReason.ValueType  # 43
+    """ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that none of several fields is set of which one must be.
+    Example: an image with neither a file nor a URL.
+    """
+    ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE: _ErrorReason.ValueType  # 44
+    """ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE says that a number with a fraction is too large.
+    Example: a `score_threshold` of 1.5.
+    """
+    ERROR_REASON_DECIMAL_BELOW_MIN_VALUE: _ErrorReason.ValueType  # 45
+    """ERROR_REASON_DECIMAL_BELOW_MIN_VALUE says that a number with a fraction is too small.
+    Example: a `score_threshold` of -0.1.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -318,8 +330,8 @@ ERROR_REASON_FORBIDDEN_SITE: ErrorReason.ValueType  # 29
 Example: a page that was opened in a browser on the server's machine.
 """
 ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: ErrorReason.ValueType  # 30
-"""ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that not exactly one of several fields is set.
-Example: an image with neither a file nor a URL.
+"""ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that several fields are set of which one may be.
+Example: an image with both a file and a URL.
 """
 ERROR_REASON_INVALID_ITEM: ErrorReason.ValueType  # 31
 """ERROR_REASON_INVALID_ITEM says that an item is of no use to anybody.
@@ -368,5 +380,17 @@ Example: a watch whose caller stopped reading.
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 42
 """ERROR_REASON_STREAM_IDLE says that the caller of a stream of requests sent none for long; all that came before is done.
 Open another stream for the next. Example: a job that waits for a person.
+"""
+ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS: ErrorReason.ValueType  # 43
+"""ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that none of several fields is set of which one must be.
+Example: an image with neither a file nor a URL.
+"""
+ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE: ErrorReason.ValueType  # 44
+"""ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE says that a number with a fraction is too large.
+Example: a `score_threshold` of 1.5.
+"""
+ERROR_REASON_DECIMAL_BELOW_MIN_VALUE: ErrorReason.ValueType  # 45
+"""ERROR_REASON_DECIMAL_BELOW_MIN_VALUE says that a number with a fraction is too small.
+Example: a `score_threshold` of -0.1.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

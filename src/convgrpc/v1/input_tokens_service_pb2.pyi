@@ -211,6 +211,10 @@ class _HostedToolTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hosted
     """HOSTED_TOOL_TYPE_IMAGE_GENERATION is the making of images."""
     HOSTED_TOOL_TYPE_CODE_INTERPRETER: _HostedToolType.ValueType  # 8
     """HOSTED_TOOL_TYPE_CODE_INTERPRETER is the running of code."""
+    HOSTED_TOOL_TYPE_WEB_SEARCH: _HostedToolType.ValueType  # 9
+    """HOSTED_TOOL_TYPE_WEB_SEARCH is the search of the web that succeeds `web_search_preview`."""
+    HOSTED_TOOL_TYPE_WEB_SEARCH_2025_08_26: _HostedToolType.ValueType  # 10
+    """HOSTED_TOOL_TYPE_WEB_SEARCH_2025_08_26 is the version of `web_search` of that day."""
 
 class HostedToolType(_HostedToolType, metaclass=_HostedToolTypeEnumTypeWrapper):
     """HostedToolType is a tool that a model's own service runs."""
@@ -233,6 +237,10 @@ HOSTED_TOOL_TYPE_IMAGE_GENERATION: HostedToolType.ValueType  # 7
 """HOSTED_TOOL_TYPE_IMAGE_GENERATION is the making of images."""
 HOSTED_TOOL_TYPE_CODE_INTERPRETER: HostedToolType.ValueType  # 8
 """HOSTED_TOOL_TYPE_CODE_INTERPRETER is the running of code."""
+HOSTED_TOOL_TYPE_WEB_SEARCH: HostedToolType.ValueType  # 9
+"""HOSTED_TOOL_TYPE_WEB_SEARCH is the search of the web that succeeds `web_search_preview`."""
+HOSTED_TOOL_TYPE_WEB_SEARCH_2025_08_26: HostedToolType.ValueType  # 10
+"""HOSTED_TOOL_TYPE_WEB_SEARCH_2025_08_26 is the version of `web_search` of that day."""
 Global___HostedToolType: _TypeAlias = HostedToolType  # noqa: Y015
 
 class _ReasoningSummary:

@@ -69,6 +69,46 @@ ROLE_TOOL: Role.ValueType  # 8
 """ROLE_TOOL is a tool."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _MultiAgentAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MultiAgentActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MultiAgentAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MULTI_AGENT_ACTION_UNSPECIFIED: _MultiAgentAction.ValueType  # 0
+    """MULTI_AGENT_ACTION_UNSPECIFIED means not given."""
+    MULTI_AGENT_ACTION_SPAWN_AGENT: _MultiAgentAction.ValueType  # 1
+    """MULTI_AGENT_ACTION_SPAWN_AGENT starts an agent."""
+    MULTI_AGENT_ACTION_INTERRUPT_AGENT: _MultiAgentAction.ValueType  # 2
+    """MULTI_AGENT_ACTION_INTERRUPT_AGENT interrupts an agent."""
+    MULTI_AGENT_ACTION_LIST_AGENTS: _MultiAgentAction.ValueType  # 3
+    """MULTI_AGENT_ACTION_LIST_AGENTS lists the agents."""
+    MULTI_AGENT_ACTION_SEND_MESSAGE: _MultiAgentAction.ValueType  # 4
+    """MULTI_AGENT_ACTION_SEND_MESSAGE sends an agent a message."""
+    MULTI_AGENT_ACTION_FOLLOWUP_TASK: _MultiAgentAction.ValueType  # 5
+    """MULTI_AGENT_ACTION_FOLLOWUP_TASK gives an agent a further task."""
+    MULTI_AGENT_ACTION_WAIT_AGENT: _MultiAgentAction.ValueType  # 6
+    """MULTI_AGENT_ACTION_WAIT_AGENT waits for an agent."""
+
+class MultiAgentAction(_MultiAgentAction, metaclass=_MultiAgentActionEnumTypeWrapper):
+    """MultiAgentAction is an action on other agents."""
+
+MULTI_AGENT_ACTION_UNSPECIFIED: MultiAgentAction.ValueType  # 0
+"""MULTI_AGENT_ACTION_UNSPECIFIED means not given."""
+MULTI_AGENT_ACTION_SPAWN_AGENT: MultiAgentAction.ValueType  # 1
+"""MULTI_AGENT_ACTION_SPAWN_AGENT starts an agent."""
+MULTI_AGENT_ACTION_INTERRUPT_AGENT: MultiAgentAction.ValueType  # 2
+"""MULTI_AGENT_ACTION_INTERRUPT_AGENT interrupts an agent."""
+MULTI_AGENT_ACTION_LIST_AGENTS: MultiAgentAction.ValueType  # 3
+"""MULTI_AGENT_ACTION_LIST_AGENTS lists the agents."""
+MULTI_AGENT_ACTION_SEND_MESSAGE: MultiAgentAction.ValueType  # 4
+"""MULTI_AGENT_ACTION_SEND_MESSAGE sends an agent a message."""
+MULTI_AGENT_ACTION_FOLLOWUP_TASK: MultiAgentAction.ValueType  # 5
+"""MULTI_AGENT_ACTION_FOLLOWUP_TASK gives an agent a further task."""
+MULTI_AGENT_ACTION_WAIT_AGENT: MultiAgentAction.ValueType  # 6
+"""MULTI_AGENT_ACTION_WAIT_AGENT waits for an agent."""
+Global___MultiAgentAction: _TypeAlias = MultiAgentAction  # noqa: Y015
+
 class _MessagePhase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -505,6 +545,10 @@ class ConversationItem(_message.Message):
     CUSTOM_TOOL_CALL_OUTPUT_FIELD_NUMBER: _builtins.int
     CONFIGURATION_UPDATE_FIELD_NUMBER: _builtins.int
     ITEM_REFERENCE_FIELD_NUMBER: _builtins.int
+    AGENT_MESSAGE_FIELD_NUMBER: _builtins.int
+    MULTI_AGENT_CALL_FIELD_NUMBER: _builtins.int
+    MULTI_AGENT_CALL_OUTPUT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     SOURCE_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """id is the item's identifier, which begins with the prefix of its kind. When unset, the service makes one; kinds
@@ -638,6 +682,22 @@ class ConversationItem(_message.Message):
     def item_reference(self) -> Global___ItemReference:
         """item_reference stands for the item with its id, which takes its place. It is never returned."""
 
+    @_builtins.property
+    def agent_message(self) -> Global___AgentMessage:
+        """agent_message is a message from one agent to another."""
+
+    @_builtins.property
+    def multi_agent_call(self) -> Global___MultiAgentCall:
+        """multi_agent_call is a model's call of an action on other agents."""
+
+    @_builtins.property
+    def multi_agent_call_output(self) -> Global___MultiAgentCallOutput:
+        """multi_agent_call_output is the result of such an action."""
+
+    @_builtins.property
+    def agent(self) -> Global___ItemAgent:
+        """agent is the agent that produced the item."""
+
     def __init__(
         self,
         *,
@@ -673,17 +733,21 @@ class ConversationItem(_message.Message):
         custom_tool_call_output: Global___CustomToolCallOutput | None = ...,
         configuration_update: Global___ConfigurationUpdate | None = ...,
         item_reference: Global___ItemReference | None = ...,
+        agent_message: Global___AgentMessage | None = ...,
+        multi_agent_call: Global___MultiAgentCall | None = ...,
+        multi_agent_call_output: Global___MultiAgentCallOutput | None = ...,
+        agent: Global___ItemAgent | None = ...,
         source_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_source_json", b"_source_json", "additional_tools", b"additional_tools", "apply_patch_call", b"apply_patch_call", "apply_patch_call_output", b"apply_patch_call_output", "code_interpreter_call", b"code_interpreter_call", "compaction", b"compaction", "compaction_trigger", b"compaction_trigger", "computer_call", b"computer_call", "computer_call_output", b"computer_call_output", "configuration_update", b"configuration_update", "custom_tool_call", b"custom_tool_call", "custom_tool_call_output", b"custom_tool_call_output", "file_search_call", b"file_search_call", "function_call", b"function_call", "function_call_output", b"function_call_output", "id", b"id", "image_generation_call", b"image_generation_call", "item_reference", b"item_reference", "kind", b"kind", "local_shell_call", b"local_shell_call", "local_shell_call_output", b"local_shell_call_output", "mcp_approval_request", b"mcp_approval_request", "mcp_approval_response", b"mcp_approval_response", "mcp_call", b"mcp_call", "mcp_list_tools", b"mcp_list_tools", "message", b"message", "program", b"program", "program_output", b"program_output", "reasoning", b"reasoning", "shell_call", b"shell_call", "shell_call_output", b"shell_call_output", "source_json", b"source_json", "tool_search_call", b"tool_search_call", "tool_search_output", b"tool_search_output", "web_search_call", b"web_search_call"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_source_json", b"_source_json", "additional_tools", b"additional_tools", "agent", b"agent", "agent_message", b"agent_message", "apply_patch_call", b"apply_patch_call", "apply_patch_call_output", b"apply_patch_call_output", "code_interpreter_call", b"code_interpreter_call", "compaction", b"compaction", "compaction_trigger", b"compaction_trigger", "computer_call", b"computer_call", "computer_call_output", b"computer_call_output", "configuration_update", b"configuration_update", "custom_tool_call", b"custom_tool_call", "custom_tool_call_output", b"custom_tool_call_output", "file_search_call", b"file_search_call", "function_call", b"function_call", "function_call_output", b"function_call_output", "id", b"id", "image_generation_call", b"image_generation_call", "item_reference", b"item_reference", "kind", b"kind", "local_shell_call", b"local_shell_call", "local_shell_call_output", b"local_shell_call_output", "mcp_approval_request", b"mcp_approval_request", "mcp_approval_response", b"mcp_approval_response", "mcp_call", b"mcp_call", "mcp_list_tools", b"mcp_list_tools", "message", b"message", "multi_agent_call", b"multi_agent_call", "multi_agent_call_output", b"multi_agent_call_output", "program", b"program", "program_output", b"program_output", "reasoning", b"reasoning", "shell_call", b"shell_call", "shell_call_output", b"shell_call_output", "source_json", b"source_json", "tool_search_call", b"tool_search_call", "tool_search_output", b"tool_search_output", "web_search_call", b"web_search_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_source_json", b"_source_json", "additional_tools", b"additional_tools", "apply_patch_call", b"apply_patch_call", "apply_patch_call_output", b"apply_patch_call_output", "code_interpreter_call", b"code_interpreter_call", "compaction", b"compaction", "compaction_trigger", b"compaction_trigger", "computer_call", b"computer_call", "computer_call_output", b"computer_call_output", "configuration_update", b"configuration_update", "custom_tool_call", b"custom_tool_call", "custom_tool_call_output", b"custom_tool_call_output", "file_search_call", b"file_search_call", "function_call", b"function_call", "function_call_output", b"function_call_output", "id", b"id", "image_generation_call", b"image_generation_call", "item_reference", b"item_reference", "kind", b"kind", "local_shell_call", b"local_shell_call", "local_shell_call_output", b"local_shell_call_output", "mcp_approval_request", b"mcp_approval_request", "mcp_approval_response", b"mcp_approval_response", "mcp_call", b"mcp_call", "mcp_list_tools", b"mcp_list_tools", "message", b"message", "program", b"program", "program_output", b"program_output", "reasoning", b"reasoning", "shell_call", b"shell_call", "shell_call_output", b"shell_call_output", "source_json", b"source_json", "tool_search_call", b"tool_search_call", "tool_search_output", b"tool_search_output", "web_search_call", b"web_search_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_source_json", b"_source_json", "additional_tools", b"additional_tools", "agent", b"agent", "agent_message", b"agent_message", "apply_patch_call", b"apply_patch_call", "apply_patch_call_output", b"apply_patch_call_output", "code_interpreter_call", b"code_interpreter_call", "compaction", b"compaction", "compaction_trigger", b"compaction_trigger", "computer_call", b"computer_call", "computer_call_output", b"computer_call_output", "configuration_update", b"configuration_update", "custom_tool_call", b"custom_tool_call", "custom_tool_call_output", b"custom_tool_call_output", "file_search_call", b"file_search_call", "function_call", b"function_call", "function_call_output", b"function_call_output", "id", b"id", "image_generation_call", b"image_generation_call", "item_reference", b"item_reference", "kind", b"kind", "local_shell_call", b"local_shell_call", "local_shell_call_output", b"local_shell_call_output", "mcp_approval_request", b"mcp_approval_request", "mcp_approval_response", b"mcp_approval_response", "mcp_call", b"mcp_call", "mcp_list_tools", b"mcp_list_tools", "message", b"message", "multi_agent_call", b"multi_agent_call", "multi_agent_call_output", b"multi_agent_call_output", "program", b"program", "program_output", b"program_output", "reasoning", b"reasoning", "shell_call", b"shell_call", "shell_call_output", b"shell_call_output", "source_json", b"source_json", "tool_search_call", b"tool_search_call", "tool_search_output", b"tool_search_output", "web_search_call", b"web_search_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
     _WhichOneofReturnType__source_json: _TypeAlias = _typing.Literal["source_json"]  # noqa: Y015
     _WhichOneofArgType__source_json: _TypeAlias = _typing.Literal["_source_json", b"_source_json"]  # noqa: Y015
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["message", "function_call", "function_call_output", "reasoning", "file_search_call", "web_search_call", "image_generation_call", "computer_call", "computer_call_output", "tool_search_call", "tool_search_output", "additional_tools", "compaction", "compaction_trigger", "program", "program_output", "code_interpreter_call", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output", "apply_patch_call", "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call", "custom_tool_call", "custom_tool_call_output", "configuration_update", "item_reference"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["message", "function_call", "function_call_output", "reasoning", "file_search_call", "web_search_call", "image_generation_call", "computer_call", "computer_call_output", "tool_search_call", "tool_search_output", "additional_tools", "compaction", "compaction_trigger", "program", "program_output", "code_interpreter_call", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output", "apply_patch_call", "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call", "custom_tool_call", "custom_tool_call_output", "configuration_update", "item_reference", "agent_message", "multi_agent_call", "multi_agent_call_output"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
@@ -1052,7 +1116,7 @@ class FileSearchCall(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     status: Global___FileSearchCallStatus.ValueType
-    """status is how far the search is."""
+    """status is how far the search is. Unset means completed."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """queries are what was searched for."""
@@ -1253,10 +1317,10 @@ class WebSearchCall(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     status: Global___WebSearchCallStatus.ValueType
-    """status is how far the search is."""
+    """status is how far the search is. Unset means completed."""
     @_builtins.property
     def action(self) -> Global___WebSearchAction:
-        """action is what is done."""
+        """action is what is done. The API leaves it out of searches that were cut short."""
 
     def __init__(
         self,
@@ -1485,14 +1549,21 @@ class WebFindInPage(_message.Message):
     def __init__(
         self,
         *,
-        url: _builtins.str = ...,
-        pattern: _builtins.str = ...,
+        url: _builtins.str | None = ...,
+        pattern: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pattern", b"_pattern", "_url", b"_url", "pattern", b"pattern", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pattern", b"pattern", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pattern", b"_pattern", "_url", b"_url", "pattern", b"pattern", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__pattern: _TypeAlias = _typing.Literal["pattern"]  # noqa: Y015
+    _WhichOneofArgType__pattern: _TypeAlias = _typing.Literal["_pattern", b"_pattern"]  # noqa: Y015
+    _WhichOneofReturnType__url: _TypeAlias = _typing.Literal["url"]  # noqa: Y015
+    _WhichOneofArgType__url: _TypeAlias = _typing.Literal["_url", b"_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pattern) -> _WhichOneofReturnType__pattern | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__url) -> _WhichOneofReturnType__url | None: ...
 
 Global___WebFindInPage: _TypeAlias = WebFindInPage  # noqa: Y015
 
@@ -1513,7 +1584,7 @@ class ImageGenerationCall(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     SVG_USAGE_FIELD_NUMBER: _builtins.int
     status: Global___ImageGenerationCallStatus.ValueType
-    """status is how far the image is."""
+    """status is how far the image is. Unset means completed."""
     result: _builtins.str
     """result is the image in base64; unset until it is made."""
     action: _tool_pb2.ImageAction.ValueType
@@ -1694,7 +1765,7 @@ class ComputerCall(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
     status: Global___ItemStatus.ValueType
-    """status is how far the call is."""
+    """status is how far the call is. Unset means completed."""
     call_id: _builtins.str
     """call_id is the call's identifier, by which its output refers to it."""
     @_builtins.property
@@ -2471,7 +2542,7 @@ class ProgramOutput(_message.Message):
     CALL_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     status: Global___ProgramOutputStatus.ValueType
-    """status is how the program ended."""
+    """status is how the program ended. Unset means completed."""
     call_id: _builtins.str
     """call_id is the `call_id` of the program."""
     result: _builtins.str
@@ -2502,7 +2573,7 @@ class CodeInterpreterCall(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     status: Global___CodeInterpreterCallStatus.ValueType
-    """status is how far the call is."""
+    """status is how far the call is. Unset means completed."""
     container_id: _builtins.str
     """container_id is the identifier of the container that the code ran in."""
     code: _builtins.str
@@ -2639,7 +2710,7 @@ class LocalShellCall(_message.Message):
     CALL_ID_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     status: Global___ItemStatus.ValueType
-    """status is how far the call is."""
+    """status is how far the call is. Unset means completed."""
     call_id: _builtins.str
     """call_id is the call's identifier."""
     @_builtins.property
@@ -2762,27 +2833,35 @@ Global___LocalShellExec: _TypeAlias = LocalShellExec  # noqa: Y015
 
 @_typing.final
 class LocalShellCallOutput(_message.Message):
-    """LocalShellCallOutput is what a command on the caller's machine printed. The item's id tells which command."""
+    """LocalShellCallOutput is the output of a command on the caller's machine. Its call_id, or else the item's id, names the
+    call.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     status: Global___ItemStatus.ValueType
     """status is how far the output is."""
     output: _builtins.str
     """output is what the command printed, as JSON in a string."""
+    call_id: _builtins.str
+    """call_id is the identifier of the call."""
     def __init__(
         self,
         *,
         status: Global___ItemStatus.ValueType = ...,
         output: _builtins.str = ...,
+        call_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_call_id", b"_call_id", "call_id", b"call_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_call_id", b"_call_id", "call_id", b"call_id", "output", b"output", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__call_id: _TypeAlias = _typing.Literal["call_id"]  # noqa: Y015
+    _WhichOneofArgType__call_id: _TypeAlias = _typing.Literal["_call_id", b"_call_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__call_id) -> _WhichOneofReturnType__call_id | None: ...
 
 Global___LocalShellCallOutput: _TypeAlias = LocalShellCallOutput  # noqa: Y015
 
@@ -3081,7 +3160,7 @@ class ApplyPatchCall(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     status: Global___ApplyPatchCallStatus.ValueType
-    """status is how far the call is."""
+    """status is how far the call is. Unset means completed."""
     call_id: _builtins.str
     """call_id is the call's identifier, by which its output refers to it."""
     created_by: _builtins.str
@@ -3283,26 +3362,26 @@ class McpListTools(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     server_label: _builtins.str
     """server_label is the server's label."""
-    error: _builtins.str
-    """error is why the server did not list its tools."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___McpListedTool]:
         """tools are the server's tools."""
+
+    @_builtins.property
+    def error(self) -> Global___McpError:
+        """error is why the server did not list its tools."""
 
     def __init__(
         self,
         *,
         server_label: _builtins.str = ...,
         tools: _abc.Iterable[Global___McpListedTool] | None = ...,
-        error: _builtins.str | None = ...,
+        error: Global___McpError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error", "server_label", b"server_label", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "server_label", b"server_label", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
-    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___McpListTools: _TypeAlias = McpListTools  # noqa: Y015
 
@@ -3465,7 +3544,7 @@ Global___McpCall: _TypeAlias = McpCall  # noqa: Y015
 
 @_typing.final
 class McpError(_message.Message):
-    """McpError is what went wrong in a call to an MCP server. It comes back in the form it was sent."""
+    """McpError is what went wrong in a call to an MCP server, or in listing its tools. It comes back in the form it was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3520,14 +3599,21 @@ class McpProtocolError(_message.Message):
     def __init__(
         self,
         *,
-        code: _builtins.int = ...,
-        message: _builtins.str = ...,
+        code: _builtins.int | None = ...,
+        message: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
 
 Global___McpProtocolError: _TypeAlias = McpProtocolError  # noqa: Y015
 
@@ -3570,14 +3656,21 @@ class McpHttpError(_message.Message):
     def __init__(
         self,
         *,
-        code: _builtins.int = ...,
-        message: _builtins.str = ...,
+        code: _builtins.int | None = ...,
+        message: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
 
 Global___McpHttpError: _TypeAlias = McpHttpError  # noqa: Y015
 
@@ -3593,6 +3686,8 @@ class CustomToolCall(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     ASYNC_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """call_id is the call's identifier, by which its output refers to it."""
     name: _builtins.str
@@ -3601,6 +3696,10 @@ class CustomToolCall(_message.Message):
     """input is what the model wrote for the tool."""
     namespace: _builtins.str
     """namespace is the namespace that the tool belongs to."""
+    status: Global___ItemStatus.ValueType
+    """status is how far the call is."""
+    created_by: _builtins.str
+    """created_by is who created the item."""
     @_builtins.property
     def caller(self) -> Global___Caller:
         """caller is who calls."""
@@ -3613,17 +3712,23 @@ class CustomToolCall(_message.Message):
         input: _builtins.str = ...,
         namespace: _builtins.str | None = ...,
         caller: Global___Caller | None = ...,
+        status: Global___ItemStatus.ValueType = ...,
+        created_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_async", b"_async", "_namespace", b"_namespace", "async", b"async", "caller", b"caller", "namespace", b"namespace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_async", b"_async", "_created_by", b"_created_by", "_namespace", b"_namespace", "async", b"async", "caller", b"caller", "created_by", b"created_by", "namespace", b"namespace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_async", b"_async", "_namespace", b"_namespace", "async", b"async", "call_id", b"call_id", "caller", b"caller", "input", b"input", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_async", b"_async", "_created_by", b"_created_by", "_namespace", b"_namespace", "async", b"async", "call_id", b"call_id", "caller", b"caller", "created_by", b"created_by", "input", b"input", "name", b"name", "namespace", b"namespace", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__async: _TypeAlias = _typing.Literal["async"]  # noqa: Y015
     _WhichOneofArgType__async: _TypeAlias = _typing.Literal["_async", b"_async"]  # noqa: Y015
+    _WhichOneofReturnType__created_by: _TypeAlias = _typing.Literal["created_by"]  # noqa: Y015
+    _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__namespace: _TypeAlias = _typing.Literal["namespace"]  # noqa: Y015
     _WhichOneofArgType__namespace: _TypeAlias = _typing.Literal["_namespace", b"_namespace"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__async) -> _WhichOneofReturnType__async | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by) -> _WhichOneofReturnType__created_by | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__namespace) -> _WhichOneofReturnType__namespace | None: ...
 
@@ -3638,8 +3743,14 @@ class CustomToolCallOutput(_message.Message):
     CALL_ID_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """call_id is the identifier of the call."""
+    status: Global___ItemStatus.ValueType
+    """status is how far the output is."""
+    created_by: _builtins.str
+    """created_by is who created the item."""
     @_builtins.property
     def output(self) -> _content_pb2.ToolOutput:
         """output is what the tool returned, as text or in parts."""
@@ -3654,12 +3765,16 @@ class CustomToolCallOutput(_message.Message):
         call_id: _builtins.str = ...,
         output: _content_pb2.ToolOutput | None = ...,
         caller: Global___Caller | None = ...,
+        status: Global___ItemStatus.ValueType = ...,
+        created_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by", b"_created_by", "caller", b"caller", "created_by", b"created_by", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "caller", b"caller", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by", b"_created_by", "call_id", b"call_id", "caller", b"caller", "created_by", b"created_by", "output", b"output", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__created_by: _TypeAlias = _typing.Literal["created_by"]  # noqa: Y015
+    _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by) -> _WhichOneofReturnType__created_by | None: ...
 
 Global___CustomToolCallOutput: _TypeAlias = CustomToolCallOutput  # noqa: Y015
 
@@ -3847,3 +3962,145 @@ class ItemReference(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ItemReference: _TypeAlias = ItemReference  # noqa: Y015
+
+@_typing.final
+class ItemAgent(_message.Message):
+    """ItemAgent is the agent that produced an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    agent_name: _builtins.str
+    """agent_name is the agent's canonical name."""
+    def __init__(
+        self,
+        *,
+        agent_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemAgent: _TypeAlias = ItemAgent  # noqa: Y015
+
+@_typing.final
+class AgentMessage(_message.Message):
+    """AgentMessage is a message from one agent to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    author: _builtins.str
+    """author is the agent that sends the message."""
+    recipient: _builtins.str
+    """recipient is the agent that the message is for."""
+    @_builtins.property
+    def content(self) -> _containers.RepeatedCompositeFieldContainer[_content_pb2.ContentPart]:
+        """content is the message, in parts."""
+
+    def __init__(
+        self,
+        *,
+        author: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        content: _abc.Iterable[_content_pb2.ContentPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "content", b"content", "recipient", b"recipient"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
+
+@_typing.final
+class MultiAgentCall(_message.Message):
+    """MultiAgentCall is a model's call of an action on other agents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """call_id is the call's identifier, by which its output refers to it."""
+    action: Global___MultiAgentAction.ValueType
+    """action is the action."""
+    arguments: _builtins.str
+    """arguments are the action's arguments, as JSON in a string."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        action: Global___MultiAgentAction.ValueType = ...,
+        arguments: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "arguments", b"arguments", "call_id", b"call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiAgentCall: _TypeAlias = MultiAgentCall  # noqa: Y015
+
+@_typing.final
+class MultiAgentCallOutput(_message.Message):
+    """MultiAgentCallOutput is the result of an action on other agents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """call_id is the identifier of the call."""
+    action: Global___MultiAgentAction.ValueType
+    """action is the action that the call asked for."""
+    @_builtins.property
+    def output(self) -> _containers.RepeatedCompositeFieldContainer[Global___MultiAgentOutputPart]:
+        """output is the result, in parts."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        action: Global___MultiAgentAction.ValueType = ...,
+        output: _abc.Iterable[Global___MultiAgentOutputPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "call_id", b"call_id", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiAgentCallOutput: _TypeAlias = MultiAgentCallOutput  # noqa: Y015
+
+@_typing.final
+class MultiAgentOutputPart(_message.Message):
+    """MultiAgentOutputPart is one part of the result of an action on other agents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_TEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def output_text(self) -> _content_pb2.OutputText:
+        """output_text is text that a model wrote."""
+
+    def __init__(
+        self,
+        *,
+        output_text: _content_pb2.OutputText | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output_text", b"output_text", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_text", b"output_text", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["output_text"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___MultiAgentOutputPart: _TypeAlias = MultiAgentOutputPart  # noqa: Y015

@@ -939,7 +939,7 @@ class FileSearchTool(_message.Message):
     MAX_NUM_RESULTS_FIELD_NUMBER: _builtins.int
     RANKING_OPTIONS_FIELD_NUMBER: _builtins.int
     max_num_results: _builtins.int
-    """max_num_results is the greatest number of results."""
+    """max_num_results is the greatest number of results, 1 to 50."""
     @_builtins.property
     def vector_store_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """vector_store_ids are the identifiers of the vector stores to search."""
@@ -1278,6 +1278,8 @@ class WebSearchTool(_message.Message):
     SEARCH_CONTEXT_SIZE_FIELD_NUMBER: _builtins.int
     USER_LOCATION_FIELD_NUMBER: _builtins.int
     EXTERNAL_WEB_ACCESS_FIELD_NUMBER: _builtins.int
+    RETURN_TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    SEARCH_CONTENT_TYPES_FIELD_NUMBER: _builtins.int
     type: Global___WebSearchToolType.ValueType
     """type is the version of the tool; unspecified means `web_search`."""
     search_context_size: Global___SearchContextSize.ValueType
@@ -1292,6 +1294,14 @@ class WebSearchTool(_message.Message):
     def user_location(self) -> Global___WebSearchLocation:
         """user_location is roughly where the user is, for results of local interest."""
 
+    @_builtins.property
+    def return_token_budget(self) -> Global___ReturnTokenBudget:
+        """return_token_budget limits the tokens that results may take."""
+
+    @_builtins.property
+    def search_content_types(self) -> Global___SearchContentTypes:
+        """search_content_types are the kinds of content to search for. Unset means text."""
+
     def __init__(
         self,
         *,
@@ -1300,16 +1310,46 @@ class WebSearchTool(_message.Message):
         search_context_size: Global___SearchContextSize.ValueType = ...,
         user_location: Global___WebSearchLocation | None = ...,
         external_web_access: _builtins.bool | None = ...,
+        return_token_budget: Global___ReturnTokenBudget | None = ...,
+        search_content_types: Global___SearchContentTypes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_external_web_access", b"_external_web_access", "external_web_access", b"external_web_access", "filters", b"filters", "user_location", b"user_location"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_external_web_access", b"_external_web_access", "external_web_access", b"external_web_access", "filters", b"filters", "return_token_budget", b"return_token_budget", "search_content_types", b"search_content_types", "user_location", b"user_location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_external_web_access", b"_external_web_access", "external_web_access", b"external_web_access", "filters", b"filters", "search_context_size", b"search_context_size", "type", b"type", "user_location", b"user_location"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_external_web_access", b"_external_web_access", "external_web_access", b"external_web_access", "filters", b"filters", "return_token_budget", b"return_token_budget", "search_content_types", b"search_content_types", "search_context_size", b"search_context_size", "type", b"type", "user_location", b"user_location"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__external_web_access: _TypeAlias = _typing.Literal["external_web_access"]  # noqa: Y015
     _WhichOneofArgType__external_web_access: _TypeAlias = _typing.Literal["_external_web_access", b"_external_web_access"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__external_web_access) -> _WhichOneofReturnType__external_web_access | None: ...
 
 Global___WebSearchTool: _TypeAlias = WebSearchTool  # noqa: Y015
+
+@_typing.final
+class ReturnTokenBudget(_message.Message):
+    """ReturnTokenBudget limits the tokens that the results of a web search may take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTING_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    setting: _builtins.str
+    """setting is a named budget, such as `default` or `unlimited`."""
+    tokens: _builtins.int
+    """tokens is the number of tokens."""
+    def __init__(
+        self,
+        *,
+        setting: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "setting", b"setting", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "setting", b"setting", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_budget: _TypeAlias = _typing.Literal["setting", "tokens"]  # noqa: Y015
+    _WhichOneofArgType_budget: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_budget) -> _WhichOneofReturnType_budget | None: ...
+
+Global___ReturnTokenBudget: _TypeAlias = ReturnTokenBudget  # noqa: Y015
 
 @_typing.final
 class WebSearchFilters(_message.Message):
@@ -2023,6 +2063,7 @@ class ImageGenerationTool(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     SVG_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is the name of the image model."""
     action: Global___ImageAction.ValueType
@@ -2049,6 +2090,8 @@ class ImageGenerationTool(_message.Message):
     """quality is how much effort goes into the image."""
     size: _builtins.str
     """size is the image's width and height, such as `1024x1536`, or `auto`."""
+    n: _builtins.int
+    """n is the number of images to make."""
     @_builtins.property
     def input_image_mask(self) -> Global___ImageMask:
         """input_image_mask marks what is to be repainted."""
@@ -2075,10 +2118,11 @@ class ImageGenerationTool(_message.Message):
         quality: Global___ImageQuality.ValueType = ...,
         size: _builtins.str | None = ...,
         svg: Global___SvgOptions | None = ...,
+        n: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_count", b"_frame_count", "_frame_duration_ms", b"_frame_duration_ms", "_model", b"_model", "_output_compression", b"_output_compression", "_partial_images", b"_partial_images", "_size", b"_size", "frame_count", b"frame_count", "frame_duration_ms", b"frame_duration_ms", "input_image_mask", b"input_image_mask", "model", b"model", "output_compression", b"output_compression", "partial_images", b"partial_images", "size", b"size", "svg", b"svg"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_count", b"_frame_count", "_frame_duration_ms", b"_frame_duration_ms", "_model", b"_model", "_n", b"_n", "_output_compression", b"_output_compression", "_partial_images", b"_partial_images", "_size", b"_size", "frame_count", b"frame_count", "frame_duration_ms", b"frame_duration_ms", "input_image_mask", b"input_image_mask", "model", b"model", "n", b"n", "output_compression", b"output_compression", "partial_images", b"partial_images", "size", b"size", "svg", b"svg"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_count", b"_frame_count", "_frame_duration_ms", b"_frame_duration_ms", "_model", b"_model", "_output_compression", b"_output_compression", "_partial_images", b"_partial_images", "_size", b"_size", "action", b"action", "background", b"background", "complexity", b"complexity", "frame_count", b"frame_count", "frame_duration_ms", b"frame_duration_ms", "input_fidelity", b"input_fidelity", "input_image_mask", b"input_image_mask", "model", b"model", "moderation", b"moderation", "output_compression", b"output_compression", "output_format", b"output_format", "partial_images", b"partial_images", "quality", b"quality", "size", b"size", "svg", b"svg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_count", b"_frame_count", "_frame_duration_ms", b"_frame_duration_ms", "_model", b"_model", "_n", b"_n", "_output_compression", b"_output_compression", "_partial_images", b"_partial_images", "_size", b"_size", "action", b"action", "background", b"background", "complexity", b"complexity", "frame_count", b"frame_count", "frame_duration_ms", b"frame_duration_ms", "input_fidelity", b"input_fidelity", "input_image_mask", b"input_image_mask", "model", b"model", "moderation", b"moderation", "n", b"n", "output_compression", b"output_compression", "output_format", b"output_format", "partial_images", b"partial_images", "quality", b"quality", "size", b"size", "svg", b"svg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_count: _TypeAlias = _typing.Literal["frame_count"]  # noqa: Y015
     _WhichOneofArgType__frame_count: _TypeAlias = _typing.Literal["_frame_count", b"_frame_count"]  # noqa: Y015
@@ -2086,6 +2130,8 @@ class ImageGenerationTool(_message.Message):
     _WhichOneofArgType__frame_duration_ms: _TypeAlias = _typing.Literal["_frame_duration_ms", b"_frame_duration_ms"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
+    _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
     _WhichOneofReturnType__output_compression: _TypeAlias = _typing.Literal["output_compression"]  # noqa: Y015
     _WhichOneofArgType__output_compression: _TypeAlias = _typing.Literal["_output_compression", b"_output_compression"]  # noqa: Y015
     _WhichOneofReturnType__partial_images: _TypeAlias = _typing.Literal["partial_images"]  # noqa: Y015
@@ -2098,6 +2144,8 @@ class ImageGenerationTool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_duration_ms) -> _WhichOneofReturnType__frame_duration_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_compression) -> _WhichOneofReturnType__output_compression | None: ...
     @_typing.overload

@@ -77,6 +77,7 @@ class Shape(_message.Message):
     JSON_TEXT_FIELD_NUMBER: _builtins.int
     NOUN_FIELD_NUMBER: _builtins.int
     EXACTLY_ONE_FIELD_NUMBER: _builtins.int
+    AT_LEAST_ONE_FIELD_NUMBER: _builtins.int
     bare: _builtins.bool
     """bare messages have no braces of their own: their only field, or their only oneof, stands in their place."""
     object: _builtins.str
@@ -89,6 +90,10 @@ class Shape(_message.Message):
     def exactly_one(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """exactly_one names fields of which callers must send one, and no more."""
 
+    @_builtins.property
+    def at_least_one(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """at_least_one names fields of which callers must send one or more."""
+
     def __init__(
         self,
         *,
@@ -97,10 +102,11 @@ class Shape(_message.Message):
         json_text: _builtins.bool = ...,
         noun: _builtins.str = ...,
         exactly_one: _abc.Iterable[_builtins.str] | None = ...,
+        at_least_one: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bare", b"bare", "exactly_one", b"exactly_one", "json_text", b"json_text", "noun", b"noun", "object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_one", b"at_least_one", "bare", b"bare", "exactly_one", b"exactly_one", "json_text", b"json_text", "noun", b"noun", "object", b"object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +137,7 @@ class Field(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    IDS_OPTIONAL_FIELD_NUMBER: _builtins.int
     RPC_ONLY_FIELD_NUMBER: _builtins.int
     nullable: _builtins.bool
     """nullable fields are written as null when unset, rather than left out."""
@@ -172,6 +179,8 @@ class Field(_message.Message):
     """source marks the string that keeps the JSON text of the whole object where that has a kind or a key which the
     contract does not know. In JSON the text stands in the place of the message.
     """
+    ids_optional: _builtins.bool
+    """ids_optional accepts items of every kind without an id. References keep theirs."""
     rpc_only: _builtins.bool
     """rpc_only keeps the field out of JSON: callers by gRPC alone see it."""
     @_builtins.property
@@ -202,11 +211,12 @@ class Field(_message.Message):
         header: _builtins.str = ...,
         prefix: _builtins.str = ...,
         source: _builtins.bool = ...,
+        ids_optional: _builtins.bool = ...,
         rpc_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "rpc_only", b"rpc_only", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "ids_optional", b"ids_optional", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "rpc_only", b"rpc_only", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -272,11 +282,13 @@ class Kind(_message.Message):
     accepted_prefix: _builtins.str
     """accepted_prefix begins the ids callers may send. Empty means id_prefix."""
     id_required: _builtins.bool
-    """id_required kinds are refused without an id."""
+    """id_required kinds are refused without an id, unless they have the field that id_or names."""
     input_only: _builtins.bool
     """input_only kinds are never produced by the API: callers send them."""
     id_or: _builtins.str
-    """id_or names the field that an item without an id must have."""
+    """id_or names the field that an item without an id must have. Without both, the item is invalid, or lacks its id if
+    id_required.
+    """
     reference: _builtins.bool
     """reference kinds stand for the stored item with their id, which takes their place. An object that has nothing but
     an id is one.
