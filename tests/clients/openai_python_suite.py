@@ -1,35 +1,29 @@
-"""The tests that openai-python's own developers run for conversations, against the gateway in place of their mock.
+"""Runs openai-python's own tests of conversations and of token counts against the gateway instead of a mock server.
 
-Run as `python openai_python_suite.py BASE_URL FOLDER`. The source distribution of the version that is installed is
-fetched into FOLDER once, with what its tests need. It prints the classes of tests of which every test passed, one a
-line; it ends with status 75 when the package index cannot be reached.
+Run as `python -m tests.clients.openai_python_suite BASE_URL FOLDER`. It downloads the source distribution of the
+installed version into FOLDER once, with the packages that its tests need. It prints the test classes that passed, one a
+line. Its exit status is 75 when the package index cannot be reached.
 
-The tests are run as they are. They ask for things that they never created, which a mock has and a server does not, so
-between them and the gateway stands a proxy that makes up for that: see `Understudy`.
+The tests run unchanged, through the proxy in `suite_proxy`.
 """
 
 import fcntl
-import http.client
 import os
-import re
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-import orjson
+from .suite_proxy import suite_proxy
 
+FOLDER = "tests/api_resources"
 SUITES = (
-    "tests/api_resources/test_conversations.py",
-    "tests/api_resources/conversations/test_items.py",
-    "tests/api_resources/responses/test_input_tokens.py",
+    "test_conversations.py",
+    "conversations/test_items.py",
+    "responses/test_input_tokens.py",
+    "beta/responses/test_input_tokens.py",
 )
 
 # What the tests need besides what is installed, and what of it must not bring a second pytest.
@@ -42,94 +36,9 @@ VARIABLES = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 UNAVAILABLE = 75
 
-INVENTED_CONVERSATION_TO_COUNT = b'"conversation":"string"'
-INVENTED_CONVERSATION, INVENTED_ITEM = "conv_123", "msg_abc"
-# The cursor "after" becomes the invented item. A page of no items, which the documentation does not allow, becomes one
-# of one.
-SUBSTITUTES = (
-    (re.compile(r"(?<=[?&])after=after(?=&|$)"), f"after={INVENTED_ITEM}"),
-    (re.compile(r"(?<=[?&])limit=0(?=&|$)"), "limit=1"),
-)
-
-
-class Understudy(BaseHTTPRequestHandler):
-    """Passes requests on; the invented conversation becomes a new one, which has the invented item, for each of
-    them.
-    """
-
-    protocol_version = "HTTP/1.1"
-    upstream: str
-
-    def answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        path = self.path
-        if INVENTED_CONVERSATION_TO_COUNT in body:
-            body = self.countable(body)
-        if INVENTED_CONVERSATION in path:
-            path = path.replace(INVENTED_CONVERSATION, self.conversation())
-        for invented, real in SUBSTITUTES:
-            path = invented.sub(real, path)
-        # Host is that of the connection, and Content-Length that of the body.
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-        status, reply, answer = self.ask(self.command, path, body, headers)
-        self.send_response(status)
-        for name, value in reply:
-            if name.lower() not in _HOP:
-                self.send_header(name, value)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def countable(self, body: bytes) -> bytes:
-        """A request to count that names a conversation and an earlier response, which exclude each other: the
-        former.
-        """
-        value = orjson.loads(body)
-        del value["previous_response_id"]
-        return orjson.dumps({**value, "conversation": self.conversation()})
-
-    do_GET = do_POST = do_DELETE = answer
-
-    def conversation(self) -> str:
-        body = orjson.dumps({"items": [{"id": INVENTED_ITEM, "role": "user", "content": "string"}]})
-        path = urlsplit(self.upstream).path + "/conversations"
-        _, _, answer = self.ask("POST", path, body, {"content-type": "application/json"})
-        return str(orjson.loads(answer)["id"])
-
-    def ask(
-        self, method: str, path: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=30)
-        try:
-            connection.request(method, path, body or None, headers)
-            response = connection.getresponse()
-            return response.status, response.getheaders(), response.read()
-        finally:
-            connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-_HOP = {"host", "connection", "content-length", "transfer-encoding"}
-
-
-@contextmanager
-def understudy(base_url: str) -> Iterator[str]:
-    """The base URL of a proxy before the server of another one, while the context lasts."""
-    handler = type("Handler", (Understudy,), {"upstream": base_url})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}{urlsplit(base_url).path}"
-        finally:
-            server.shutdown()
-            thread.join()
-
 
 def fetched(folder: Path) -> tuple[Path, Path]:
-    """The folders of the package's sources and of what its tests need."""
+    """Downloads what is missing. Returns the folder of the package's sources and that of what its tests need."""
     name = f"openai-{version('openai')}"
     source, needs = folder / name, folder / f"{name}-needs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,12 +62,25 @@ def pip(*arguments: str | Path) -> None:
         sys.exit(UNAVAILABLE)
 
 
+def class_name(case: ElementTree.Element) -> str:
+    """Returns the name of a test case's class, after the path of its module."""
+    return case.attrib["classname"].removeprefix(FOLDER.replace("/", ".") + ".")
+
+
 def main(base_url: str, folder: str) -> None:
     source, needs = fetched(Path(folder).resolve())
     report = source / f"report-{os.getpid()}.xml"
-    with understudy(base_url) as url:
+    with suite_proxy(base_url) as url:
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", *OPTIONS, "--junit-xml", report, *SUITES],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                *OPTIONS,
+                "--junit-xml",
+                report,
+                *(f"{FOLDER}/{suite}" for suite in SUITES),
+            ],
             check=False,
             cwd=source,
             stdout=sys.stderr,
@@ -170,7 +92,7 @@ def main(base_url: str, folder: str) -> None:
     report.unlink()
     assert cases
     assert not [case for case in cases if len(case)], "tests were skipped"
-    print("\n".join(sorted({case.attrib["classname"].rpartition(".")[2] for case in cases})))
+    print("\n".join(sorted({class_name(case) for case in cases})))
     print(f"{len(cases)} tests", file=sys.stderr)
 
 
