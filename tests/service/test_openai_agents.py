@@ -9,16 +9,16 @@ import pytest
 
 from convgrpc.service.server import Running
 
-SCRIPT = Path(__file__).parents[1] / "clients" / "agents_session.py"
+CLIENTS = Path(__file__).parents[1] / "clients"
 PACKAGE = Path(sys.prefix) / "openai-agents"
 TIMEOUT = 120
 
 
 @pytest.mark.skipif(not PACKAGE.exists(), reason="openai-agents is not installed beside the other packages")
-def test_an_unmodified_agents_session_lives_as_a_conversation(server: Running) -> None:
-    """It is made, filled, read, shortened, cleared, copied into others, and keeps the turns of an agent."""
+def test_python_agents_session_stores_and_reads_back_every_item(server: Running) -> None:
+    """A session is made, filled, read, shortened, cleared and copied. It keeps turns with local and hosted tools."""
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), f"http://{server.http}/v1"],
+        [sys.executable, str(CLIENTS / "agents_session.py"), f"http://{server.http}/v1"],
         check=False,
         capture_output=True,
         text=True,
@@ -27,4 +27,12 @@ def test_an_unmodified_agents_session_lives_as_a_conversation(server: Running) -
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
-    assert ended.stdout.splitlines() == ["creation", "every item", "limits", "removal", "replay", "runs"]
+    assert ended.stdout.splitlines() == [
+        "creation",
+        "every item",
+        "limits",
+        "removal",
+        "replay",
+        "runs",
+        "hosted tools",
+    ]
