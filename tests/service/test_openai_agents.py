@@ -1,13 +1,17 @@
-"""The unmodified package `openai-agents` keeps its sessions at the gateway."""
+"""The unmodified packages of OpenAI's agents SDK, for Python and for JavaScript, keep their sessions at the gateway."""
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from convgrpc.service.server import Running
+from convgrpc.settings import Settings
+from convgrpc.testing import served
+from tests.node_packages import NODE, installed, needs_node, run, skip_before_node
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 PACKAGE = Path(sys.prefix) / "openai-agents"
@@ -35,4 +39,33 @@ def test_python_agents_session_stores_and_reads_back_every_item(server: Running)
         "replay",
         "runs",
         "hosted tools",
+    ]
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("version", "oldest", "openai"),
+    [
+        pytest.param("0.14.3", 20, "6.49.0", id="newest-for-node-20"),
+        pytest.param("0.20.0", 22, "7.59.0", id="newest"),
+    ],
+)
+def test_javascript_agents_session_stores_hosted_tool_calls_without_ids(
+    settings: Settings, version: str, oldest: int, openai: str
+) -> None:
+    """A session keeps turns with hosted and local tools, and is read, copied, shortened and cleared."""
+    skip_before_node(oldest, f"@openai/agents {version}")
+    package = installed("@openai/agents", version, f"openai@{openai}", "zod@4.6.7")
+    with served(replace(settings, ids="any")) as server:
+        ended = run(NODE or "", CLIENTS / "agents_session.mjs", f"http://{server.http}/v1", package)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == [
+        "creation",
+        "hosted tools",
+        "local tools",
+        "history",
+        "reading",
+        "replay",
+        "removal",
     ]
