@@ -1353,23 +1353,29 @@ Global___ReturnTokenBudget: _TypeAlias = ReturnTokenBudget  # noqa: Y015
 
 @_typing.final
 class WebSearchFilters(_message.Message):
-    """WebSearchFilters keeps a web search to some sites."""
+    """WebSearchFilters keeps a web search to some sites, or away from some."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALLOWED_DOMAINS_FIELD_NUMBER: _builtins.int
+    BLOCKED_DOMAINS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def allowed_domains(self) -> _content_pb2.StringList:
-        """allowed_domains are the domains to search, with their subdomains. Unset means all."""
+        """allowed_domains are the domains to search, with their subdomains, up to 100. Unset means all."""
+
+    @_builtins.property
+    def blocked_domains(self) -> _content_pb2.StringList:
+        """blocked_domains are the domains to leave out, with their subdomains, up to 100."""
 
     def __init__(
         self,
         *,
         allowed_domains: _content_pb2.StringList | None = ...,
+        blocked_domains: _content_pb2.StringList | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allowed_domains", b"allowed_domains"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowed_domains", b"allowed_domains", "blocked_domains", b"blocked_domains"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_domains", b"allowed_domains"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_domains", b"allowed_domains", "blocked_domains", b"blocked_domains"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
