@@ -205,8 +205,33 @@ def test_a_file_comes_as_a_data_url_or_as_bare_base64() -> None:
     assert document(data, "a") == ("", "a", b"\x00\xff?>")
 
 
+@pytest.mark.parametrize("head", ["", "data:application/pdf;base64,"])
+@pytest.mark.parametrize("data", ["AP8/Pg==\n", "AP8/\nPg==", "AP8/\r\nPg==\r\n", "\nA\nP8/P\ng=\n="])
+def test_base64_with_line_breaks_is_a_file(head: str, data: str) -> None:
+    found = document(head + data, "a.pdf")
+    assert found
+    assert found.data == b"\x00\xff?>"
+
+
+def test_line_breaks_of_a_data_url_may_be_percent_encoded() -> None:
+    assert document("data:;base64,AP8%2F%0D%0APg%3D%3D%0A", "") == ("", "", b"\x00\xff?>")
+
+
 @pytest.mark.parametrize(
-    "data", ["%PDF", "AAA", "A===", "é===", "AAAA AAAA", "data:text/plain,hello", "data:", "data:;base64,A"]
+    "data",
+    [
+        "%PDF",
+        "AAAA\tAAAA",
+        "AAAA\x0bAAAA",
+        "AAAA\u2028AAAA",
+        "AAA",
+        "A===",
+        "é===",
+        "AAAA AAAA",
+        "data:text/plain,hello",
+        "data:",
+        "data:;base64,A",
+    ],
 )
 def test_what_is_no_base64_is_no_file(data: str) -> None:
     assert document(data, "a.txt") is None

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -65,6 +66,28 @@ def test_a_size_is_read_from_the_first_bytes(make: object, width: int, height: i
     """In each format that the API takes."""
     assert callable(make)
     assert image(url(make(width, height)), HIGH) == Image(width, height, HIGH, SEEN)
+
+
+BREAKS = {
+    "of Ruby": lambda text: "".join(f"{text[start : start + 60]}\n" for start in range(0, len(text), 60)),
+    "of RFC 2045": lambda text: "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76)),
+    "within groups": lambda text: "\n".join(text[start : start + 5] for start in range(0, len(text), 5)),
+    "around": lambda text: f"\n\n{text}\r\n",
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("metadata", [0, 49_000, 100_000])
+def test_base64_with_line_breaks_is_an_image(broken: Callable[[str], str], metadata: int) -> None:
+    """Whether its size stands in its first bytes or far behind."""
+    head, _, data = url(jpeg(4000, 3000, metadata), "image/jpeg").partition(",")
+    assert image(f"{head},{broken(data)}", AUTO) == Image(4000, 3000, AUTO, SEEN)
+
+
+@pytest.mark.parametrize("character", [" ", "\t", "\x0b", "\u2028", "-", "_", "\0"])
+def test_base64_with_other_characters_is_no_image(character: str) -> None:
+    head, _, data = url(png(3, 4)).partition(",")
+    assert image(f"{head},{data[:8]}{character}{data[8:]}", AUTO).reason == UNREADABLE
 
 
 @pytest.mark.parametrize("metadata", [1_000, 49_000, 70_000, 100_000, 3_000_000])

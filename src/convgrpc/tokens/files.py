@@ -1,10 +1,11 @@
 """Files in a request: what they are, and what a model reads of them once their text is known."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import unquote
+
+from convgrpc.tokens.base64_text import decoded
 
 FILE_TOKENS = 4
 """What a file costs beside its text."""
@@ -42,7 +43,7 @@ def document(file_data: str, filename: str) -> Document | None:
             return None
         data = unquote(data) if "%" in data else data
     try:
-        return Document(media_type, filename, base64.b64decode(data, validate=True))
+        return Document(media_type, filename, decoded(data))
     except ValueError:
         return None
 

@@ -1,6 +1,5 @@
 """Images: how large one is, read from its first bytes, and how many tokens a model makes of that."""
 
-import base64
 import io
 import math
 import re
@@ -8,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import imagesize
 
+from convgrpc.tokens.base64_text import decoded, unbroken
 from convgrpc.v1.content_pb2 import IMAGE_DETAIL_LOW, ImageDetail
 from convgrpc.v1.input_tokens_service_pb2 import (
     ESTIMATE_REASON_IMAGE_OUT_OF_REACH,
@@ -52,7 +52,7 @@ def _size(url: str) -> tuple[int, int] | None:
     # A photograph may have a smaller picture of itself before its size.
     for length in (_HEAD, len(data)):
         try:
-            head = base64.b64decode(data[: length - length % 4] if length < len(data) else data, validate=True)
+            head = decoded(_whole_groups(data[:length]) if length < len(data) else data)
             if not _FORMATS.match(head):
                 return None
             width, height = imagesize.get(io.BytesIO(head))
@@ -61,6 +61,12 @@ def _size(url: str) -> tuple[int, int] | None:
         if 1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE:
             return int(width), int(height)
     return None
+
+
+def _whole_groups(text: str) -> str:
+    """The start of a base64 text, cut where it can be decoded by itself."""
+    text = unbroken(text)
+    return text[: len(text) - len(text) % 4]
 
 
 class Rule(Protocol):
