@@ -90,8 +90,14 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
         of("a", a={"type": "number", "description": "How much.", "maximum": 1.5}),
         "(_:{// How much.\n// maximum: 1.5\na: number,\n})",
     ),
+    "a least length": (of("a", a={**STRING, "minLength": 2}), "(_:{a: string, // minLength: 2\n})"),
+    "a least length behind a default": (
+        of(a={**STRING, "default": "", "minLength": 0, "description": "Who."}),
+        '(_:{// Who.\na?: string, // default: "" // minLength: 0\n})',
+    ),
+    "a least length that is no integer": (of("a", a={**STRING, "minLength": "2"}), "(_: { a: string })"),
     "keywords that are not read": (
-        of("a", a={**STRING, "format": "email", "pattern": "x", "minLength": 1, "exclusiveMinimum": 3}),
+        of("a", a={**STRING, "format": "email", "pattern": "x", "maxLength": 1, "exclusiveMinimum": 3}),
         "(_: { a: string })",
     ),
     "bounds that are no numbers": (of("a", a={**NUMBER, "minimum": "0", "maximum": None}), "(_: { a: number })"),

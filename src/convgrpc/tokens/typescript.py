@@ -73,9 +73,9 @@ class _Types:
         """The type of an object: in one line, unless there is something to say of a property."""
         required = _names(schema.get("required"))
         properties = [self._property(key, key in required, value) for key, value in _properties(schema).items()]
-        if not any(each.remark or each.default for each in properties):
+        if not any(each.remark or each.trailer for each in properties):
             return "{ " + ", ".join(f"{each.key}: {each.type}" for each in properties) + " }"
-        lines = [f"{each.remark}{each.key}:{_spaced(each.type)},{each.default}\n" for each in properties]
+        lines = [f"{each.remark}{each.key}:{_spaced(each.type)},{each.trailer}\n" for each in properties]
         if schema.get("additionalProperties") is True:
             lines.append("[k: string]: any,\n")
         return "{" + "".join(lines) + "}"
@@ -83,9 +83,9 @@ class _Types:
     def _property(self, key: str, required: bool, schema: Any) -> "_Property":
         with self._resolved(schema) as resolved:
             remark = _heading(resolved) + _bounds(resolved)
-            default = f" // default: {_json(resolved['default'])}" if "default" in resolved else ""
-            self._charge(len(remark) + len(key) + len(default))
-            return _Property(remark, key if required else f"{key}?", self._type(resolved), default)
+            trailer = _default(resolved) + _min_length(resolved)
+            self._charge(len(remark) + len(key) + len(trailer))
+            return _Property(remark, key if required else f"{key}?", self._type(resolved), trailer)
 
     def _type(self, schema: MutableMapping[str, Any]) -> str:
         text = self._written(schema)
@@ -152,7 +152,7 @@ class _Property(NamedTuple):
     remark: str
     key: str
     type: str
-    default: str
+    trailer: str
 
 
 def _names(required: Any) -> set[str]:
@@ -173,6 +173,15 @@ def _bounds(schema: MutableMapping[str, Any]) -> str:
         f"{key}: {_float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
     ]
     return f"// {', '.join(bounds)}\n" if bounds else ""
+
+
+def _default(schema: MutableMapping[str, Any]) -> str:
+    return f" // default: {_json(schema['default'])}" if "default" in schema else ""
+
+
+def _min_length(schema: MutableMapping[str, Any]) -> str:
+    # One source: braintrustdata/braintrust-sdk-javascript, 2 rows. They show the number of tokens, not the form.
+    return f" // minLength: {least}" if isinstance(least := schema.get("minLength"), int) else ""
 
 
 def _float(number: float) -> float | int:
