@@ -61,6 +61,7 @@ DECLARED = [
     ("gpt-5", 8, "namespace functions{"),
     ("gpt-5.4", 8, "namespace functions{"),
     ("o3", 5, "namespace functions{"),
+    ("computer-use-preview", 3, "namespace functions {"),
 ]
 
 
@@ -87,6 +88,23 @@ def test_a_tool_that_the_service_runs_is_an_estimate() -> None:
     answer = asked(model="gpt-4.1", input="a", tools=[WEATHER, {"type": "web_search"}, {"type": "web_search_preview"}])
     assert estimates(answer) == {("tools", "hosted_tool"): (588, 2, ["tools[1]", "tools[2]"])}
     assert answer.input_tokens == tokens(model="gpt-4.1", input="a", tools=[WEATHER]) + 588
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "more"),
+    [
+        ("computer-use-preview", "computer_use_preview", 484),
+        ("gpt-5.4-mini", "web_search", 4436),
+        ("gpt-5.4-mini-2026-03-17", "web_search_preview", 4295),
+        ("gpt-5.4-nano", "web_search", 4295),
+        ("gpt-5.4", "web_search", 4295),
+        ("gpt-4o-mini", "web_search", 294),
+    ],
+)
+def test_hosted_tool_counts_as_recorded_with_the_model(model: str, kind: str, more: int) -> None:
+    screen = {"environment": "linux", "display_width": 1024, "display_height": 768}
+    tool = {"type": kind, **(screen if kind == "computer_use_preview" else {})}
+    assert tokens(model=model, input="a", tools=[tool]) == tokens(model=model, input="a") + more
 
 
 def test_calls_one_by_one_count_for_gpt_5() -> None:

@@ -33,6 +33,7 @@ from tests.tokens.asking import (
     tokens,
     user,
 )
+from tests.tokens.test_images import png, url
 
 JOKE = "Tell me a joke."
 OWN = "fc_0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -74,6 +75,13 @@ WORKED: dict[str, tuple[dict[str, Any], int]] = {
     "an answer, o3": ({"model": "o3", "input": [assistant(JOKE)]}, 11),
     "a remark along the way, gpt-5": ({"model": "gpt-5", "input": [assistant(JOKE, phase="commentary")]}, 14),
     "a remark along the way, gpt-4o": ({"model": "gpt-4o", "input": [assistant(JOKE, phase="commentary")]}, 12),
+    "an answer, o4-mini": ({"model": "o4-mini", "input": [assistant(JOKE)]}, 13),
+    "an answer, o3-mini": ({"model": "o3-mini", "input": [assistant(JOKE)]}, 11),
+    "a text, computer-use-preview": ({"model": "computer-use-preview", "input": JOKE}, 12),
+    "a tool, computer-use-preview": (
+        {"model": "computer-use-preview", "input": "What is the weather?", "tools": [WEATHER]},
+        3 + 4 + 5 + 3 + 27,
+    ),
     "the last answer, gpt-5": ({"model": "gpt-5", "input": [assistant(JOKE, phase="final_answer")]}, 13),
     "parts of one text": (
         {"model": "gpt-5", "input": [{"role": "user", "content": [{"type": "input_text", "text": each} for each in ("Tell m", "e a jo", "ke.")]}]},
@@ -140,6 +148,7 @@ def test_the_name_of_a_call_counts_behind_a_point() -> None:
 
 PAIRS = [
     ("gpt-4o", 11, 3),
+    ("gpt-4.1", 11, 3),
     ("gpt-4", 11, 3),
     ("o4-mini", 17, 3),
     ("gpt-5", 17, 3),
@@ -149,19 +158,48 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("model", "pair", "kept"), PAIRS)
+@pytest.mark.parametrize("status", [{}, {"status": "completed"}], ids=["no status", "status"])
 @pytest.mark.parametrize(
-    ("identity", "is_kept"),
+    ("identity", "is_own"),
     [(None, False), (OWN, True), (MINTED, False), ("fc_1", True)],
     ids=["none", "own", "minted", "other"],
 )
-def test_a_call_and_its_output_count_together(
-    model: str, pair: int, kept: int, identity: str | None, is_kept: bool
+def test_call_and_output_count_more_with_the_id_of_the_api(
+    model: str, pair: int, kept: int, identity: str | None, is_own: bool, status: dict[str, str]
 ) -> None:
-    """And three more if the id is the API's own, for the families of which that is known."""
+    """Three more in the families that show it; the gpt-4 families want the call's status too."""
     name = MODELS.resolve(model).family.encoding
     text = t(ARGUMENTS, name) + t("fine", name) + 2 * t(".get_weather", name)
-    made = call("c1", "get_weather", ARGUMENTS, **({"id": identity} if identity else {}))
+    made = call("c1", "get_weather", ARGUMENTS, **({"id": identity} if identity else {}), **status)
+    is_kept = is_own and (bool(status) or not model.startswith("gpt-4"))
     assert calls_of(model, made, output("c1", "fine")) == text + pair + (kept if is_kept else 0)
+
+
+SMALL_IMAGE = {"type": "input_image", "image_url": url(png(32, 32))}
+LONE = {"role": "user", "content": [SMALL_IMAGE]}
+CAPTIONED = {"role": "user", "content": [{"type": "input_text", "text": "Look."}, SMALL_IMAGE]}
+LONE_IMAGES: dict[str, tuple[str, list[Any], int]] = {
+    "after a user": ("gpt-4.1", [user("Look."), LONE], 1),
+    "after the system": ("gpt-4.1-mini", [{"role": "system", "content": "Look."}, LONE], 1),
+    "after another image": ("gpt-4.1-nano", [LONE, LONE], 1),
+    "twice": ("gpt-4.1", [user("Look."), LONE, LONE], 2),
+    "first": ("gpt-4.1", [LONE, user("Look.")], 0),
+    "beside a text": ("gpt-4.1", [user("Look."), CAPTIONED], 0),
+    "two in one message": ("gpt-4.1", [user("Look."), {"role": "user", "content": [SMALL_IMAGE, SMALL_IMAGE]}], 0),
+    "another family": ("gpt-4o", [user("Look."), LONE], 0),
+    "another family, small": ("gpt-4o-mini", [user("Look."), LONE], 0),
+}
+
+
+@pytest.mark.parametrize(("model", "items", "more"), LONE_IMAGES.values(), ids=LONE_IMAGES)
+def test_lone_image_after_a_message_counts_one_more_for_gpt_4_1(model: str, items: list[Any], more: int) -> None:
+    texts = sum(t(part["text"]) for item in items for part in _parts(item) if "text" in part)
+    assert parts(asked(model=model, input=items))["messages"] == 4 * len(items) + texts + more
+
+
+def _parts(item: dict[str, Any]) -> list[dict[str, Any]]:
+    content = item["content"]
+    return [{"text": content}] if isinstance(content, str) else content
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
@@ -170,8 +208,8 @@ def test_a_call_and_its_output_count_together(
 def test_calls_made_together_count_in_their_own_way(model: str, number: int, identity: str | None) -> None:
     """11 or 17 each; for gpt-5.4, 22 and 14 each; whether their ids are the API's own or not."""
     together = {"gpt-4o": 11 * number, "gpt-5": 17 * number, "o3": 17 * number, "gpt-5.4": 22 + 14 * number}[model]
-    own = {"id": identity} if identity else {}
-    calls = [call(f"c{n}", "get_weather", ARGUMENTS, **{k: f"{v}{n}" for k, v in own.items()}) for n in range(number)]
+    own = {"id": identity, "status": "completed"} if identity else {}
+    calls = [call(f"c{n}", "get_weather", ARGUMENTS, **own) for n in range(number)]
     outputs = [output(f"c{n}", "fine") for n in range(number)]
     text = number * (t(ARGUMENTS) + t("fine") + 2 * t(".get_weather"))
     assert calls_of(model, *calls, *outputs) == text + together

@@ -34,7 +34,9 @@ class Family:
     nameless: int = 2
     """Of the name of an output whose call is not there."""
     stored_call: int = 0
-    """Of a call that a model made on its own, beyond that."""
+    """Of a call that a model made on its own, beyond that: one that is sent back with its id."""
+    stored_call_has_status: bool = False
+    """Whether such a call must be sent back with its status too."""
     parallel: int = 0
     """Of calls made together, once."""
     parallel_call: int
@@ -61,6 +63,8 @@ class Family:
     """Of keeping a model from calling several functions at once."""
     image_beside_tools: int = 0
     """Of images in a request that has tools, once."""
+    lone_image: int = 0
+    """Of a user's message that is one image and follows another message, beside the image."""
     additional_tools: int = 92
     """Of an item that brings more tools, beside their declarations."""
     tool_search_call: int = 15
@@ -112,7 +116,7 @@ _HOSTED = {
     "web_search_preview": 294,
     "image_generation": 342,
     "apply_patch": 623,
-    "computer_use_preview": 485,
+    "computer_use_preview": 484,
 }
 _GPT_4O = Family(
     name="gpt-4o",
@@ -120,6 +124,7 @@ _GPT_4O = Family(
     request=3,
     call=7,
     stored_call=3,
+    stored_call_has_status=True,
     parallel_call=7,
     functions=3,
     brace=" {",
@@ -143,6 +148,7 @@ _GPT_5 = Family(
     image_beside_tools=3,
     hosted={**_HOSTED, "web_search": 4295, "web_search_preview": 4295, "code_interpreter": 640},
 )
+_O_SERIES = replace(_GPT_5, name="o-series", assistant=0, functions=5)
 _GPT_5_4 = replace(
     _GPT_5,
     name="gpt-5.4",
@@ -163,9 +169,12 @@ FAMILIES: Mapping[str, Family] = {
         _GPT_4O,
         replace(_GPT_4O, name="gpt-4", encoding="cl100k_base"),
         replace(_GPT_4O, name="gpt-4-0613", encoding="cl100k_base", request=2),
-        replace(_GPT_5, name="o-series", assistant=0, functions=5),
+        replace(_GPT_4O, name="gpt-4.1", lone_image=1),
+        _O_SERIES,
+        replace(_O_SERIES, name="o4-mini", assistant=2),
         _GPT_5,
         _GPT_5_4,
+        replace(_GPT_5_4, name="gpt-5.4-mini", hosted={**_GPT_5_4.hosted, "web_search": 4436}),
         replace(
             _GPT_5_4,
             name="gpt-5.6",
@@ -189,7 +198,7 @@ IMAGES: Mapping[str, Rule] = {
     "tiles-2833": Tiles(2833, 5667),
     "patches-1.2": Patches(1.2, 2),
     "patches-1.5": Patches(1.5, 0),
-    "patches-1.62": Patches(1.62, 3),
+    "patches-1.62": Patches(1.62, 2),
     "patches-1.72": Patches(1.72, 1),
     "patches-2.46": Patches(2.46, 2),
 }
@@ -198,6 +207,7 @@ _REST = r"(?:-.*)?"
 
 # The first pattern that matches a whole name decides.
 MODELS: Sequence[Model] = (
+    Model(r"gpt-5\.4-mini" + _REST, "gpt-5.4-mini", "patches-1.2", 400_000),
     Model(r"gpt-5\.[45]-(?:mini|nano)" + _REST, "gpt-5.4", "patches-1.2", 400_000),
     Model(r"gpt-5\.[45]" + _REST, "gpt-5.4", "patches-1.2", 1_050_000),
     Model(r"gpt-5\.(?:[6-9]|\d\d)" + _REST, "gpt-5.6", "patches-1.2", 1_050_000),
@@ -206,9 +216,9 @@ MODELS: Sequence[Model] = (
     Model(r"gpt-5(?:\.\d)?-nano" + _REST, "gpt-5", "patches-1.5", 400_000),
     Model(r"gpt-5(?:\.\d)?" + _REST, "gpt-5", "tiles-70", 400_000),
     Model(r"gpt-oss" + _REST, "gpt-5", "tiles-70", 131_072),
-    Model(r"gpt-4\.1-mini" + _REST, "gpt-4o", "patches-1.62", 1_047_576),
-    Model(r"gpt-4\.1-nano" + _REST, "gpt-4o", "patches-2.46", 1_047_576),
-    Model(r"gpt-4\.1" + _REST, "gpt-4o", "tiles-85", 1_047_576),
+    Model(r"gpt-4\.1-mini" + _REST, "gpt-4.1", "patches-1.62", 1_047_576),
+    Model(r"gpt-4\.1-nano" + _REST, "gpt-4.1", "patches-2.46", 1_047_576),
+    Model(r"gpt-4\.1" + _REST, "gpt-4.1", "tiles-85", 1_047_576),
     Model(r"(?:chat)?gpt-4o-mini" + _REST, "gpt-4o", "tiles-2833", 128_000),
     Model(r"(?:chat)?gpt-4o" + _REST, "gpt-4o", "tiles-85", 128_000),
     Model(r"gpt-(?:4\.5|audio|realtime)" + _REST, "gpt-4o", "tiles-85", 128_000),
@@ -216,9 +226,10 @@ MODELS: Sequence[Model] = (
     Model(r"gpt-4-32k" + _REST, "gpt-4", "tiles-85", 32_768),
     Model(r"gpt-4" + _REST, "gpt-4", "tiles-85", 128_000),
     Model(r"gpt-3\.5" + _REST, "gpt-4", "tiles-85", 16_385),
-    Model(r"computer-use-preview" + _REST, "o-series", "tiles-65", 8_192),
+    Model(r"computer-use-preview" + _REST, "gpt-4o", "tiles-65", 8_192),
     Model(r"codex-mini" + _REST, "o-series", "patches-1.72", 200_000),
     Model(r"o1-(?:mini|preview)" + _REST, "o-series", "tiles-75", 128_000),
+    Model(r"o4-mini" + _REST, "o4-mini", "patches-1.72", 200_000),
     Model(r"o\d+-mini" + _REST, "o-series", "patches-1.72", 200_000),
     Model(r"o\d+" + _REST, "o-series", "tiles-75", 200_000),
 )

@@ -53,13 +53,22 @@ class Turn(IntEnum):
     OTHER = 9
 
 
+class Stored(IntEnum):
+    """What a call is sent back with, of what the model's service gave it when it stored the call."""
+
+    NO = 0
+    ID = 1
+    ID_AND_STATUS = 2
+
+
 class Features(NamedTuple):
     """An item in an encoding.
 
     `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of
     it that are spaces between arguments. `name` are those of the name of what it calls, `namespace` those of that
     name's namespace, `around` names the family's constant that comes on top, and `loaded` are functions that it brings.
-    `is_bare` tells that there is nothing but files, and `stored` that a model made the call and its service kept it.
+    `is_bare` tells that there is nothing but files, and `stored` that the call came with an id of its service's, or
+    with its status too.
     `reason` says why the tokens are an estimate, if they are.
     """
 
@@ -72,7 +81,7 @@ class Features(NamedTuple):
     call_id: str = ""
     around: str = ""
     loaded: tuple[str, ...] = ()
-    stored: bool = False
+    stored: Stored = Stored.NO
     images: tuple[Image, ...] = ()
     files: tuple[File, ...] = ()
     is_bare: bool = False
@@ -181,7 +190,7 @@ def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unrea
     compact, call_id = _compact(call.arguments), call.call_id
     is_compact = compact == call.arguments
     name = name_tokens(call.name, reader.encoding)
-    stored = item.HasField("id") and not ids.is_minted(item.id)
+    stored = _stored(item)
 
     def read(tokens: int, namespace: int = 0, compacted: int | None = None) -> Features:
         spaces = 0 if compacted is None else tokens - compacted
@@ -190,6 +199,12 @@ def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unrea
     if is_compact:
         return (call.arguments, call.namespace) if call.namespace else (call.arguments,), read
     return (call.arguments, call.namespace, compact), read
+
+
+def _stored(item: ConversationItem) -> Stored:
+    if not item.HasField("id") or ids.is_minted(item.id):
+        return Stored.NO
+    return Stored.ID_AND_STATUS if item.function_call.status else Stored.ID
 
 
 def _compact(arguments: str) -> str:

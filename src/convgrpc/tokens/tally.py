@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from convgrpc.tokens.families import Resolved
 from convgrpc.tokens.images import Image
-from convgrpc.tokens.items import Features, Turn
+from convgrpc.tokens.items import Features, Stored, Turn
 from convgrpc.tokens.reading import File
 from convgrpc.tokens.tools import Count
 from convgrpc.v1.input_tokens_service_pb2 import (
@@ -71,6 +71,7 @@ class Tally:
         self._together = 0
         self._bonus = 0
         self._reasoned = False
+        self._spoken = False
 
     def copy(self) -> "Tally":
         """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools
@@ -82,7 +83,8 @@ class Tally:
         other.loaded = self.loaded.copy()
         other._names = ChainMap({}, self._names)
         other._unanswered = self._unanswered.copy()
-        other._together, other._bonus, other._reasoned = self._together, self._bonus, self._reasoned
+        other._together, other._bonus = self._together, self._bonus
+        other._reasoned, other._spoken = self._reasoned, self._spoken
         return other
 
     @property
@@ -135,8 +137,11 @@ class Tally:
         if turn is Turn.USER:
             if self._reasoned and not self._keeps_reasoning:
                 self._forget_reasoning()
+            if self._spoken and len(item.images) == 1 and not item.tokens and not item.files:
+                tokens += family.lone_image
         elif turn is not Turn.SYSTEM:
             tokens += family.assistant + (family.commentary if turn is Turn.COMMENTARY else 0)
+        self._spoken = True
         self.parts[INPUT_PART_MESSAGES] += tokens
 
     def _add_call(self, item: Features) -> None:
@@ -146,7 +151,8 @@ class Tally:
         if item.namespace:
             tokens += family.namespace_times * item.namespace + family.namespaced_call
         if self._together == 1:
-            self._bonus = family.stored_call if item.stored else 0
+            least = Stored.ID_AND_STATUS if family.stored_call_has_status else Stored.ID
+            self._bonus = family.stored_call if item.stored >= least else 0
             tokens += family.call + self._bonus
         elif self._together == 2:
             # The first turns out to have been one of several.
