@@ -73,12 +73,10 @@ class _Types:
         """The type of an object: in one line, unless there is something to say of a property."""
         required = _names(schema.get("required"))
         properties = [self._property(key, key in required, value) for key, value in _properties(schema).items()]
-        if not any(each.remark or each.trailer for each in properties):
+        if _fit_in_a_line(properties):
             return "{ " + ", ".join(f"{each.key}: {each.type}" for each in properties) + " }"
         lines = [f"{each.remark}{each.key}:{_spaced(each.type)},{each.trailer}\n" for each in properties]
-        if schema.get("additionalProperties") is True:
-            lines.append("[k: string]: any,\n")
-        return "{" + "".join(lines) + "}"
+        return "{" + "".join(lines) + _other_properties(schema) + "}"
 
     def _property(self, key: str, required: bool, schema: Any) -> "_Property":
         with self._resolved(schema) as resolved:
@@ -153,6 +151,14 @@ class _Property(NamedTuple):
     key: str
     type: str
     trailer: str
+
+
+def _fit_in_a_line(properties: Iterable[_Property]) -> bool:
+    return not any(each.remark or each.trailer for each in properties)
+
+
+def _other_properties(schema: MutableMapping[str, Any]) -> str:
+    return "[k: string]: any,\n" if schema.get("additionalProperties") is True else ""
 
 
 def _names(required: Any) -> set[str]:

@@ -1,0 +1,1 @@
+"""Compares counts of tokens with recorded ones. `scripts/accuracy` runs it."""

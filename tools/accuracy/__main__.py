@@ -1,0 +1,3 @@
+from accuracy.command import main
+
+main()
