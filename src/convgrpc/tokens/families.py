@@ -1,7 +1,8 @@
 """Families of models: what stands around the text that a model reads, in numbers.
 
-The numbers are those by which recorded requests come to the counts recorded with them; the README says how often they
-do. A file of the operator's can add models and families: `convgrpc.tokens.models_file`.
+The numbers are those by which recorded requests come to the counts recorded with them. `docs/token-counting.md` lists
+those that rest on recordings of one repository; they are marked here as `One source`. A file of the operator's can add
+models and families: `convgrpc.tokens.models_file`.
 """
 
 import re
@@ -55,7 +56,7 @@ class Family:
     """Of a function that must be called, beside its name; nothing at all if not set."""
     no_function: int = 0
     """Of functions that must not be called."""
-    custom_tool: int = 37
+    custom_tool: int = 37  # One source: DataDog/dd-trace-py, 1 row.
     """Of a custom tool, beside its name and description."""
     custom_grammar: int = 70
     """Of a custom tool that has a grammar, beside its name, description and grammar."""
@@ -67,6 +68,7 @@ class Family:
     """Of a user's message that is one image and follows another message, beside the image."""
     additional_tools: int = 92
     """Of an item that brings more tools, beside their declarations."""
+    # The search of tools: one source, pydantic/pydantic-ai, 24 rows.
     tool_search_call: int = 15
     """Of a search of tools, beside what is sought."""
     tool_search_output: int = 113
@@ -81,7 +83,7 @@ class Family:
     """Of tools that the model's own service runs, by their kinds."""
     hosted_default: int = 300
     """Of such tools of other kinds."""
-    pro_mode: int = 1531
+    pro_mode: int = 1531  # One source: pydantic/pydantic-ai, 1 row.
     """Of reasoning in the mode `pro`."""
     compact_arguments: bool = False
     """Whether the arguments of a call are read without the spaces between them."""
@@ -114,9 +116,9 @@ class Resolved(NamedTuple):
 _HOSTED = {
     "web_search": 294,
     "web_search_preview": 294,
-    "image_generation": 342,
+    "image_generation": 342,  # One source: pydantic/pydantic-ai, 2 rows.
     "apply_patch": 623,
-    "computer_use_preview": 484,
+    "computer_use_preview": 484,  # On computer-use-preview.
 }
 _GPT_4O = Family(
     name="gpt-4o",
@@ -129,8 +131,9 @@ _GPT_4O = Family(
     functions=3,
     brace=" {",
     json_schema=1,
+    # One row of /v1/responses/input_tokens shows 4; all of /v1/responses show 7.
     forced_function=7,
-    no_function=1,
+    no_function=1,  # One source: 0xPlaygrounds/rig, 1 row.
     hosted=_HOSTED,
 )
 _GPT_5 = Family(
@@ -138,13 +141,13 @@ _GPT_5 = Family(
     encoding="o200k_harmony",
     request=2,
     assistant=2,
-    commentary=1,
+    commentary=1,  # One source: pydantic/pydantic-ai, 1 row.
     call=13,
     stored_call=3,
     parallel_call=13,
     functions=8,
     brace="{",
-    sequential_calls=78,
+    sequential_calls=78,  # One source: crmne/ruby_llm, 4 rows.
     image_beside_tools=3,
     hosted={**_HOSTED, "web_search": 4295, "web_search_preview": 4295, "code_interpreter": 640},
 )
@@ -154,11 +157,13 @@ _GPT_5_4 = replace(
     name="gpt-5.4",
     call=16,
     stored_call=0,
+    # One source: posit-dev/chatlas, 2 rows.
     parallel=22,
     parallel_call=10,
+    # One source: pydantic/pydantic-ai, 12 rows.
     namespace_times=2,
     namespaced_call=-3,
-    compact_arguments=True,
+    compact_arguments=True,  # One source: simonw/llm, 4 rows.
     sequential_calls=0,
     additional_tools=94,
 )
@@ -174,6 +179,7 @@ FAMILIES: Mapping[str, Family] = {
         replace(_O_SERIES, name="o4-mini", assistant=2),
         _GPT_5,
         _GPT_5_4,
+        # One source: braintrustdata/braintrust-sdk-javascript, 4 rows, for web_search alone.
         replace(_GPT_5_4, name="gpt-5.4-mini", hosted={**_GPT_5_4.hosted, "web_search": 4436}),
         replace(
             _GPT_5_4,
@@ -197,9 +203,9 @@ IMAGES: Mapping[str, Rule] = {
     "tiles-65": Tiles(65, 129),
     "tiles-2833": Tiles(2833, 5667),
     "patches-1.2": Patches(1.2, 2),
-    "patches-1.5": Patches(1.5, 0),
-    "patches-1.62": Patches(1.62, 2),
-    "patches-1.72": Patches(1.72, 1),
+    "patches-1.5": Patches(1.5, 0),  # One source: crmne/ruby_llm, 5 rows.
+    "patches-1.62": Patches(1.62, 2),  # One source: tidyverse/ellmer, 1 row.
+    "patches-1.72": Patches(1.72, 1),  # One source: crewAIInc/crewAI, 2 rows.
     "patches-2.46": Patches(2.46, 2),
 }
 
