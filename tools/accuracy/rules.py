@@ -170,8 +170,8 @@ RULES = (
     ),
     Rule(
         name="bounds",
-        description="minimum and maximum are a comment before a property.",
-        replaced={"typescript._bounds": _nothing},
+        description="minimum and maximum are comments before a property.",
+        replaced={"typescript._BOUNDS": ("minLength",)},
     ),
     Rule(
         name="default",
@@ -180,8 +180,8 @@ RULES = (
     ),
     Rule(
         name="minLength",
-        description="minLength is a comment behind a property.",
-        replaced={"typescript._min_length": _nothing},
+        description="minLength is a comment before a property.",
+        replaced={"typescript._BOUNDS": ("minimum", "maximum")},
     ),
     Rule(
         name="additionalProperties",

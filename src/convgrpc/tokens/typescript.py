@@ -12,6 +12,11 @@ from typing import Any, NamedTuple, TypeAlias
 MAX_DEPTH = 100
 """How deeply they may be nested once their references are replaced."""
 
+_BOUNDS = (
+    "minimum",
+    "maximum",
+    "minLength",  # One source: braintrustdata/braintrust-sdk-javascript, 2 rows.
+)
 _SCALARS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -76,12 +81,12 @@ class _Types:
         if _fit_in_a_line(properties):
             return "{ " + ", ".join(f"{each.key}: {each.type}" for each in properties) + " }"
         lines = [f"{each.remark}{each.key}:{_spaced(each.type)},{each.trailer}\n" for each in properties]
-        return "{" + "".join(lines) + _other_properties(schema) + "}"
+        return "{\n" + "".join(lines) + _other_properties(schema) + "}"
 
     def _property(self, key: str, required: bool, schema: Any) -> "_Property":
         with self._resolved(schema) as resolved:
             remark = _heading(resolved) + _bounds(resolved)
-            trailer = _default(resolved) + _min_length(resolved)
+            trailer = _default(resolved)
             self._charge(len(remark) + len(key) + len(trailer))
             return _Property(remark, key if required else f"{key}?", self._type(resolved), trailer)
 
@@ -175,26 +180,13 @@ def _heading(schema: MutableMapping[str, Any]) -> str:
 
 
 def _bounds(schema: MutableMapping[str, Any]) -> str:
-    bounds = [
-        f"{key}: {_float(value)}" for key in ("minimum", "maximum") if isinstance(value := schema.get(key), int | float)
-    ]
-    return f"// {', '.join(bounds)}\n" if bounds else ""
+    return "".join(
+        f"// - {key}: {_json(bound)}\n" for key in _BOUNDS if isinstance(bound := schema.get(key), int | float)
+    )
 
 
 def _default(schema: MutableMapping[str, Any]) -> str:
     return f" // default: {_json(schema['default'])}" if "default" in schema else ""
-
-
-def _min_length(schema: MutableMapping[str, Any]) -> str:
-    # One source: braintrustdata/braintrust-sdk-javascript, 2 rows. They show the number of tokens, not the form.
-    return f" // minLength: {least}" if isinstance(least := schema.get("minLength"), int) else ""
-
-
-def _float(number: float) -> float | int:
-    try:
-        return float(number)
-    except OverflowError:
-        return number
 
 
 def _comment(text: Any) -> str:
