@@ -84,6 +84,24 @@ def test_base64_with_line_breaks_is_an_image(broken: Callable[[str], str], metad
     assert image(f"{head},{broken(data)}", AUTO) == Image(4000, 3000, AUTO, SEEN)
 
 
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS)
+def test_only_the_head_of_a_large_image_is_decoded(
+    broken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def decoded(text: str) -> bytes:
+        lengths.append(len(text))
+        return base64.b64decode(text)
+
+    monkeypatch.setattr("convgrpc.tokens.images.decoded", decoded)
+    head, _, data = url(png(3, 4) + bytes(3_000_000)).partition(",")
+    assert image(f"{head},{broken(data)}", AUTO) == Image(3, 4, AUTO, SEEN)
+    assert len(lengths) == 1
+    assert lengths[0] <= 1 << 16
+    assert lengths[0] % 4 == 0
+
+
 @pytest.mark.parametrize("character", [" ", "\t", "\x0b", "\u2028", "-", "_", "\0"])
 def test_base64_with_other_characters_is_no_image(character: str) -> None:
     head, _, data = url(png(3, 4)).partition(",")

@@ -447,6 +447,15 @@ def test_what_a_copy_hears_of_is_not_known_to_the_tally() -> None:
     assert state(tally) == state(tallied("gpt-5", False, [returned]))
 
 
+def test_copy_of_a_tally_knows_of_a_message_before() -> None:
+    """A lone image counts one more in it."""
+    items = [decode(ConversationItem, {"type": "message", **value}) for value in (user("Look."), LONE)]
+    spoken, lone = features(items, Reader(encoding("o200k_base")), "xx")
+    tally = tallied("gpt-4.1", False, [spoken]).copy()
+    tally.add(lone)
+    assert state(tally) == state(tallied("gpt-4.1", False, [spoken, lone]))
+
+
 @settings(deadline=None, max_examples=100)
 @given(EXCHANGES, st.lists(st.tuples(st.integers(0, 25), st.sampled_from(MODEL_NAMES[2:6]), st.booleans()), max_size=6))
 def test_a_history_counts_what_it_gained(chosen: list[int], asks: list[tuple[int, str, bool]]) -> None:
