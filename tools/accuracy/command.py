@@ -2,11 +2,10 @@
 
 import argparse
 import hashlib
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from accuracy.report import report, report_by_source
@@ -32,10 +31,7 @@ def main() -> None:
         parser.error(f"there is no file {absent[0]}")
     if arguments.by_source and (arguments.save or arguments.before):
         parser.error("--by-source goes without --save and --before")
-    warnings.simplefilter("ignore")
-    logging.disable()
-    with tempfile.TemporaryDirectory() as folder:
-        _offline(folder)
+    with _offline():
         lines = _lines(arguments.files)
         if arguments.by_source:
             printed = report_by_source(lines, arguments.rows)
@@ -51,10 +47,20 @@ def _lines(files: Sequence[Path]) -> Iterator[str]:
             yield from lines
 
 
-def _offline(folder: str) -> None:
-    """Gives tiktoken the ranks that come with the package, as if it had downloaded them."""
-    for path in RANKS.glob("*.tiktoken"):
-        name = hashlib.sha1(f"{_ENCODINGS_URL}{path.name}".encode()).hexdigest()
-        (Path(folder) / name).symlink_to(path)
-    # litellm would set the one to what the other says.
-    os.environ["TIKTOKEN_CACHE_DIR"] = os.environ["CUSTOM_TIKTOKEN_CACHE_DIR"] = folder
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Gives tiktoken the ranks that come with the package, as if it had downloaded them, while the context lasts."""
+    # litellm sets the first to the value of the second.
+    names = ("TIKTOKEN_CACHE_DIR", "CUSTOM_TIKTOKEN_CACHE_DIR")
+    before = {name: value for name in names if (value := os.environ.get(name)) is not None}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in RANKS.glob("*.tiktoken"):
+            name = hashlib.sha1(f"{_ENCODINGS_URL}{path.name}".encode()).hexdigest()
+            (Path(folder) / name).symlink_to(path)
+        os.environ.update(dict.fromkeys(names, folder))
+        try:
+            yield
+        finally:
+            for name in names:
+                os.environ.pop(name, None)
+            os.environ.update(before)
