@@ -88,13 +88,15 @@ class Settings:
     ids: IdPolicy = field(
         default="hosted",
         metadata={
-            "help": "'hosted' asks of item ids what OpenAI's API does; 'any' also takes ids of other engines,"
-            " and makes those that are missing."
+            "help": "'hosted' requires item ids in the form of OpenAI's API;"
+            " 'any' accepts ids of other engines and makes missing ones."
         },
     )
     unknown: UnknownPolicy = field(
         default="refuse",
-        metadata={"help": "Refuse items of kinds and with keys that the contract does not know, or keep these."},
+        metadata={
+            "help": "'refuse' rejects unknown kinds and keys of items; 'keep' stores them and returns them over REST."
+        },
     )
     models: str = field(
         default="", metadata={"help": "A TOML file of more models, with what is to be known to count their tokens."}

@@ -5,7 +5,7 @@ the values that were refused or came back changed.
 
 The types of the package say what an answer can hold. For each type there are values with every optional key present,
 absent and null, and with every member of every union. Each is sent as `model_dump()` and as
-`model_dump(exclude_unset=True)`.
+`model_dump(exclude_unset=True)`, each also with `by_alias=True`.
 """
 
 import inspect
@@ -52,8 +52,8 @@ DEFAULTS = {"id", "status", "annotations", "logprobs", "detail", "execution"}
 
 
 PYTHON_NAMES = {"async_", "schema_"}
-"""The package's own names of the keys `async` and `schema`, which `model_dump()` uses. No API has such keys, so values
-that have them are the exception: they are not sent."""
+"""The package's own names of the keys `async` and `schema`, which `model_dump()` uses. No API has such keys, so dumps that
+have a value under them are the exception: only those with `by_alias=True` are sent."""
 
 
 # Values of types.
@@ -131,7 +131,12 @@ def models(union: Any) -> Iterator[type[BaseModel]]:
 
 
 def dumps(made: BaseModel) -> list[dict[str, Any]]:
-    return [made.model_dump(), made.model_dump(exclude_unset=True)]
+    """The dumps of a value: whole and of what is set, under the names of Python and under those of the API."""
+    return [
+        made.model_dump(by_alias=by_alias, exclude_unset=exclude_unset)
+        for by_alias in (False, True)
+        for exclude_unset in (False, True)
+    ]
 
 
 def items() -> Iterator[dict[str, Any]]:
@@ -158,12 +163,12 @@ def echoes() -> Iterator[dict[str, Any]]:
     for model in (Response, BetaResponse):
         for name in ECHOES:
             for value in values(model.model_fields[name].annotation, name):
-                made = model.construct(**{name: value})
-                dumped = {name: made.model_dump(exclude_unset=True)[name]}
-                key = json.dumps(dumped, sort_keys=True)
-                if key not in seen and not has_python_names(dumped):
-                    seen.add(key)
-                    yield dumped
+                for whole in dumps(model.construct(**{name: value})):
+                    dumped = {name: whole[name]}
+                    key = json.dumps(dumped, sort_keys=True)
+                    if key not in seen and not has_python_names(dumped):
+                        seen.add(key)
+                        yield dumped
 
 
 # What comes back.
@@ -177,6 +182,12 @@ def same(got: Any, sent: Any) -> bool:
     if isinstance(sent, list) and isinstance(got, list):
         return len(got) == len(sent) and all(map(same, got, sent))
     return bool(got == sent)
+
+
+def keys_of(value: Any) -> set[str]:
+    """The keys of all objects in a value."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return set(value if isinstance(value, dict) else ()).union(*map(keys_of, inner))
 
 
 def batches(of: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -219,11 +230,15 @@ def main(base_url: str) -> None:
         conversation = client.conversations.create().id
         kinds: set[str] = set()
         failed: list[str] = []
+        sent_keys: set[str] = set()
         for batch in batches(items()):
             kinds |= {item["type"] for item in batch}
+            sent_keys |= keys_of(batch)
             failed += failures(client, conversation, batch)
         for echo in echoes():
             failed += uncounted(client, echo)
+    for name in PYTHON_NAMES:
+        assert name.removesuffix("_") in sent_keys, f"no value has {name.removesuffix('_')}"
     print("\n".join(sorted(kinds)))
     if failed:
         sys.exit("\n".join(failed[:50]))

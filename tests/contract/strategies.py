@@ -60,11 +60,10 @@ def _built(draw: Draw, message: Descriptor, place: _Place) -> Message:
     shape = options.shape(message)
     built = GetMessageClass(message)()
     _set_union(draw, built, place)
-    choice = [*shape.exactly_one, *shape.at_least_one]
-    one = draw(st.sampled_from(choice)) if choice else None
+    chosen = {draw(st.sampled_from(list(names))) for names in (shape.exactly_one, shape.at_least_one) if names}
     for field in options.json_fields(message):
-        if field.name not in shape.exactly_one or field.name == one:
-            _set(draw, built, field, place, required=field.name == one)
+        if field.name not in shape.exactly_one or field.name in chosen:
+            _set(draw, built, field, place, required=field.name in chosen)
     return built
 
 
@@ -179,9 +178,9 @@ def _strings(rules: options.Field) -> st.SearchStrategy[str]:
 
 
 def _decimals(rules: options.Field) -> st.SearchStrategy[float]:
-    if not rules.HasField("minimum"):
-        return _DECIMALS
-    return st.floats(rules.minimum, rules.maximum)
+    least = rules.minimum if rules.HasField("minimum") else None
+    most = rules.maximum if rules.HasField("maximum") else None
+    return _DECIMALS if least is most is None else st.floats(least, most, allow_nan=False, allow_infinity=False)
 
 
 def _integers(rules: options.Field) -> st.SearchStrategy[int]:

@@ -354,13 +354,13 @@ def test_required_keys_are_missed(value: Any, param: str, field: str) -> None:
     assert (refused.report.code, refused.param, refused.field) == ("missing_required_parameter", param, field)
 
 
-def _needs_id(kind: options.Kind | None) -> bool:
-    return bool(kind and kind.id_required and not kind.id_or)
-
-
 def test_kinds_that_are_only_replayed_must_have_their_id() -> None:
     oneof = ConversationItem.DESCRIPTOR.oneofs_by_name["kind"]
-    kinds = {field.name for field in oneof.fields if _needs_id(options.kind(field))}
+    kinds = {
+        field.name
+        for field in oneof.fields
+        if (kind_options := options.kind(field)) and options.must_have_id(kind_options, need_ids=True)
+    }
     assert len(kinds) == 12
     for kind in kinds:
         assert refusal(request({"type": kind})).param == "items[0].id"

@@ -99,7 +99,7 @@ def counted(body: Any, param: str | None, code: str | None, message: str, status
     return Row("POST", COUNT, {"model": "gpt-5", **body}, status, param, code, message)
 
 
-def naming(
+def requests_naming(
     conversation: str, message: str, status: int = 404, param: str | None = None, code: str | None = None
 ) -> list[Row]:
     """Every request that names a conversation in its path, and the answer for one that cannot be found."""
@@ -118,13 +118,13 @@ def naming(
     return [Row(*request, status, param, code, message) for request in requests]
 
 
-def nowhere(conversation: str) -> list[Row]:
-    return naming(conversation, f"Conversation with id '{conversation}' not found.")
+def unknown_conversation(conversation: str) -> list[Row]:
+    return requests_naming(conversation, f"Conversation with id '{conversation}' not found.")
 
 
-def malformed(conversation: str) -> list[Row]:
+def malformed_conversation(conversation: str) -> list[Row]:
     message = f"Invalid 'conversation_id': '{conversation}'. Expected an ID that begins with 'conv'."
-    return naming(conversation, message, 400, "conversation_id", "invalid_value")
+    return requests_naming(conversation, message, 400, "conversation_id", "invalid_value")
 
 
 def wrong_metadata(metadata: Any, param: str, code: str, message: str) -> list[Row]:
@@ -136,10 +136,10 @@ def wrong_metadata(metadata: Any, param: str, code: str, message: str) -> list[R
 
 
 NOT_FOUND = [
-    *nowhere("conv_lighthouse"),
-    *nowhere("{deleted_conv}"),
-    *malformed("harbour"),
-    *malformed("thread_1"),
+    *unknown_conversation("conv_lighthouse"),
+    *unknown_conversation("{deleted_conv}"),
+    *malformed_conversation("harbour"),
+    *malformed_conversation("thread_1"),
     Row("GET", ITEMS + "/msg_gone", None, 404, None, None, "Item with id 'msg_gone' not found in conversation."),
     Row("DELETE", ITEMS + "/msg_gone", None, 404, None, None, "Item with id 'msg_gone' not found in conversation."),
     *(
@@ -704,7 +704,7 @@ MISSING = [
 ]
 
 UNTYPED = [
-    # An object with neither type nor role may be anything: first of all, what is unknown in it is told.
+    # In an object with neither type nor role, unknown keys are reported first.
     item({"rol": "user"}, ".rol", "unknown_parameter", "Unknown parameter: '@.rol'. Did you mean 'role'?"),
     item(
         {"rol": "user", "type": None}, ".rol", "unknown_parameter", "Unknown parameter: '@.rol'. Did you mean 'role'?"

@@ -272,6 +272,7 @@ def test_counts_follow_a_conversation_through_all_changes(remembering: Client) -
     values = [acceptable(remembering, row.value) for row in SENT if len(str(row.value)) < 600]
     conversations = [remembering.conversation() for _ in range(3)]
     done = dict.fromkeys(["append", "delete", "replace", "count"], 0)
+    # So many that each action is taken more than twice.
     for step in range(100):
         place = chance.randrange(3)
         conversation = conversations[place]

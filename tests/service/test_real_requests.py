@@ -84,13 +84,13 @@ def test_request_of_the_collection_is_answered_as_it_says(
     answer = client.request(row["method"], path, json=row["body"])
     assert answer.status_code == row["status"], answer.text
     if path.endswith("/items"):
-        assert holds(answer.json()["data"], _known(row["body"]["items"]))
+        assert holds(answer.json()["data"], _without_text_content(row["body"]["items"]))
     if row["status"] == 400:
-        assert answer.json()["error"]["code"] in row["right"]
+        assert answer.json()["error"]["code"] in row["right"].split()
 
 
-def _known(items: list[Any]) -> list[Any]:
-    """Items without their shorthand for content, which comes back as a list."""
+def _without_text_content(items: list[Any]) -> list[Any]:
+    """Items without content that is a string: it comes back as a list."""
     return [{key: each for key, each in item.items() if key != "content" or isinstance(each, list)} for item in items]
 
 
@@ -194,6 +194,7 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
         (COUNT, {"input": "x", "mood": None}),
         (COUNT, {"input": "x", "tools": [{"type": "function", "name": "f", "async_": None}]}),
         (COUNT, {"input": "x", "text": {"format": {"type": "text", "mood": None}}}),
+        ("/v1/conversations?metadata[a]=b", {"metadata": None, "mood": None}),
     ],
     ids=str,
 )
@@ -270,7 +271,10 @@ def test_reference_needs_its_id(clients: dict[str, httpx.Client], ids: str) -> N
 
 @pytest.mark.parametrize(
     ("identity", "code"),
-    [("", "invalid_value"), ("a b", "invalid_value"), ("é", "invalid_value"), ("x" * 513, "string_above_max_length")],
+    [
+        *((identity, "invalid_value") for identity in ("", "a b", "é", ".", "..")),
+        ("x" * 513, "string_above_max_length"),
+    ],
 )
 def test_any_id_has_bounds(any_ids: httpx.Client, identity: str, code: str) -> None:
     item = {"id": identity, "role": "user", "content": "x"}
@@ -307,6 +311,7 @@ def test_version_in_the_query_is_accepted(http: httpx.Client, query: str) -> Non
 def test_trailing_slash_finds_the_route(http: httpx.Client) -> None:
     made = http.post("/v1/conversations/", json={}).json()
     assert http.get(f"/v1/conversations/{made['id']}/").json() == made
+    assert http.get("/openapi.json/").status_code == 200
     assert http.get(f"/v1/conversations/{made['id']}/items/?limit=1").json()["data"] == []
     assert http.post(f"{COUNT}/", json={"input": "x"}).status_code == 200
 

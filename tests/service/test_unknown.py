@@ -13,9 +13,10 @@ import pytest
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
+from convgrpc.v1.content_pb2 import ContentPart
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, ListItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
-from convgrpc.v1.item_pb2 import ConversationItem, ItemStatus
+from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, ItemStatus, Message, Role
 
 NEW_KIND = {"type": "telepathy", "id": "tel_1", "thought": {"b": 1, "a": 9007199254740993123}, "sure": True}
 NEW_KEYS = {
@@ -179,6 +180,36 @@ def test_an_item_cannot_pass_for_a_source_by_rest(client: httpx.Client) -> None:
     item = {"id": "msg_1", "role": "user", "content": [], "source_json": "{}"}
     got = client.post(items, json={"items": [item]}).json()["data"]
     assert got == [{**item, "type": "message", "status": "completed"}]
+
+
+# Sources that a message does not come from: of another kind, and with a part that is not in the message.
+OTHERS = [
+    ('{"id":"fc_1","type":"novel","mood":1}', ConversationItem(id="fc_1", function_call=FunctionCall(call_id="c"))),
+    (
+        '{"id":"msg_1","type":"message","role":"user","content":[]}',
+        ConversationItem(id="msg_1", message=Message(role=Role.ROLE_USER, content=[ContentPart()])),
+    ),
+    (
+        '{"id":"fc_1","type":"function_call","call_id":"c","name":"g","arguments":"","mood":1}',
+        ConversationItem(id="fc_1", function_call=FunctionCall(call_id="c", name="f")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "item"), OTHERS, ids=["kind", "part", "name"])
+def test_source_of_another_item_is_refused(
+    client: httpx.Client, keeping: Running, source: str, item: ConversationItem
+) -> None:
+    items = items_of(client)
+    with grpc.insecure_channel(str(keeping.grpc)) as channel:
+        sent = ConversationItem()
+        sent.CopyFrom(item)
+        sent.source_json = source
+        request = CreateItemsRequest(conversation_id=items.split("/")[2], items=[sent])
+        with pytest.raises(grpc.RpcError) as refusal:
+            ConversationsServiceStub(channel).CreateItems(request)
+        assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert client.get(items).json()["data"] == []
 
 
 SOURCES = ["", "x", "5", "[]", '{"a":', '{"id":"msg_other","type":"novel"}', '{"type":"message","role":5,"novel":1}']

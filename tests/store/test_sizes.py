@@ -172,7 +172,7 @@ def test_what_is_there_already_counts(path: Path) -> None:
 
 
 def test_errors_of_listings_survive_their_change_of_type(path: Path) -> None:
-    """They were strings in another field of `McpListTools`. What the project takes is told anew."""
+    """They were strings in another field of `McpListTools`. The project's byte count is updated."""
     listing = McpListTools(server_label="s").SerializeToString() + b"\x1a\x04oops"
     old, other = ConversationItem(id="mcpl_1"), ConversationItem(id="msg_1", source_json="\u0281")
     old.mcp_list_tools.ParseFromString(listing)
@@ -185,6 +185,7 @@ def test_errors_of_listings_survive_their_change_of_type(path: Path) -> None:
         page = await store.list_items("alder", "a", after=None, limit=10, descending=False, max_bytes=1 << 20)
         read, untouched = map(ConversationItem.FromString, page.items)
         assert read.mcp_list_tools.error.text == "oops"
+        assert page.items[0].count(b"oops") == 1
         assert untouched == other
 
     run(path, Sizes(), before)

@@ -486,3 +486,24 @@ def test_an_item_counts_the_same_however_it_is_stored(value: dict[str, Any]) -> 
     again = ConversationItem.FromString(item.SerializeToString())
     one, other = features([again, item], Reader(encoding("o200k_base")), "xx")
     assert one == other
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "agent_message", "author": "a", "recipient": "b"},
+        {"type": "message", "id": "msg_1", "role": "user"},
+    ],
+    ids=["agent_message", "message"],
+)
+def test_encrypted_content_is_estimated_by_its_length(item: dict[str, Any]) -> None:
+    """As encrypted reasoning is, and never as nothing."""
+
+    def counted(length: int) -> Any:
+        part = {"type": "encrypted_content", "encrypted_content": "x" * length}
+        return asked(model="gpt-5", input=[{**item, "content": [part]}])
+
+    short, long = counted(1400), counted(24_000)
+    assert long.input_tokens - short.input_tokens == encrypted_tokens(24_000) - encrypted_tokens()
+    assert long.input_tokens > 1000
+    assert [reason for _, reason in estimates(long)] == ["encrypted"]

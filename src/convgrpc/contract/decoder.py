@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from convgrpc.contract import faults, json_text, options
-from convgrpc.contract.faults import HOSTED, ROOT, ItemPolicy, Path
+from convgrpc.contract.faults import ROOT, Path
+from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 
 M = TypeVar("M", bound=Message)
 Decode: TypeAlias = Callable[[Any, Path], Any]
@@ -191,9 +192,10 @@ class _Key(NamedTuple):
 
 
 class _Member(NamedTuple):
-    """What one tag of a union stands for: a member, the keys of the object, and the tag it keeps.
+    """A member of a union under one tag: the keys of its objects, and the tag that it keeps.
 
-    An object that has neither a tag nor one of the `deciding` keys may be anything.
+    `deciding` are the keys whose absence is reported at the object. An object without a tag and without one of them may
+    be anything.
     """
 
     name: str
@@ -261,7 +263,7 @@ def _kept(value: dict[str, Any], path: Path, fill: Decode, source: str) -> Any:
 
 
 _UNKNOWN: dict[str, Any] = {}
-"""Decoded from an object whose tag the contract does not know: a message with no member set."""
+"""The sentinel for an object of an unknown kind. It makes a message with no member set. It must stay empty."""
 
 
 def _filler(keys: Mapping[str, _Key], known: Collection[str]) -> Decode:
@@ -307,6 +309,10 @@ class _Tagged(NamedTuple):
             raise faults.unsupported_value(blamed, tag, self.supported)
         return member
 
+    def says_nothing(self, value: dict[str, Any], member: _Member) -> bool:
+        """Whether an object has neither a tag nor a key that decides what else it has."""
+        return bool(member.deciding) and all(value.get(key) is None for key in (self.tag, *member.deciding))
+
 
 def _tagged(
     fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key], *, need_ids: bool
@@ -324,8 +330,10 @@ def _tagged(
     )
 
 
-def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
-    with_ids, without_ids = (_tagged(fields, union, own, need_ids=need_ids) for need_ids in (True, False))
+def _tagged_filler(fields: Collection[FieldDescriptor], union: options.Union, own: Mapping[str, _Key]) -> Decode:
+    with_ids = without_ids = _tagged(fields, union, own, need_ids=True)
+    if any(options.kind(field) for field in fields):
+        without_ids = _tagged(fields, union, own, need_ids=False)
     known = {union.tag}
 
     def fill(value: dict[str, Any], path: Path) -> Any:
@@ -338,10 +346,12 @@ def _tagged_filler(fields: Iterable[FieldDescriptor], union: options.Union, own:
         if member.shorthand:
             value = _expanded(value, member.shorthand)
         inner_path = path.child(None, member.name)
-        if value.get(union.tag) is None and member.deciding and value.keys().isdisjoint(member.deciding):
+        if tagged.says_nothing(value, member):
             _check_known(value, member.keys, known, path)
-        _check_required(value, member.keys, member.required, path, inner_path)
-        _check_known(value, member.keys, known, path)
+            _check_required(value, member.keys, member.required, path, inner_path)
+        else:
+            _check_required(value, member.keys, member.required, path, inner_path)
+            _check_known(value, member.keys, known, path)
         out: dict[str, Any] = {}
         inner: dict[str, Any] = dict(member.tag)
         for name, key in member.keys.items():
@@ -360,7 +370,7 @@ def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key], need_i
     fields = [each for each in options.json_fields(options.message_of(field)) if each is not kept]
     keys = {**own, **{each.name: _key(each, of_member=True) for each in fields}}
     kind = options.kind(field)
-    if kind and (kind.reference or (kind.id_required and not kind.id_or and need_ids)):
+    if kind and options.must_have_id(kind, need_ids=need_ids):
         keys["id"] = keys["id"]._replace(absent=faults.missing)
     return _Member(
         name=field.name,

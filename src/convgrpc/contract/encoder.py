@@ -62,30 +62,26 @@ def _object_encoder(message: Descriptor) -> Encode:
 
 
 def _keeping(encode: Encode, source: str, union: str) -> Encode:
-    """Adds what an object's own JSON text has and the contract does not know."""
+    """Adds the keys of an object's own JSON text that the contract does not know."""
 
     def encode_kept(value: Any) -> Any:
         if not value.HasField(source):
             return encode(value)
         text = getattr(value, source)
-        return (
-            _merged(encode(value), json_text.parse(text.encode()))
-            if value.WhichOneof(union)
-            else json_text.Fragment(text)
-        )
+        return _merged(encode(value), json_text.load(text)) if value.WhichOneof(union) else json_text.Fragment(text)
 
     return encode_kept
 
 
 def _merged(known: Any, sent: Any) -> Any:
-    """The value of a message, with what only the value has that it was decoded from."""
+    """Returns an encoded value with the unknown keys of the value that was sent."""
     if type(known) is dict and type(sent) is dict:
         merged = {key: _merged(each, sent.get(key)) for key, each in known.items()}
         added = {key: each for key, each in sent.items() if key not in known and each is not None}
         return {**merged, **{key: _as_text(each) for key, each in added.items()}}
     if type(known) is list and type(sent) is list and len(known) == len(sent):
         return [_merged(each, other) for each, other in zip(known, sent, strict=True)]
-    # Only a value of an unknown kind is null for what was not.
+    # A known value is null in place of a sent one only where that has an unknown kind.
     return _as_text(sent) if known is None and sent is not None else known
 
 

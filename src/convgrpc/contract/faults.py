@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from convgrpc.contract import options
+from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.errors import ConvgrpcError, failure
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -26,22 +27,6 @@ _TYPE_WORDS = {
 
 # What Python makes of a named tuple's fields costs as much again.
 _made = tuple.__new__
-
-
-class ItemPolicy(NamedTuple):
-    """The items that a request may hold, beyond those that the hosted API accepts.
-
-    With `keep_unknown`, an item may have kinds and keys that the contract does not know. With `any_ids`, an item may
-    have an id of another engine. Without `need_ids`, an item of any kind but a reference may lack its id.
-    """
-
-    keep_unknown: bool = False
-    any_ids: bool = False
-    need_ids: bool = True
-
-
-HOSTED = ItemPolicy()
-"""Accepts the items that the hosted API accepts."""
 
 
 class Path(NamedTuple):
@@ -314,31 +299,33 @@ def string_too_short(path: Path, limit: int, length: int) -> ConvgrpcError:
 
 
 def integer_too_large(path: Path, limit: int, value: int) -> ConvgrpcError:
-    message = (
-        f"Invalid '{path.param}': integer above maximum value. Expected a value <= {limit}, but got {value} instead."
-    )
-    return _fault(ErrorReason.ERROR_REASON_INTEGER_ABOVE_MAX_VALUE, path, message)
+    return _above(ErrorReason.ERROR_REASON_INTEGER_ABOVE_MAX_VALUE, path, "integer", limit, value)
 
 
 def integer_too_small(path: Path, limit: int, value: int) -> ConvgrpcError:
-    message = (
-        f"Invalid '{path.param}': integer below minimum value. Expected a value >= {limit}, but got {value} instead."
-    )
-    return _fault(ErrorReason.ERROR_REASON_INTEGER_BELOW_MIN_VALUE, path, message)
+    return _below(ErrorReason.ERROR_REASON_INTEGER_BELOW_MIN_VALUE, path, "integer", limit, value)
 
 
 def decimal_too_large(path: Path, limit: int, value: float) -> ConvgrpcError:
-    message = (
-        f"Invalid '{path.param}': decimal above maximum value. Expected a value <= {limit}, but got {value} instead."
-    )
-    return _fault(ErrorReason.ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE, path, message)
+    return _above(ErrorReason.ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE, path, "decimal", limit, value)
 
 
 def decimal_too_small(path: Path, limit: int, value: float) -> ConvgrpcError:
+    return _below(ErrorReason.ERROR_REASON_DECIMAL_BELOW_MIN_VALUE, path, "decimal", limit, value)
+
+
+def _above(reason: ErrorReason.ValueType, path: Path, kind: str, limit: int, value: float) -> ConvgrpcError:
     message = (
-        f"Invalid '{path.param}': decimal below minimum value. Expected a value >= {limit}, but got {value} instead."
+        f"Invalid '{path.param}': {kind} above maximum value. Expected a value <= {limit}, but got {value} instead."
     )
-    return _fault(ErrorReason.ERROR_REASON_DECIMAL_BELOW_MIN_VALUE, path, message)
+    return _fault(reason, path, message)
+
+
+def _below(reason: ErrorReason.ValueType, path: Path, kind: str, limit: int, value: float) -> ConvgrpcError:
+    message = (
+        f"Invalid '{path.param}': {kind} below minimum value. Expected a value >= {limit}, but got {value} instead."
+    )
+    return _fault(reason, path, message)
 
 
 def too_many_properties(path: Path, limit: int, count: int) -> ConvgrpcError:

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from convgrpc.contract import options
 from convgrpc.contract.comments import comment
-from convgrpc.contract.faults import ItemPolicy
+from convgrpc.contract.item_policy import ItemPolicy
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -178,7 +178,7 @@ class Schemas:
         message, beside = options.message_of(member), options.json_fields(options.holder(member))
         # Unions share the schema of a member that they have in common, unless it has other keys beside it.
         union = options.holder(member).full_name if beside or _may_lack_tag(member) else ""
-        lacks_id = _needs_id(options.kind(member)) and not need_ids
+        lacks_id = _asks_for_id(options.kind(member)) and not need_ids
         key = (message.full_name, _tag(member), tuple(options.tags(member)), union, sent, lacks_id)
         name = self._name(message, sent) + (_WITHOUT_ID if lacks_id else "")
         return self._ref(key, name, lambda: self._member_object(member, beside, sent, lacks_id))
@@ -259,8 +259,8 @@ def _is_required(field: FieldDescriptor, sent: bool) -> bool:
     return not rules.omit_empty
 
 
-def _needs_id(kind: options.Kind | None) -> bool:
-    """Whether a policy can free an item of a kind of its id."""
+def _asks_for_id(kind: options.Kind | None) -> bool:
+    """Whether the hosted policy asks items of a kind for an id, or for a key in its place."""
     return bool(kind and not kind.reference and (kind.id_required or kind.id_or))
 
 
@@ -270,7 +270,7 @@ def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sen
     """
     identity = {**schema["properties"]["id"], **_id_form(kind, policy)}
     schema = {**schema, "properties": {**schema["properties"], "id": identity}}
-    required = kind.reference or (policy.need_ids and kind.id_required and not kind.id_or)
+    required = options.must_have_id(kind, need_ids=policy.need_ids)
     if required or not sent:
         identity["type"] = "string"
         schema["required"] = ["id", *schema.get("required", [])]
@@ -279,7 +279,7 @@ def _with_id(schema: Schema, kind: options.Kind, own: list[FieldDescriptor], sen
 
 def _id_form(kind: options.Kind, policy: ItemPolicy) -> Schema:
     if policy.any_ids:
-        return {"pattern": f"^{options.FOREIGN_ID_CHARACTERS}+$", "maxLength": options.MAX_FOREIGN_ID_LENGTH}
+        return {"pattern": f"^{options.FOREIGN_ID}$", "maxLength": options.MAX_FOREIGN_ID_LENGTH}
     prefix = kind.accepted_prefix or kind.id_prefix
     pattern = f"^{prefix}{options.ID_CHARACTERS}*$" if prefix else f"^{options.ID_CHARACTERS}+$"
     return {"pattern": pattern, "maxLength": options.MAX_ID_LENGTH}

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from convgrpc.contract import options, streams
 from convgrpc.contract.comments import comment
-from convgrpc.contract.faults import HOSTED, ItemPolicy
+from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.json_schema import PLACE, Schema, Schemas, described
 from convgrpc.contract.methods import Method
 from convgrpc.contract.validator import MAX_ARRAY_LENGTH, MAX_STRING_LENGTH

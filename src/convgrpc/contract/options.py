@@ -31,8 +31,11 @@ ID_CHARACTERS = "[a-zA-Z0-9_-]"
 MAX_ID_LENGTH = 128
 """The longest id that callers may send, in characters."""
 
-FOREIGN_ID_CHARACTERS = "[!-~]"
-"""The characters of ids that other engines made, as a regular expression: all that ASCII shows."""
+FOREIGN_ID = r"(?!\.{1,2}$)[!-~]+"
+"""The ids that other engines made, as a regular expression: printable ASCII without spaces.
+
+As the last part of a URL, `.` and `..` mean the conversation, or all of its items.
+"""
 
 MAX_FOREIGN_ID_LENGTH = 512
 """The longest id of another engine, in characters."""
@@ -59,6 +62,11 @@ def kind(field: FieldDescriptor) -> json_pb2.Kind | None:
     """What the service does with a member of a union of kinds; None for any other field."""
     options = field.GetOptions()
     return options.Extensions[json_pb2.kind] if options.HasExtension(json_pb2.kind) else None
+
+
+def must_have_id(kind: json_pb2.Kind, *, need_ids: bool) -> bool:
+    """Whether an item of a kind must have an id, whatever else it has. `need_ids` is False where items may lack it."""
+    return kind.reference or (need_ids and kind.id_required and not kind.id_or)
 
 
 def union_options(oneof: OneofDescriptor) -> json_pb2.Union:

@@ -17,14 +17,14 @@ _MAX_QUERY_FIELDS = 200
 _BRACKETS = re.compile(r"([^\[\]]+)\[(.*)\]", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d{1,30}")
 _BOOLEANS = {"true": True, "false": False}
-_IGNORED = {"beta", "api-version"}
-"""Query keys of SDKs that choose a version of the hosted API."""
+_VERSION_KEYS = {"beta", "api-version"}
+"""Query keys by which SDKs select a version of the hosted API. They have no effect here."""
 
 _NOT_SERVED = re.compile(
     r"/v1/(assistants|audio|batches|chat|completions|containers|embeddings|evals|files|fine_tuning|images|models"
     r"|moderations|realtime|responses|threads|uploads|vector_stores|videos)(/.*)?"
 )
-"""The paths of what else the hosted API does."""
+"""Paths of the hosted API that this server does not serve."""
 
 
 class Match(NamedTuple):
@@ -53,17 +53,18 @@ class Routes:
 
         Raises NotFound for an unknown path, and MethodNotAllowed for a path without that verb.
         """
+        without_slash = path.removesuffix("/")
         for route in self._routes:
-            found = route.pattern.fullmatch(path.removesuffix("/"))
+            found = route.pattern.fullmatch(without_slash)
             if found:
                 method = route.by_verb.get(verb)
                 if method is None:
                     raise MethodNotAllowed(verb, path, route.by_verb)
                 return Match(method, {name: unquote(value) for name, value in found.groupdict().items()})
-        raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path}){_advice(path)}")
+        raise failure(ErrorReason.ERROR_REASON_URL_NOT_FOUND, f"Invalid URL ({verb} {path}){_hint(path)}")
 
 
-def _advice(path: str) -> str:
+def _hint(path: str) -> str:
     if not _NOT_SERVED.fullmatch(path):
         return ""
     return (
@@ -97,7 +98,7 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
             raise faults.unknown(ROOT.key(name))
     asked = _query_value(match, query)
     for name in asked:
-        if name in body:
+        if body.get(name) is not None:
             raise faults.unknown(ROOT.key(name))
     return {**body, **asked, **streams.resumption(match.method, headers), **given}
 
@@ -114,7 +115,7 @@ def _query_value(match: Match, query: str) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for spelled, text in _query_pairs(query):
         name, key = _spelling(spelled)
-        if spelled in _IGNORED:
+        if spelled in _VERSION_KEYS:
             continue
         field = match.method.fields.get(name)
         if field is None or name in match.params or name in match.method.headers:

@@ -15,7 +15,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescrip
 from google.protobuf.message import Message
 
 from convgrpc.contract import decoder, faults, json_text, options
-from convgrpc.contract.faults import HOSTED, ItemPolicy, Path
+from convgrpc.contract.defaults import fill_in
+from convgrpc.contract.faults import Path
+from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.errors import InvalidArgument
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
@@ -35,8 +37,8 @@ _FORM = (
     options.MAX_ID_LENGTH,
 )
 _FOREIGN_FORM = (
-    re.compile(f"{options.FOREIGN_ID_CHARACTERS}+"),
-    "printable ASCII characters without spaces",
+    re.compile(options.FOREIGN_ID),
+    "printable ASCII characters without spaces, and is neither '.' nor '..'",
     options.MAX_FOREIGN_ID_LENGTH,
 )
 
@@ -57,7 +59,7 @@ def _checker(message: Descriptor) -> Check:
     if shape.exactly_one:
         checks.append(_exactly_one_check(shape.exactly_one))
     if shape.at_least_one:
-        checks.append(_at_least_one_check(shape.at_least_one))
+        checks.append(_at_least_one_check([message.fields_by_name[name] for name in shape.at_least_one]))
     source = options.source(message)
     if oneof and source:
         checks.append(_source_check(source, oneof.name))
@@ -76,39 +78,53 @@ def _checker(message: Descriptor) -> Check:
 
 
 def _json_text_check(name: str) -> Check:
-    def check(value: Any, path: Path, replayed: bool) -> None:
-        text = getattr(value, name)
-        if len(text) > MAX_STRING_LENGTH:
-            raise faults.string_too_long(path, MAX_STRING_LENGTH, len(text))
-        try:
-            parsed = json_text.parse(text.encode())
-        except InvalidArgument as fault:
-            if fault.reason == ErrorReason.ERROR_REASON_NESTING_TOO_DEEP:
-                raise faults.too_deep(path) from None
-            raise faults.invalid_value(path, faults.elided(text), "JSON text") from None
-        _check_depth(parsed, path, path.depth)
+    return lambda value, path, replayed: _parsed(getattr(value, name), path)
 
-    return check
+
+def _parsed(text: str, path: Path) -> Any:
+    """The value that free-form JSON text spells. Raises InvalidArgument where it is none, or too long or deep."""
+    if len(text) > MAX_STRING_LENGTH:
+        raise faults.string_too_long(path, MAX_STRING_LENGTH, len(text))
+    try:
+        parsed = json_text.parse(text.encode())
+    except InvalidArgument as fault:
+        if fault.reason == ErrorReason.ERROR_REASON_NESTING_TOO_DEEP:
+            raise faults.too_deep(path) from None
+        raise faults.invalid_value(path, faults.elided(text), "JSON text") from None
+    _check_depth(parsed, path, path.depth)
+    return parsed
 
 
 def _source_check(name: str, union: str) -> Check:
-    """Checks the text that stands for an item: it is what REST would have let in, under the same id."""
-    check_text = _json_text_check(name)
+    """Checks the JSON text of an item: REST would accept it, and it makes the item that it came with."""
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         if not value.HasField(name):
             return
         if not path.policy.keep_unknown:
             raise faults.unknown(path.key(name))
-        check_text(value, path.child(None, name), replayed)
-        item = decoder.decode(type(value), json_text.parse(getattr(value, name).encode()), path.policy)
-        if item.id != value.id:
+        text = getattr(value, name)
+        made = decoder.decode(type(value), _parsed(text, path.child(None, name)), path.policy)
+        if made.id != value.id:
             raise faults.invalid_value(path.key("id"), faults.elided(value.id), "the id that the item's source has")
-        item.ClearField(name)
-        if item.WhichOneof(union):
-            _checker(value.DESCRIPTOR)(item, path, replayed)
+        if value.WhichOneof(union) and not _are_alike(made, value):
+            raise faults.invalid_value(path.key(name), faults.elided(text), "the JSON text of the item that has it")
+        made.ClearField(name)
+        if made.WhichOneof(union):
+            _checker(value.DESCRIPTOR)(made, path, replayed)
 
     return check
+
+
+def _are_alike(one: Message, other: Message) -> bool:
+    """Whether two messages are equal once the service has filled in its defaults."""
+    copies = []
+    for message in (one, other):
+        copy = type(message)()
+        copy.CopyFrom(message)
+        fill_in(copy)
+        copies.append(copy)
+    return copies[0] == copies[1]
 
 
 def _check_depth(value: Any, path: Path, depth: int) -> None:
@@ -131,17 +147,22 @@ def _exactly_one_check(names: Sequence[str]) -> Check:
     return check
 
 
-def _at_least_one_check(names: Sequence[str]) -> Check:
-    def is_set(value: Any, name: str) -> bool:
-        return bool(
-            value.HasField(name) if value.DESCRIPTOR.fields_by_name[name].has_presence else getattr(value, name)
-        )
+def _at_least_one_check(fields: Sequence[FieldDescriptor]) -> Check:
+    names = [field.name for field in fields]
+    are_set = [_presence(field) for field in fields]
 
     def check(value: Any, path: Path, replayed: bool) -> None:
-        if not replayed and not any(is_set(value, name) for name in names):
+        if not replayed and not any(is_set(value) for is_set in are_set):
             raise faults.none_of_several(path, names, "at least one")
 
     return check
+
+
+def _presence(field: FieldDescriptor) -> Callable[[Any], bool]:
+    name = field.name
+    return (
+        (lambda value: bool(value.HasField(name))) if field.has_presence else lambda value: bool(getattr(value, name))
+    )
 
 
 def _parts_check(field: FieldDescriptor) -> Check:

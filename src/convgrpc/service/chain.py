@@ -19,7 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from convgrpc import errors, ids
-from convgrpc.contract.faults import HOSTED, ItemPolicy
+from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate

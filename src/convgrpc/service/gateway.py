@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from convgrpc import errors
 from convgrpc.contract import decoder, json_text, openapi, stored
-from convgrpc.contract.faults import ItemPolicy
+from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
 from convgrpc.contract.streams import stream_format
@@ -133,9 +133,10 @@ class Gateway:
             _check_is_read(verb, path)
             return self._health.answer() if path == _HEALTH else LIVES
         self._check_site(headers)
-        if path in self._documents:
+        document = self._documents.get(path.rstrip("/") or "/")
+        if document is not None:
             _check_is_read(verb, path)
-            return 200, self._documents[path]
+            return 200, document
         match = self._routes.match(verb, path)
         note.method = match.method
         with await self._admission.enter(_authorization(scope)) as admitted:

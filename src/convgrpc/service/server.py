@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from convgrpc.contract.faults import ItemPolicy
+from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method, methods
 from convgrpc.service import conversations, input_tokens, responses
 from convgrpc.service.admission import Admission, Limits

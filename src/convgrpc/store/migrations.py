@@ -181,8 +181,8 @@ def create_secrets(database: Database) -> None:
 
 @MIGRATIONS()
 def type_listing_errors(database: Database) -> None:
-    # The error of `mcp_list_tools` was a string in its field 3. The item begins with the tag of the kind, 25, or has it
-    # after the id.
+    # The error of `mcp_list_tools` was a string in its field 3. The tag of `mcp_list_tools` is CA 01. The search finds
+    # other items too, which `_with_typed_error` leaves as they are.
     rows = database.execute("SELECT position, project, data FROM items WHERE instr(data, X'CA01')")
     changed = [
         (new, len(new) - len(old), position, project)
@@ -204,6 +204,7 @@ def _with_typed_error(data: bytes) -> bytes:
     texts = [field.data for field in fields if field.field_number == 3]
     if not texts:
         return data
+    listing.DiscardUnknownFields()
     listing.error.text = texts[-1].decode()
     return item.SerializeToString()
 

@@ -118,7 +118,7 @@ _HOSTED = {
     "web_search_preview": 294,
     "image_generation": 342,  # One source: pydantic/pydantic-ai, 2 rows.
     "apply_patch": 623,
-    "computer_use_preview": 484,  # On computer-use-preview.
+    "computer_use_preview": 484,  # Recorded on computer-use-preview alone.
 }
 _GPT_4O = Family(
     name="gpt-4o",
@@ -157,12 +157,10 @@ _GPT_5_4 = replace(
     name="gpt-5.4",
     call=16,
     stored_call=0,
-    # One source: posit-dev/chatlas, 2 rows.
-    parallel=22,
-    parallel_call=10,
-    # One source: pydantic/pydantic-ai, 12 rows.
-    namespace_times=2,
-    namespaced_call=-3,
+    parallel=22,  # One source: posit-dev/chatlas, 2 rows.
+    parallel_call=10,  # One source: posit-dev/chatlas, 2 rows.
+    namespace_times=2,  # One source: pydantic/pydantic-ai, 12 rows.
+    namespaced_call=-3,  # One source: pydantic/pydantic-ai, 12 rows.
     compact_arguments=True,  # One source: simonw/llm, 4 rows.
     sequential_calls=0,
     additional_tools=94,

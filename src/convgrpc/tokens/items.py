@@ -54,7 +54,7 @@ class Turn(IntEnum):
 
 
 class Stored(IntEnum):
-    """What a call is sent back with, of what the model's service gave it when it stored the call."""
+    """The fields given by the API that a replayed call still has."""
 
     NO = 0
     ID = 1
@@ -147,14 +147,7 @@ def _message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
         # Nearly all messages are of one text.
         return _one(text, turn, place)
     content = _Content(parts, reader)
-    return _one(
-        content.text,
-        turn,
-        place,
-        images=content.images,
-        files=content.files,
-        is_bare=len(content.files) == len(parts) > 0,
-    )
+    return content.unread(turn, place, is_bare=len(content.files) == len(parts) > 0)
 
 
 def _text(part: ContentPart) -> str:
@@ -162,12 +155,13 @@ def _text(part: ContentPart) -> str:
 
 
 class _Content:
-    """Parts of content, taken apart: all text together, and what is no text."""
+    """Parts of content: their text joined, their images and files, and about how many tokens are encrypted."""
 
     def __init__(self, parts: Iterable[Any], reader: Reader) -> None:
         texts: list[str] = []
         images: list[Image] = []
         files: list[File] = []
+        self.encrypted = 0
         for part in parts:
             kind = part.WhichOneof("part")
             if kind in _IMAGE_PARTS:
@@ -175,11 +169,23 @@ class _Content:
                 images.append(image(value.image_url, value.detail))
             elif kind == "input_file":
                 files.append(reader.file(part.input_file))
-            elif kind and kind != "encrypted_content":
+            elif kind == "encrypted_content":
+                self.encrypted += _encrypted(part.encrypted_content.encrypted_content, *_REASONING)
+            elif kind:
                 texts.append(part.refusal.refusal if kind == "refusal" else getattr(part, kind).text)
         self.text = "".join(texts)
         self.images = tuple(images)
         self.files = tuple(files)
+
+    def unread(self, turn: Turn, place: str, **others: Any) -> _Unread:
+        """Returns an item with this content, and its features once its text is counted."""
+        if self.encrypted:
+            others["reason"] = ESTIMATE_REASON_ENCRYPTED
+
+        def read(tokens: int) -> Features:
+            return Features(turn, tokens + self.encrypted, place, images=self.images, files=self.files, **others)
+
+        return (self.text,), read
 
 
 _IMAGE_PARTS = ("input_image", "computer_screenshot")
@@ -241,8 +247,7 @@ def _custom_tool_call_output(item: ConversationItem, place: str, reader: Reader)
 def _output(output: ToolOutput, call_id: str, place: str, reader: Reader, **others: Any) -> _Unread:
     if output.HasField("text"):
         return _one(output.text, Turn.OUTPUT, place, call_id=call_id, **others)
-    content = _Content(output.parts.parts, reader)
-    return _one(content.text, Turn.OUTPUT, place, call_id=call_id, images=content.images, files=content.files, **others)
+    return _Content(output.parts.parts, reader).unread(Turn.OUTPUT, place, call_id=call_id, **others)
 
 
 def _reasoning(item: ConversationItem, place: str, reader: Reader) -> _Unread:
@@ -261,14 +266,7 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
 
 def _agent_message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     content = _Content(item.agent_message.content, reader)
-    return _one(
-        content.text,
-        Turn.HOSTED,
-        place,
-        images=content.images,
-        files=content.files,
-        reason=ESTIMATE_REASON_LITTLE_EVIDENCE,
-    )
+    return content.unread(Turn.HOSTED, place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _compaction(item: ConversationItem, place: str, reader: Reader) -> _Unread:

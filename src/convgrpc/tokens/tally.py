@@ -71,7 +71,7 @@ class Tally:
         self._together = 0
         self._bonus = 0
         self._reasoned = False
-        self._spoken = False
+        self._has_message = False
 
     def copy(self) -> "Tally":
         """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools
@@ -84,7 +84,7 @@ class Tally:
         other._names = ChainMap({}, self._names)
         other._unanswered = self._unanswered.copy()
         other._together, other._bonus = self._together, self._bonus
-        other._reasoned, other._spoken = self._reasoned, self._spoken
+        other._reasoned, other._has_message = self._reasoned, self._has_message
         return other
 
     @property
@@ -137,11 +137,11 @@ class Tally:
         if turn is Turn.USER:
             if self._reasoned and not self._keeps_reasoning:
                 self._forget_reasoning()
-            if self._spoken and len(item.images) == 1 and not item.tokens and not item.files:
+            if self._has_message and len(item.images) == 1 and not item.tokens and not item.files:
                 tokens += family.lone_image
         elif turn is not Turn.SYSTEM:
             tokens += family.assistant + (family.commentary if turn is Turn.COMMENTARY else 0)
-        self._spoken = True
+        self._has_message = True
         self.parts[INPUT_PART_MESSAGES] += tokens
 
     def _add_call(self, item: Features) -> None:

@@ -28,7 +28,8 @@ if _version_not_supported:
 
 
 class ConversationsServiceStub(object):
-    """ConversationsService keeps conversations and their items.
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
     """
 
     def __init__(self, channel):
@@ -110,7 +111,8 @@ class ConversationsServiceStub(object):
 
 
 class ConversationsServiceServicer(object):
-    """ConversationsService keeps conversations and their items.
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
     """
 
     def CreateConversation(self, request, context):
@@ -317,7 +319,8 @@ def add_ConversationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConversationsService(object):
-    """ConversationsService keeps conversations and their items.
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
     """
 
     @staticmethod

@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ConversationsServiceStub:
-    """ConversationsService keeps conversations and their items."""
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -100,7 +102,9 @@ class ConversationsServiceStub:
 
 @_typing.type_check_only
 class ConversationsServiceAsyncStub(ConversationsServiceStub):
-    """ConversationsService keeps conversations and their items."""
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConversation: _aio.UnaryUnaryMultiCallable[_conversations_service_pb2.CreateConversationRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
@@ -167,7 +171,9 @@ class ConversationsServiceAsyncStub(ConversationsServiceStub):
     """
 
 class ConversationsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ConversationsService keeps conversations and their items."""
+    """ConversationsService keeps conversations and their items. Each call that names a conversation returns `INVALID_ARGUMENT` if
+    that id does not begin with `conv`.
+    """
 
     @_abc_1.abstractmethod
     def CreateConversation(

@@ -141,7 +141,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: a page that was opened in a browser on the server's machine.
     """
     ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: _ErrorReason.ValueType  # 30
-    """ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that several fields are set of which one may be.
+    """ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that fields are set which exclude each other.
     Example: an image with both a file and a URL.
     """
     ERROR_REASON_INVALID_ITEM: _ErrorReason.ValueType  # 31
@@ -193,7 +193,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Open another stream for the next. Example: a job that waits for a person.
     """
     ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS: _ErrorReason.ValueType  # 43
-    """ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that none of several fields is set of which one must be.
+    """ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that one of several fields is required, and that none is
+    set.
     Example: an image with neither a file nor a URL.
     """
     ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE: _ErrorReason.ValueType  # 44
@@ -330,7 +331,7 @@ ERROR_REASON_FORBIDDEN_SITE: ErrorReason.ValueType  # 29
 Example: a page that was opened in a browser on the server's machine.
 """
 ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS: ErrorReason.ValueType  # 30
-"""ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that several fields are set of which one may be.
+"""ERROR_REASON_MUTUALLY_EXCLUSIVE_PARAMETERS says that fields are set which exclude each other.
 Example: an image with both a file and a URL.
 """
 ERROR_REASON_INVALID_ITEM: ErrorReason.ValueType  # 31
@@ -382,7 +383,8 @@ ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 42
 Open another stream for the next. Example: a job that waits for a person.
 """
 ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS: ErrorReason.ValueType  # 43
-"""ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that none of several fields is set of which one must be.
+"""ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS says that one of several fields is required, and that none is
+set.
 Example: an image with neither a file nor a URL.
 """
 ERROR_REASON_DECIMAL_ABOVE_MAX_VALUE: ErrorReason.ValueType  # 44

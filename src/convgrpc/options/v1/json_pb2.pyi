@@ -137,8 +137,8 @@ class Field(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
-    IDS_OPTIONAL_FIELD_NUMBER: _builtins.int
     RPC_ONLY_FIELD_NUMBER: _builtins.int
+    IDS_OPTIONAL_FIELD_NUMBER: _builtins.int
     nullable: _builtins.bool
     """nullable fields are written as null when unset, rather than left out."""
     omit_empty: _builtins.bool
@@ -179,10 +179,10 @@ class Field(_message.Message):
     """source marks the string that keeps the JSON text of the whole object where that has a kind or a key which the
     contract does not know. In JSON the text stands in the place of the message.
     """
-    ids_optional: _builtins.bool
-    """ids_optional accepts items of every kind without an id. References keep theirs."""
     rpc_only: _builtins.bool
     """rpc_only keeps the field out of JSON: callers by gRPC alone see it."""
+    ids_optional: _builtins.bool
+    """ids_optional accepts items of every kind without an id. References keep theirs."""
     @_builtins.property
     def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """words are the values of an enum that callers may send, in the order errors list them; the others are for items
@@ -211,8 +211,8 @@ class Field(_message.Message):
         header: _builtins.str = ...,
         prefix: _builtins.str = ...,
         source: _builtins.bool = ...,
-        ids_optional: _builtins.bool = ...,
         rpc_only: _builtins.bool = ...,
+        ids_optional: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -282,12 +282,12 @@ class Kind(_message.Message):
     accepted_prefix: _builtins.str
     """accepted_prefix begins the ids callers may send. Empty means id_prefix."""
     id_required: _builtins.bool
-    """id_required kinds are refused without an id, unless they have the field that id_or names."""
+    """id_required kinds must have an id, or the field that id_or names."""
     input_only: _builtins.bool
     """input_only kinds are never produced by the API: callers send them."""
     id_or: _builtins.str
-    """id_or names the field that an item without an id must have. Without both, the item is invalid, or lacks its id if
-    id_required.
+    """id_or names the field that an item without an id must have. Where both are absent, a kind with id_required lacks its
+    id, and an item of another kind is invalid.
     """
     reference: _builtins.bool
     """reference kinds stand for the stored item with their id, which takes their place. An object that has nothing but
