@@ -106,6 +106,27 @@ def test_a_field_is_returned_only_to_those_who_ask_for_it(strict: httpx.Client, 
     assert strict.get(one, params={"include[]": other}).json() == created
 
 
+@pytest.mark.parametrize("value", ITEMS)
+def test_a_field_is_hidden_in_an_item_that_has_unknown_keys(settings: Settings, value: str) -> None:
+    """Stored by a server that keeps them, and returned by one that does not."""
+    item, path = ITEMS[value]
+    with (
+        served(replace(settings, unknown="keep")) as server,
+        httpx.Client(base_url=f"http://{server.http}/v1") as client,
+    ):
+        items = f"/conversations/{client.post('/conversations', json={}).json()['id']}/items"
+        client.post(items, json={"items": [{**item, "mood": "calm"}]}).raise_for_status()
+    with (
+        served(replace(settings, include_policy="strict")) as server,
+        httpx.Client(base_url=f"http://{server.http}/v1") as client,
+    ):
+        (hidden,) = client.get(items).json()["data"]
+        (asked,) = client.get(items, params={"include[]": value}).json()["data"]
+    assert not at(hidden, path)
+    assert at(asked, path) == at(item, path)
+    assert hidden["mood"] == asked["mood"] == "calm"
+
+
 def test_asking_for_images_in_messages_is_no_matter_for_those_in_outputs(strict: httpx.Client) -> None:
     """An include value speaks of its own kind alone."""
     image = {"type": "input_image", "detail": "auto", "image_url": "https://example.com/a.png"}

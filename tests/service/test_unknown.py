@@ -4,18 +4,24 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import grpc
 import httpx
 import openai
 import pytest
 
+from convgrpc.contract.decoder import decode
+from convgrpc.contract.faults import Path
+from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.content_pb2 import ContentPart
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest, ListItemsRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
+from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
 from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, ItemStatus, Message, Role
 
 NEW_KIND = {"type": "telepathy", "id": "tel_1", "thought": {"b": 1, "a": 9007199254740993123}, "sure": True}
@@ -124,11 +130,57 @@ def test_sdk_reads_items_with_unknown_keys(client: httpx.Client) -> None:
     assert item.model_extra == {"mood": "calm"}
 
 
-def test_message_with_an_unknown_part_is_counted(client: httpx.Client) -> None:
+def test_nulls_in_an_unknown_part_are_kept(client: httpx.Client) -> None:
+    part = {"type": "smell", "smell": None, "of": {"flower": None}}
+    created = client.post(items_of(client), json={"items": [{**NEW_PART, "content": [part]}]}).json()["data"][0]
+    assert created["content"] == [part]
+
+
+KEEPING = Path.root(ItemPolicy(keep_unknown=True, need_ids=False))
+PLAIN = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "roses"}]}
+NEW_SEARCH = {"type": "file_search_call", "id": "fs_1", "queries": ["roses"], "status": "completed", "mood": "calm"}
+PARTLY_KNOWN: dict[str, dict[str, Any]] = {
+    "kind": NEW_KIND,
+    "keys": {**PLAIN, "id": "msg_mine", "mood": "calm " * 50},
+    "part": NEW_PART,
+    "search": NEW_SEARCH,
+}
+
+
+@pytest.mark.parametrize("item", PARTLY_KNOWN.values(), ids=list(PARTLY_KNOWN))
+def test_what_is_known_in_part_counts_as_an_estimate(
+    client: httpx.Client, keeping: Running, item: dict[str, Any]
+) -> None:
+    """The same in a conversation and in a request, with an id and without."""
     items = items_of(client)
-    client.post(items, json={"items": [NEW_PART]}).raise_for_status()
-    body = {"model": "gpt-5", "conversation": items.split("/")[2]}
-    assert client.post("/responses/input_tokens", json=body).json()["input_tokens"] > 0
+    client.post(items, json={"items": [item]}).raise_for_status()
+    without_id = {key: value for key, value in item.items() if key != "id"}
+    asked: list[tuple[dict[str, Any], Any]] = [
+        ({"input": [item]}, item["id"]),
+        ({"conversation": items.split("/")[2]}, item["id"]),
+        ({"input": [without_id]}, ANY),
+    ]
+    counts = []
+    with grpc.insecure_channel(str(keeping.grpc)) as channel:
+        stub = InputTokensServiceStub(channel)
+        for body, place in asked:
+            request = decode(CountInputTokensRequest, {"model": "gpt-5", **body}, KEEPING)
+            (count,) = stub.CountInputTokens(request).counts
+            assert [each.places for each in count.estimates] == [[place]]
+            counts.append(count.input_tokens)
+    assert len(set(counts)) == 1
+
+
+def test_unknown_keys_do_not_count_and_unknown_parts_do(client: httpx.Client) -> None:
+    def count(item: dict[str, Any]) -> int:
+        body = {"model": "gpt-5", "input": [item]}
+        return int(client.post("/responses/input_tokens", json=body).json()["input_tokens"])
+
+    assert count(PARTLY_KNOWN["keys"]) == count(PLAIN)
+    longer = {**NEW_PART, "content": [{"type": "smell", "smell": "roses " * 100}]}
+    assert count(longer) > count(NEW_PART) + 90
+    search = {key: value for key, value in NEW_SEARCH.items() if key != "mood"}
+    assert count(NEW_SEARCH) == count(search)
 
 
 def test_an_unknown_kind_gets_an_id_where_it_has_none(client: httpx.Client) -> None:
@@ -193,10 +245,11 @@ OTHERS = [
         '{"id":"fc_1","type":"function_call","call_id":"c","name":"g","arguments":"","mood":1}',
         ConversationItem(id="fc_1", function_call=FunctionCall(call_id="c", name="f")),
     ),
+    ('{"id":"msg_1","type":"message","role":"user","content":[],"mood":1}', ConversationItem(id="msg_1")),
 ]
 
 
-@pytest.mark.parametrize(("source", "item"), OTHERS, ids=["kind", "part", "name"])
+@pytest.mark.parametrize(("source", "item"), OTHERS, ids=["kind", "part", "name", "known kind"])
 def test_source_of_another_item_is_refused(
     client: httpx.Client, keeping: Running, source: str, item: ConversationItem
 ) -> None:
@@ -225,6 +278,7 @@ def test_a_source_is_the_text_of_an_object(client: httpx.Client, keeping: Runnin
         with pytest.raises(grpc.RpcError) as refusal:
             stub.CreateItems(CreateItemsRequest(conversation_id=items.split("/")[2], items=[item]))
         assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "'items[0]" in str(refusal.value.details())
 
 
 def test_it_is_refused_unless_the_server_keeps_it(http: httpx.Client, stub: ConversationsServiceStub) -> None:

@@ -15,7 +15,6 @@ from google.protobuf.message_factory import GetMessageClass
 
 from convgrpc.contract import faults, json_text, options
 from convgrpc.contract.faults import ROOT, Path
-from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 
 M = TypeVar("M", bound=Message)
 Decode: TypeAlias = Callable[[Any, Path], Any]
@@ -23,9 +22,9 @@ Decode: TypeAlias = Callable[[Any, Path], Any]
 _INT64 = range(-(2**63), 2**63)
 
 
-def decode(message_class: type[M], value: Any, policy: ItemPolicy = HOSTED) -> M:
-    """Builds a message from a parsed JSON value. Raises InvalidArgument, naming the value at fault."""
-    return message_class(**_decoder(message_class.DESCRIPTOR)(value, Path.root(policy)))
+def decode(message_class: type[M], value: Any, path: Path = ROOT) -> M:
+    """Builds a message from the parsed JSON value at a path. Raises InvalidArgument, naming the value at fault."""
+    return message_class(**_decoder(message_class.DESCRIPTOR)(value, path))
 
 
 def build(message_class: type[M], values: Mapping[str, Any]) -> M:

@@ -75,14 +75,14 @@ def _keeping(encode: Encode, source: str, union: str) -> Encode:
 
 def _merged(known: Any, sent: Any) -> Any:
     """Returns an encoded value with the unknown keys of the value that was sent."""
-    if type(known) is dict and type(sent) is dict:
+    if known and type(known) is dict and type(sent) is dict:
         merged = {key: _merged(each, sent.get(key)) for key, each in known.items()}
         added = {key: each for key, each in sent.items() if key not in known and each is not None}
         return {**merged, **{key: _as_text(each) for key, each in added.items()}}
     if type(known) is list and type(sent) is list and len(known) == len(sent):
         return [_merged(each, other) for each, other in zip(known, sent, strict=True)]
-    # A known value is null in place of a sent one only where that has an unknown kind.
-    return _as_text(sent) if known is None and sent is not None else known
+    # A known value is null or empty in place of a sent one only where that has an unknown kind.
+    return _as_text(sent) if known in (None, {}) and sent is not None else known
 
 
 def _as_text(value: Any) -> json_text.Fragment:

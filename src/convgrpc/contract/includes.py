@@ -5,21 +5,31 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import Message
 
-from convgrpc.contract import options
+from convgrpc.contract import json_text, options
 
 Hide: TypeAlias = Callable[[Any], None]
 
 
-def hide(item: Message, union: str, asked: Collection[str]) -> None:
+def hide(item: Any, union: str, asked: Collection[str]) -> None:
     """Clears, in an item whose kind the oneof `union` holds, every field of an include value that was not asked for."""
     kind = item.WhichOneof(union)
-    if kind:
-        member = item.DESCRIPTOR.fields_by_name[kind]
-        for value, hide_field in _hidings(member):
-            if value not in asked:
-                hide_field(getattr(item, kind))
+    if not kind:
+        return
+    hidden = [each for each in _hidings(item.DESCRIPTOR.fields_by_name[kind]) if each[0] not in asked]
+    for _, hide_field in hidden:
+        hide_field(getattr(item, kind))
+    source = options.source(item.DESCRIPTOR)
+    if hidden and source and item.HasField(source):
+        keys = {value.rpartition(".")[2] for value, _ in hidden}
+        setattr(item, source, json_text.dump(_without(keys, json_text.load(getattr(item, source)))))
+
+
+def _without(keys: Collection[str], value: Any) -> Any:
+    """A parsed value without these keys, at any depth: an unknown part may hold what a known one hides."""
+    if type(value) is dict:
+        return {key: _without(keys, each) for key, each in value.items() if key not in keys}
+    return [_without(keys, each) for each in value] if type(value) is list else value
 
 
 @cache

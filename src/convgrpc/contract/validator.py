@@ -104,10 +104,11 @@ def _source_check(name: str, union: str) -> Check:
         if not path.policy.keep_unknown:
             raise faults.unknown(path.key(name))
         text = getattr(value, name)
-        made = decoder.decode(type(value), _parsed(text, path.child(None, name)), path.policy)
+        inner = path.child(None, name)
+        made = decoder.decode(type(value), _parsed(text, inner), inner)
         if made.id != value.id:
             raise faults.invalid_value(path.key("id"), faults.elided(value.id), "the id that the item's source has")
-        if value.WhichOneof(union) and not _are_alike(made, value):
+        if not _are_alike(made, value, name):
             raise faults.invalid_value(path.key(name), faults.elided(text), "the JSON text of the item that has it")
         made.ClearField(name)
         if made.WhichOneof(union):
@@ -116,12 +117,13 @@ def _source_check(name: str, union: str) -> Check:
     return check
 
 
-def _are_alike(one: Message, other: Message) -> bool:
-    """Whether two messages are equal once the service has filled in its defaults."""
+def _are_alike(one: Message, other: Message, source: str) -> bool:
+    """Whether two messages are equal, but for their source, once the service has filled in its defaults."""
     copies = []
     for message in (one, other):
         copy = type(message)()
         copy.CopyFrom(message)
+        copy.ClearField(source)
         fill_in(copy)
         copies.append(copy)
     return copies[0] == copies[1]

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from convgrpc import errors
 from convgrpc.contract import decoder, json_text, openapi, stored
+from convgrpc.contract.faults import Path
 from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.routes import Match, MethodNotAllowed, Routes, request_value
@@ -276,7 +277,7 @@ def _forbidden(why: str) -> ConvgrpcError:
 
 def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, policy: ItemPolicy) -> Message:
     value = request_value(match, headers, query, json_text.parse(body) if body else {})
-    return decoder.decode(match.method.request, value, policy)
+    return decoder.decode(match.method.request, value, Path.root(policy))
 
 
 def _once(make: Callable[[bytes], bytes], reply: Reply) -> bytes:

@@ -40,7 +40,10 @@ from convgrpc.v1.input_tokens_service_pb2 import (
 
 _EXPLANATIONS = {
     ESTIMATE_REASON_UNKNOWN_MODEL: f"Nothing is known of this model: counted as for {DEFAULT}.",
-    ESTIMATE_REASON_UNKNOWN_ITEM: "Nothing is known of items of this kind: all of their JSON is counted.",
+    ESTIMATE_REASON_UNKNOWN_ITEM: (
+        "The item's kind, or a part or key of it, is not known. "
+        "Unknown keys are not counted. Where the kind or a part is unknown, all of the item's JSON is counted."
+    ),
     ESTIMATE_REASON_ENCRYPTED: "The content is encrypted: its length alone is known.",
     ESTIMATE_REASON_HOSTED_TOOL: "The model's service adds text of its own for this tool.",
     ESTIMATE_REASON_HOSTED_TOOL_CALL: "The model's service shows the model more of this than it tells.",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from google.protobuf.message import Message as AnyMessage
 
 from convgrpc import ids
+from convgrpc.contract import json_text, options
 from convgrpc.tokens.images import Image, image
 from convgrpc.tokens.reading import File, Reader
 from convgrpc.tokens.tools import functions_of, members_of, name_tokens
@@ -117,8 +118,43 @@ def _unread(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     reader.check_time()
     kind = item.WhichOneof("kind")
     if kind is None:
-        return _one(item.source_json, Turn.OTHER, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
-    return _READERS.get(kind, _hosted)(item, place, reader)
+        return _one(_said(item), Turn.OTHER, place, reason=ESTIMATE_REASON_UNKNOWN_ITEM)
+    known = _READERS.get(kind, _hosted)(item, place, reader)
+    return _with_unknown(item, known) if item.HasField("source_json") else known
+
+
+def _with_unknown(item: ConversationItem, known: _Unread) -> _Unread:
+    """Of an item that the contract knows in part: a part that it does not know counts with all of the item's JSON."""
+    texts, make = known
+    sources = [_said(item)] if _lacks_a_member(item) else []
+
+    def read(*tokens: int) -> Features:
+        features = make(*tokens[: len(texts)])
+        whole = sum(tokens[len(texts) :]) or features.tokens
+        return features._replace(tokens=whole, reason=features.reason or ESTIMATE_REASON_UNKNOWN_ITEM)
+
+    return [*texts, *sources], read
+
+
+def _said(item: ConversationItem) -> str:
+    """The JSON text of an item without its id, which is no part of what the model reads."""
+    value = json_text.load(item.source_json)
+    return json_text.dump({key: each for key, each in value.items() if key != "id"})
+
+
+def _lacks_a_member(message: Any) -> bool:
+    """Whether a union in a message has no member: it stands for one that the contract does not know."""
+    oneof = options.union(message.DESCRIPTOR)
+    if oneof and message.WhichOneof(oneof.name) is None:
+        return True
+    return any(map(_lacks_a_member, _messages(message)))
+
+
+def _messages(message: AnyMessage) -> Iterator[AnyMessage]:
+    """The messages in a message's fields, but for those in maps."""
+    for field, value in message.ListFields():
+        if field.message_type and not options.is_map(field):
+            yield from value if field.is_repeated else [value]
 
 
 def _one(text: str, turn: Turn, place: str, **others: Any) -> _Unread:
@@ -335,6 +371,7 @@ _UNREAD = frozenset(
         "encrypted_content",
         "file_id",
         "fingerprint",
+        "source_json",
         "approval_request_id",
         "url",
     ]
@@ -343,7 +380,7 @@ _UNREAD = frozenset(
 
 def _texts(message: AnyMessage) -> Iterator[str]:
     for field, value in message.ListFields():
-        if field.name in _UNREAD or (field.message_type and field.message_type.GetOptions().map_entry):
+        if field.name in _UNREAD or options.is_map(field):
             continue
         values = value if field.is_repeated else [value]
         if field.message_type:

@@ -90,7 +90,7 @@ class _EstimateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Estima
     ESTIMATE_REASON_UNKNOWN_MODEL: _EstimateReason.ValueType  # 1
     """ESTIMATE_REASON_UNKNOWN_MODEL says that nothing is known of a model of that name."""
     ESTIMATE_REASON_UNKNOWN_ITEM: _EstimateReason.ValueType  # 2
-    """ESTIMATE_REASON_UNKNOWN_ITEM says that nothing is known of items of that kind."""
+    """ESTIMATE_REASON_UNKNOWN_ITEM says that the item's kind, or a part or key of it, is not known."""
     ESTIMATE_REASON_ENCRYPTED: _EstimateReason.ValueType  # 3
     """ESTIMATE_REASON_ENCRYPTED says that content is encrypted, so that its length alone is known."""
     ESTIMATE_REASON_HOSTED_TOOL: _EstimateReason.ValueType  # 4
@@ -116,7 +116,7 @@ ESTIMATE_REASON_UNSPECIFIED: EstimateReason.ValueType  # 0
 ESTIMATE_REASON_UNKNOWN_MODEL: EstimateReason.ValueType  # 1
 """ESTIMATE_REASON_UNKNOWN_MODEL says that nothing is known of a model of that name."""
 ESTIMATE_REASON_UNKNOWN_ITEM: EstimateReason.ValueType  # 2
-"""ESTIMATE_REASON_UNKNOWN_ITEM says that nothing is known of items of that kind."""
+"""ESTIMATE_REASON_UNKNOWN_ITEM says that the item's kind, or a part or key of it, is not known."""
 ESTIMATE_REASON_ENCRYPTED: EstimateReason.ValueType  # 3
 """ESTIMATE_REASON_ENCRYPTED says that content is encrypted, so that its length alone is known."""
 ESTIMATE_REASON_HOSTED_TOOL: EstimateReason.ValueType  # 4
