@@ -333,7 +333,11 @@ def test_command_reads_several_files(
 
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
-    [(["absent.jsonl"], "there is no file absent.jsonl"), ([__file__, "--by-source", "--save", "a"], "--by-source")],
+    [
+        (["absent.jsonl"], "there is no file absent.jsonl"),
+        ([__file__, "--before", "absent.json"], "there is no file absent.json"),
+        ([__file__, "--by-source", "--save", "a"], "--by-source"),
+    ],
 )
 def test_command_refuses_what_it_cannot_do(
     arguments: list[str], wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -703,6 +703,7 @@ MISSING = [
     ]
 ]
 
+TYPELESS = "Missing required parameter: '{}'."
 UNTYPED = [
     # In an object with neither type nor role, unknown keys are reported first.
     item({"rol": "user"}, ".rol", "unknown_parameter", "Unknown parameter: '@.rol'. Did you mean 'role'?"),
@@ -711,6 +712,13 @@ UNTYPED = [
     ),
     item({"text": "Ahoy"}, ".text", "unknown_parameter", "Unknown parameter: '@.text'."),
     item({"id": "msg_1", "text": "Ahoy"}, ".text", "unknown_parameter", "Unknown parameter: '@.text'."),
+    content({"tide": 1}, ".tide", "unknown_parameter", "Unknown parameter: 'items[0].content[1].tide'."),
+    content({"tide": None}, ".type", "missing_required_parameter", TYPELESS.format("items[0].content[1].type")),
+    content({"text": "Ahoy"}, ".type", "missing_required_parameter", TYPELESS.format("items[0].content[1].type")),
+    counted({"tools": [{"ahoy": 1}]}, "tools[0].ahoy", "unknown_parameter", "Unknown parameter: 'tools[0].ahoy'."),
+    counted(
+        {"tools": [{"name": "f"}]}, "tools[0].type", "missing_required_parameter", TYPELESS.format("tools[0].type")
+    ),
     item({"rol": None}, "", "invalid_value", f"Invalid value: ''. Supported values are: {ROLES}."),
     item({"content": "Ahoy"}, "", "invalid_value", f"Invalid value: ''. Supported values are: {ROLES}."),
     item(

@@ -29,6 +29,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if absent := [file for file in arguments.files if not file.is_file()]:
         parser.error(f"there is no file {absent[0]}")
+    if arguments.before and not arguments.before.is_file():
+        parser.error(f"there is no file {arguments.before}")
     if arguments.by_source and (arguments.save or arguments.before):
         parser.error("--by-source goes without --save and --before")
     with _offline():

@@ -282,7 +282,7 @@ def _filler(keys: Mapping[str, _Key], known: Collection[str]) -> Decode:
 
 
 class _Tagged(NamedTuple):
-    """A tagged union: what each tag stands for, and what the lack of one."""
+    """A tagged union: what each tag stands for, and what the lack of one; and the keys of all its members."""
 
     tag: str
     members: Mapping[str, _Member]
@@ -290,6 +290,7 @@ class _Tagged(NamedTuple):
     reference: _Member | None
     faults_at_parent: bool
     supported: list[str]
+    keys: Mapping[str, _Key]
 
     def member(self, value: dict[str, Any], path: Path) -> _Member | None:
         """The member that an object is; None if its tag is unknown, and kept."""
@@ -299,6 +300,8 @@ class _Tagged(NamedTuple):
         if tag is None and self.default:
             return self.default
         if tag is None:
+            if path.unknown is None:
+                _check_known(value, self.keys, (self.tag,), path)
             raise faults.missing(path.key(self.tag))
         blamed = _blamed(path.key(self.tag), self.faults_at_parent)
         if type(tag) is not str:
@@ -326,6 +329,7 @@ def _tagged(
         reference=next((member for member in members.values() if member.is_reference), None),
         faults_at_parent=union.faults_at_parent,
         supported=sorted(members) if union.alphabetical else list(members),
+        keys={name: key for member in members.values() for name, key in member.keys.items()},
     )
 
 
