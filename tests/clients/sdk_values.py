@@ -44,7 +44,7 @@ NOT_EMPTY = {"allowed_callers", "allowed_domains", "domain_secrets"}
 ALWAYS = {"mcp": "server_url", "input_image": "file_id", "json_schema": "schema"}
 # Keys that exclude each other.
 EXCLUSIVE = {"input_image": ("file_id", "image_url")}
-# What the types call an object, and is a filter.
+# A valid filter. The types declare filters as plain objects.
 FILTER = {"type": "eq", "key": "k", "value": "v"}
 
 # Keys that the service fills in.
@@ -117,7 +117,7 @@ def valid(value: dict[str, Any]) -> bool:
     return not names or any(value.get(name) is not None for name in names)
 
 
-# What is sent.
+# Requests.
 
 
 def has_python_names(value: Any) -> bool:

@@ -61,8 +61,8 @@ def _checker(message: Descriptor) -> Check:
     if shape.at_least_one:
         checks.append(_at_least_one_check([message.fields_by_name[name] for name in shape.at_least_one]))
     source = options.source(message)
-    if oneof and source:
-        checks.append(_source_check(source, oneof.name))
+    if source:
+        checks.append(_source_check(source))
     if oneof:
         checks.append(_union_check(oneof, bare=shape.bare, source=source))
 
@@ -95,8 +95,8 @@ def _parsed(text: str, path: Path) -> Any:
     return parsed
 
 
-def _source_check(name: str, union: str) -> Check:
-    """Checks the JSON text of an item: REST would accept it, and it makes the item that it came with."""
+def _source_check(name: str) -> Check:
+    """Checks that the JSON text of an item makes that item, whose other checks then apply to both."""
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         if not value.HasField(name):
@@ -110,9 +110,6 @@ def _source_check(name: str, union: str) -> Check:
             raise faults.invalid_value(path.key("id"), faults.elided(value.id), "the id that the item's source has")
         if not _are_alike(made, value, name):
             raise faults.invalid_value(path.key(name), faults.elided(text), "the JSON text of the item that has it")
-        made.ClearField(name)
-        if made.WhichOneof(union):
-            _checker(value.DESCRIPTOR)(made, path, replayed)
 
     return check
 

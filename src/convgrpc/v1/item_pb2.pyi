@@ -3544,7 +3544,7 @@ Global___McpCall: _TypeAlias = McpCall  # noqa: Y015
 
 @_typing.final
 class McpError(_message.Message):
-    """McpError is what went wrong in a call to an MCP server, or in listing its tools. It comes back in the form it was sent."""
+    """McpError is the error of a call to an MCP server, or of listing its tools. It is returned in the form that was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

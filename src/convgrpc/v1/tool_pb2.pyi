@@ -34,7 +34,7 @@ class _AllowedCallerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Allowed
     """ALLOWED_CALLER_PROGRAMMATIC is a program that the model wrote."""
 
 class AllowedCaller(_AllowedCaller, metaclass=_AllowedCallerEnumTypeWrapper):
-    """AllowedCaller is one who may call a tool."""
+    """AllowedCaller is a caller that may use a tool."""
 
 ALLOWED_CALLER_UNSPECIFIED: AllowedCaller.ValueType  # 0
 """ALLOWED_CALLER_UNSPECIFIED means not given."""
@@ -868,7 +868,7 @@ class FunctionTool(_message.Message):
 
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the function. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the function. Unset leaves the choice to the model."""
 
     def __init__(
         self,
@@ -906,14 +906,14 @@ Global___FunctionTool: _TypeAlias = FunctionTool  # noqa: Y015
 
 @_typing.final
 class AllowedCallers(_message.Message):
-    """AllowedCallers is a list of those who may call a tool."""
+    """AllowedCallers is a list of the callers that may use a tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___AllowedCaller.ValueType]:
-        """callers are those who may call the tool."""
+        """callers are the callers that may use the tool."""
 
     def __init__(
         self,
@@ -1594,7 +1594,7 @@ class McpTool(_message.Message):
 
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the tools. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the tools. Unset leaves the choice to the model."""
 
     def __init__(
         self,
@@ -1818,7 +1818,7 @@ class CodeInterpreterTool(_message.Message):
 
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the tool. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the tool. Unset leaves the choice to the model."""
 
     def __init__(
         self,
@@ -2277,7 +2277,7 @@ class ShellTool(_message.Message):
 
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the tool. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the tool. Unset leaves the choice to the model."""
 
     def __init__(
         self,
@@ -2663,7 +2663,7 @@ class CustomTool(_message.Message):
 
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the tool. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the tool. Unset leaves the choice to the model."""
 
     def __init__(
         self,
@@ -2875,7 +2875,7 @@ class ApplyPatchTool(_message.Message):
     ALLOWED_CALLERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def allowed_callers(self) -> Global___AllowedCallers:
-        """allowed_callers are those who may call the tool. Unset leaves it to the model."""
+        """allowed_callers are the callers that may use the tool. Unset leaves the choice to the model."""
 
     def __init__(
         self,
