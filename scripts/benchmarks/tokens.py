@@ -18,6 +18,7 @@ import uvloop
 from benchmarks.dialogues import Conversation, prose, store_conversations
 from benchmarks.results import Effort, Measurement
 from benchmarks.service import TIMEOUT, Server, serving
+from convgrpc.service.chain import Context
 from convgrpc.service.counting import Counter, load_models
 from convgrpc.service.keys import DEFAULT_PROJECT
 from convgrpc.service.predecessors import Predecessor
@@ -142,11 +143,9 @@ class Layer:
 
     def seconds(self, request: CountInputTokensRequest) -> float:
         async def counted() -> float:
-            deadline = time.monotonic() + TIMEOUT
+            context = Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT)
             start = time.perf_counter()
-            await self._counter.count(
-                request, DEFAULT_PROJECT, Predecessor(request.conversation.conversation_id or None, None), deadline
-            )
+            await self._counter.count(request, context, Predecessor(request.conversation.conversation_id or None, None))
             return time.perf_counter() - start
 
         return self._runner.run(counted())

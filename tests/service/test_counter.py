@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from convgrpc import ids
-from convgrpc.service.counting import _CONVERSATION_WEIGHT, Counter
+from convgrpc.errors import ResourceExhausted, overloaded
+from convgrpc.service import counting
+from convgrpc.service.accounts import Account
+from convgrpc.service.chain import Context
+from convgrpc.service.count_memory import HISTORY_WEIGHT, CountMemory
+from convgrpc.service.counting import Counter
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store import lookups
-from convgrpc.store.protocol import NewConversation, NewItem, Origin
+from convgrpc.store.protocol import NewConversation, NewItem, NewResponse, Origin, Reference, Segment
 from convgrpc.store.sqlite import SqliteStore
 from convgrpc.tokens.families import Models
 from convgrpc.v1.content_pb2 import ContentPart, InputText, Json
@@ -44,7 +49,8 @@ class Counted:
 
     async def count(self, conversation: str | None, request: CountInputTokensRequest | None = None) -> int:
         asked = request or CountInputTokensRequest()
-        (counted,) = await self.counter.count(asked, PROJECT, Predecessor(conversation, None), time.monotonic() + 60)
+        context = Context(PROJECT, time.monotonic() + 60)
+        (counted,) = await self.counter.count(asked, context, Predecessor(conversation, None))
         return counted.input_tokens
 
 
@@ -111,10 +117,10 @@ def test_conversations_of_nothing_are_forgotten_too(tmp_path: Path) -> None:
     async def check() -> None:
         for _ in range(30):
             assert await few.count(await few.conversation()) == EMPTY
-        assert len(few.counter._conversations._known) == 10
+        assert len(few.counter._memory._projects[PROJECT].entries) == 10
         await few.store.close()
 
-    few = Counted(SqliteStore.open(tmp_path / "a.db"), max_items=10 * _CONVERSATION_WEIGHT)
+    few = Counted(SqliteStore.open(tmp_path / "a.db"), max_items=10 * HISTORY_WEIGHT)
     with closing(few.counter):
         asyncio.run(check())
 
@@ -144,20 +150,182 @@ def test_little_that_grows_large_is_counted_beside_the_event_loop(
     elif where == "input":
         request.input.items.items.append(item)
     aside = 0
-    run = counted.counter._aside
+    run = counted.counter._threads.run
 
-    async def noted(work: Any) -> Any:
+    async def noted(project: str, work: Any) -> Any:
         nonlocal aside
         aside += 1
-        return await run(work)
+        return await run(project, work)
 
     async def check() -> None:
         await counted.count(None)
         conversation = await counted.conversation(item) if where == "stored" else None
-        monkeypatch.setattr(counted.counter, "_aside", noted)
+        monkeypatch.setattr(counted.counter._threads, "run", noted)
         assert await counted.count(conversation, request) > 2**11
         assert aside == 1
         assert await counted.count(None) == EMPTY
         assert aside == 1
 
     asyncio.run(check())
+
+
+def responses(number: int) -> list[NewResponse]:
+    """As many responses, each with one message and following the one before it."""
+    made = []
+    for place in range(number):
+        item = said()
+        item.id = f"msg_{place}"
+        items = [NewItem(item.id, item.SerializeToString(), Origin.MINTED)]
+        made.append(NewResponse(f"resp_{place}", b"", f"resp_{place - 1}" if place else None, None, items, []))
+    return made
+
+
+@pytest.fixture
+def segments_read(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the responses whose items were read from the store."""
+    read: list[str] = []
+    get = counted.store.get_segment
+
+    async def noted(project: str, segment: Segment, *arguments: Any, **options: Any) -> Any:
+        read.append(segment.response_id)
+        return await get(project, segment, *arguments, **options)
+
+    monkeypatch.setattr(counted.store, "get_segment", noted)
+    return read
+
+
+async def count_chain(counted: Counted, response: str) -> int:
+    context = Context(PROJECT, time.monotonic() + 60)
+    (found,) = await counted.counter.count(CountInputTokensRequest(), context, Predecessor(None, response))
+    return found.input_tokens
+
+
+def test_chain_reads_each_response_once(counted: Counted, segments_read: list[str]) -> None:
+    """A chain that was counted goes on from its last response, and takes the memory of one history."""
+
+    async def check() -> None:
+        for each in responses(200):
+            await counted.store.record_response(PROJECT, each, None)
+        assert set(await asyncio.gather(*(count_chain(counted, "resp_149") for _ in range(5)))) == {EMPTY + 150 * EACH}
+        assert segments_read == [f"resp_{place}" for place in range(150)]
+        segments_read.clear()
+        counts = await asyncio.gather(*(count_chain(counted, f"resp_{place}") for place in range(150, 200)))
+        assert sorted(counts) == [EMPTY + number * EACH for number in range(151, 201)]
+        assert len(segments_read) <= 50 + 200
+        segments_read.clear()
+        assert await count_chain(counted, "resp_199") == EMPTY + 200 * EACH
+        assert segments_read == []
+
+    asyncio.run(check())
+
+
+def test_count_of_a_chain_given_up_anywhere_leaves_the_truth(counted: Counted) -> None:
+    """The next count is right after any number of turns of the event loop."""
+
+    async def check() -> None:
+        for each in responses(300):
+            await counted.store.record_response(PROJECT, each, None)
+        for turns in range(30):
+            tip = 100 + turns * 5
+            task = asyncio.create_task(count_chain(counted, f"resp_{tip}"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert await count_chain(counted, f"resp_{tip}") == EMPTY + (tip + 1) * EACH
+
+    asyncio.run(check())
+
+
+def test_chain_longer_than_allowed_is_refused(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused whether it is known or not."""
+    monkeypatch.setattr(counting, "MAX_CHAIN", 3)
+
+    async def check() -> None:
+        for each in responses(5):
+            await counted.store.record_response(PROJECT, each, None)
+        for tip in ("resp_4", "resp_3"):
+            with pytest.raises(ResourceExhausted) as refused:
+                await count_chain(counted, tip)
+            assert refused.value.param == "previous_response_id"
+        assert await count_chain(counted, "resp_2") == EMPTY + 3 * EACH
+        with pytest.raises(ResourceExhausted):
+            await count_chain(counted, "resp_3")
+
+    asyncio.run(check())
+
+
+class Charged(Account):
+    """An account that notes the most that was held at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = self.most = 0
+
+    def hold(self, size: int) -> None:
+        if self.held + size > self.limit:
+            raise overloaded()
+        self.held += size
+        self.most = max(self.most, self.held)
+
+    def release(self, size: int) -> None:
+        self.held -= size
+
+    def reserve(self, size: int) -> None:
+        raise AssertionError
+
+
+def referring(*items: str) -> CountInputTokensRequest:
+    request = CountInputTokensRequest()
+    for item in items:
+        request.input.items.items.add(id=item).item_reference.SetInParent()
+    return request
+
+
+def test_referenced_items_are_charged_and_read_once(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is charged before its items are read. A second count reads nothing, and is not charged."""
+    reads: list[int] = []
+    read = counted.store.get_referenced
+
+    async def noted(project: str, references: Sequence[Reference]) -> list[bytes]:
+        reads.append(len(references))
+        return await read(project, references)
+
+    monkeypatch.setattr(counted.store, "get_referenced", noted)
+
+    async def count(request: CountInputTokensRequest, account: Charged) -> int:
+        context = Context(PROJECT, time.monotonic() + 60, account)
+        (found,) = await counted.counter.count(request, context, Predecessor(None, None))
+        return found.input_tokens
+
+    async def check() -> None:
+        items = [said("fern " * 100_000), said(), said("moss")]
+        await counted.conversation(*items)
+        request = referring(*(item.id for item in items), items[1].id)
+        with pytest.raises(ResourceExhausted):
+            await count(request, Charged(500_000))
+        assert reads == []
+        account = Charged(510_000)
+        total = await count(request, account)
+        assert total > 100_000
+        assert (account.held, account.most > 500_000, sum(reads)) == (0, True, 3)
+        assert await count(request, Charged(0)) == total
+        assert sum(reads) == 3
+
+    asyncio.run(check())
+
+
+def test_memory_of_counts_is_shared_among_projects() -> None:
+    """The project with the most forgets first; another one keeps what it has."""
+    memory = CountMemory(100)
+    for number in range(10):
+        memory.put("small", ("item", number, ""), number, 4)
+    for number in range(1000):
+        memory.put("large", ("item", number, ""), number, 10)
+    assert [memory.get("small", ("item", number, "")) for number in range(10)] == list(range(10))
+    assert [memory.get("large", ("item", number, "")) for number in range(994, 1000)] == list(range(994, 1000))
+    assert memory.get("large", ("item", 0, "")) is None
+    memory.put("third", ("item", 0, ""), "whole", 200)
+    assert memory.get("third", ("item", 0, "")) is None
+    assert memory.get("small", ("item", 0, "")) == 0

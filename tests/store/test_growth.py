@@ -1,10 +1,12 @@
 """What a conversation gained since a position, and whether it lost anything meanwhile."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from convgrpc.errors import NotFound, ResourceExhausted
+from convgrpc.errors import NotFound
+from convgrpc.store.large_reads import INLINE
 from convgrpc.store.protocol import Growth
 from convgrpc.store.sqlite import SqliteStore
 from tests.store.test_sqlite import PROJECT, append, create, minted, reference, run, sent
@@ -173,8 +175,8 @@ def test_a_conversation_that_is_not_there_has_no_growth(project: str, conversati
     run(tmp_path, scenario)
 
 
-async def referenced(store: SqliteStore, *names: str, max_bytes: int = MUCH, project: str = PROJECT) -> list[bytes]:
-    return await store.get_referenced(project, names, max_bytes=max_bytes)
+async def referenced(store: SqliteStore, *names: str, project: str = PROJECT) -> list[bytes]:
+    return await store.get_referenced(project, await store.find_references(project, names))
 
 
 def test_what_is_referred_to_comes_in_the_order_of_the_references(tmp_path: Path) -> None:
@@ -206,14 +208,51 @@ def test_what_is_referred_to_must_be_there(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_what_is_referred_to_has_so_many_bytes(tmp_path: Path) -> None:
-    """Each time that it is asked for."""
+def test_references_tell_the_sizes_of_items(tmp_path: Path) -> None:
+    """They tell the sizes before the items are read, and where the items are."""
 
     async def scenario(store: SqliteStore) -> None:
-        await create(store, "conv_1", minted("a", "aaaa"))
-        assert await referenced(store, "a", "a", max_bytes=8) == [b"aaaa"] * 2
-        with pytest.raises(ResourceExhausted) as told:
-            await referenced(store, "a", "a", "a", max_bytes=11)
-        assert told.value.param == "input"
+        await create(store, "conv_1", minted("a", "aaaa"), minted("b"))
+        first, second, again = await store.find_references(PROJECT, ["a", "b", "a"])
+        assert (first.size, second.size) == (4, 1)
+        assert first == again
+        assert first.position < second.position
+
+    run(tmp_path, scenario)
+
+
+def test_an_item_deleted_after_it_was_found_is_not_found(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        await create(store, "conv_1", minted("a"))
+        references = await store.find_references(PROJECT, ["a"])
+        await store.delete_item(PROJECT, "conv_1", "a", None)
+        with pytest.raises(NotFound):
+            await store.get_referenced(PROJECT, references)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("size", [INLINE, INLINE + 1])
+def test_large_items_are_read_in_a_thread(tmp_path: Path, size: int) -> None:
+    """Reads of items above `INLINE` bytes leave the event loop, and return the same items."""
+
+    async def scenario(store: SqliteStore) -> None:
+        large = "x" * size
+        await create(store, "conv_1", minted("a"), minted("b", large), minted("c"))
+        expected = [b"a", large.encode(), b"c"]
+        page = await store.list_items(PROJECT, "conv_1", after=None, limit=9, descending=False, max_bytes=MUCH)
+        assert page.items == expected
+        assert await store.get_items(PROJECT, "conv_1", ["a", "b", "c"], max_bytes=MUCH) == expected
+        assert await store.get_item(PROJECT, "conv_1", "b") == large.encode()
+        assert await referenced(store, "a", "b", "c") == expected
+        found: list[bytes] = []
+        position, has_more = None, True
+        while has_more:
+            growth = await store.get_growth(PROJECT, "conv_1", position, limit=9, max_bytes=MUCH)
+            found += growth.items
+            position, has_more = growth.position, growth.has_more
+        assert found == expected
+        threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("reading")]
+        assert bool(threads) is (size > INLINE)
 
     run(tmp_path, scenario)

@@ -53,16 +53,32 @@ async def segment_items(store: SqliteStore, segment: Segment, *, limit: int = 10
     found: list[str] = []
     position, has_more = 0, True
     while has_more:
-        page = await store.get_segment(segment, position, limit=limit, max_bytes=MUCH)
+        page = await store.get_segment(PROJECT, segment, position, limit=limit, max_bytes=MUCH)
         assert len(found) < 1000, "the walk does not end"
         found += [data.decode() for data in page.items]
         position, has_more = page.position, page.has_more
     return found
 
 
+async def segments_of(store: SqliteStore, project: str, response_id: str) -> list[Segment]:
+    """The segments of a response and of those that it follows, the oldest first, read two at a time."""
+    found: list[Segment] = []
+    has_more = True
+    while has_more:
+        lineage = await store.get_lineage(project, response_id, after=found[-1] if found else None, limit=2)
+        assert 0 < len(lineage.segments) <= 2
+        found += lineage.segments
+        has_more = lineage.has_more
+    return found[::-1]
+
+
+async def referenced(store: SqliteStore, item_id: str) -> list[bytes]:
+    return await store.get_referenced(PROJECT, await store.find_references(PROJECT, [item_id]))
+
+
 async def lineage(store: SqliteStore, response_id: str, *, project: str = PROJECT, limit: int = 100) -> list[str]:
     """The items that a follower of a response brings along."""
-    segments = await store.get_lineage(project, response_id)
+    segments = await segments_of(store, project, response_id)
     return [item for segment in segments for item in await segment_items(store, segment, limit=limit)]
 
 
@@ -129,7 +145,7 @@ def test_a_lineage_has_every_response_the_oldest_first(tmp_path: Path) -> None:
             await record(store, new)
             await record(store, response(f"resp_branch_{number}", f"resp_{number}", read=[minted(f"branch {number}")]))
             previous = f"resp_{number}"
-        segments = await store.get_lineage(PROJECT, "resp_49")
+        segments = await segments_of(store, PROJECT, "resp_49")
         assert [segment.response_id for segment in segments] == [f"resp_{number}" for number in range(50)]
         assert len({segment.number for segment in segments}) == 50
         assert [segment.holder > 0 for segment in segments] == [True] + [False] * 49
@@ -141,19 +157,6 @@ def test_a_lineage_has_every_response_the_oldest_first(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_lineage_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is longer than anybody needs is refused."""
-    monkeypatch.setattr(responses, "MAX_LINEAGE", 3)
-
-    async def scenario(store: SqliteStore) -> None:
-        for number in range(4):
-            await record(store, response(f"resp_{number}", f"resp_{number - 1}" if number else None))
-        assert len(await store.get_lineage(PROJECT, "resp_2")) == 3
-        assert (await refused(store.get_lineage(PROJECT, "resp_3"), ResourceExhausted)).param == "previous_response_id"
-
-    run(tmp_path, scenario)
-
-
 def test_a_segment_comes_in_pages(tmp_path: Path) -> None:
     """Of so many items and bytes; an item that is larger comes alone. The removals are those of the conversation."""
 
@@ -161,14 +164,14 @@ def test_a_segment_comes_in_pages(tmp_path: Path) -> None:
         await create(store, "conv_1", minted("a"), minted("b"))
         await record(store, response("resp_1", on="conv_1", read=[minted("c")]))
         await store.delete_item(PROJECT, "conv_1", "b", None)
-        (segment,) = await store.get_lineage(PROJECT, "resp_1")
-        first = await store.get_segment(segment, 0, limit=1, max_bytes=MUCH)
+        (segment,) = await segments_of(store, PROJECT, "resp_1")
+        first = await store.get_segment(PROJECT, segment, 0, limit=1, max_bytes=MUCH)
         assert (first.items, first.has_more, first.removals) == ([b"a"], True, 1)
-        second = await store.get_segment(segment, first.position, limit=1, max_bytes=0)
+        second = await store.get_segment(PROJECT, segment, first.position, limit=1, max_bytes=0)
         assert (second.items, second.has_more) == ([b"c"], False)
         await record(store, response("resp_2", "resp_1", read=[minted("d")]))
-        own = (await store.get_lineage(PROJECT, "resp_2"))[1]
-        assert (await store.get_segment(own, 0, limit=9, max_bytes=0)).removals == 0
+        own = (await segments_of(store, PROJECT, "resp_2"))[1]
+        assert (await store.get_segment(PROJECT, own, 0, limit=9, max_bytes=0)).removals == 0
 
     run(tmp_path, scenario)
 
@@ -225,7 +228,7 @@ def test_references_reach_whatever_is_there(tmp_path: Path) -> None:
         assert await lineage(store, "resp_2") == ["b", "as sent", "a"]
         await append(store, "conv_1", reference("b"))
         assert await contents(store, "conv_1") == ["a", "as sent", "b"]
-        assert await store.get_referenced(PROJECT, ["b"], max_bytes=MUCH) == [b"b"]
+        assert await referenced(store, "b") == [b"b"]
 
     run(tmp_path, scenario)
 
@@ -235,10 +238,10 @@ def test_an_id_of_the_callers_stands_for_what_a_conversation_has(tmp_path: Path)
 
     async def scenario(store: SqliteStore) -> None:
         await record(store, response("resp_1", read=[sent("rs_1", "of a response")]))
-        assert await store.get_referenced(PROJECT, ["rs_1"], max_bytes=MUCH) == [b"of a response"]
+        assert await referenced(store, "rs_1") == [b"of a response"]
         await create(store, "conv_1", sent("rs_1", "of a conversation"))
         await record(store, response("resp_2", read=[sent("rs_1", "of another")]))
-        assert await store.get_referenced(PROJECT, ["rs_1"], max_bytes=MUCH) == [b"of a conversation"]
+        assert await referenced(store, "rs_1") == [b"of a conversation"]
         assert await lineage(store, "resp_2") == ["of another"]
 
     run(tmp_path, scenario)
@@ -323,11 +326,11 @@ def test_a_deleted_response_takes_its_own_items_along(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await record(store, response("resp_1", read=[minted("a"), minted("b")]))
         await record(store, response("resp_2", read=[reference("a")]))
-        (segment,) = await store.get_lineage(PROJECT, "resp_1")
+        (segment,) = await segments_of(store, PROJECT, "resp_1")
         await store.delete_response(PROJECT, "resp_1", None)
-        await refused(store.get_referenced(PROJECT, ["b"], max_bytes=MUCH), NotFound)
-        await refused(store.get_lineage(PROJECT, "resp_1"), NotFound)
-        await refused(store.get_segment(segment, 0, limit=9, max_bytes=MUCH), NotFound)
+        await refused(referenced(store, "b"), NotFound)
+        await refused(segments_of(store, PROJECT, "resp_1"), NotFound)
+        await refused(store.get_segment(PROJECT, segment, 0, limit=9, max_bytes=MUCH), NotFound)
         assert await lineage(store, "resp_2") == ["a"]
         await record(store, response("resp_1", read=[minted("c")]))
         assert await lineage(store, "resp_1") == ["c"]
@@ -360,19 +363,19 @@ def test_a_deleted_conversation_takes_its_responses_along(tmp_path: Path) -> Non
         await record(store, response("resp_2", "resp_1", read=[minted("c")]))
         await record(store, response("resp_3", "resp_2", read=[minted("d")]))
         await record(store, response("resp_other", read=[reference("c"), minted("e")]))
-        segments = await store.get_lineage(PROJECT, "resp_3")
+        segments = await segments_of(store, PROJECT, "resp_3")
 
         async def check() -> None:
             for each in ("resp_1", "resp_2", "resp_3"):
                 await refused(store.get_response(PROJECT, each), NotFound)
                 await refused(store.delete_response(PROJECT, each, None), NotFound)
-                await refused(store.get_lineage(PROJECT, each), NotFound)
+                await refused(segments_of(store, PROJECT, each), NotFound)
                 told = await refused(record(store, response("resp_new", each)), NotFound)
                 assert told.param == "previous_response_id"
             for segment in segments:
-                await refused(store.get_segment(segment, 0, limit=9, max_bytes=MUCH), NotFound)
+                await refused(store.get_segment(PROJECT, segment, 0, limit=9, max_bytes=MUCH), NotFound)
             for each in ("a", "b", "d"):
-                await refused(store.get_referenced(PROJECT, [each], max_bytes=MUCH), NotFound)
+                await refused(referenced(store, each), NotFound)
             await refused(record(store, response("resp_1", on="conv_1", data="resp_1"), name="key"), NotFound)
             assert await lineage(store, "resp_other") == ["c", "e"]
 
@@ -438,9 +441,10 @@ def test_an_id_is_free_before_it_is_swept(gone: Connection) -> None:
         while changes.sweep(gone, Window(0, 1)):
             pass
         assert responses.find_response(gone, PROJECT, "resp_5").data == b"new"
-        assert [segment.response_id for segment in responses.find_lineage(gone, PROJECT, "resp_5")] == [
-            "resp_0",
+        lineage = responses.find_lineage(gone, PROJECT, "resp_5", None, 9)
+        assert [segment.response_id for segment in lineage.segments] == [
             "resp_5",
+            "resp_0",
         ]
         assert gone.execute("SELECT id FROM items").fetchall() == [("again",)]
 
@@ -453,7 +457,7 @@ def test_projects_do_not_see_each_other(tmp_path: Path) -> None:
         await record(store, response("resp_1", read=[minted("a")], data="mine"), name="key")
         for call in (
             store.get_response("another", "resp_1"),
-            store.get_lineage("another", "resp_1"),
+            segments_of(store, "another", "resp_1"),
             store.delete_response("another", "resp_1", None),
             record(store, response("resp_2", "resp_1"), "another"),
             record(store, response("resp_2", on="conv_1"), "another"),
@@ -477,13 +481,13 @@ def test_responses_survive_a_restart(tmp_path: Path) -> None:
     async def recording(store: SqliteStore) -> None:
         await record(store, response("resp_1", read=[minted("a")]))
         await record(store, response("resp_2", "resp_1", read=[minted("b")]))
-        numbers.extend(segment.number for segment in await store.get_lineage(PROJECT, "resp_2"))
+        numbers.extend(segment.number for segment in await segments_of(store, PROJECT, "resp_2"))
         await store.delete_response(PROJECT, "resp_2", None)
 
     async def looking(store: SqliteStore) -> None:
         assert await lineage(store, "resp_1") == ["a"]
         await record(store, response("resp_2", "resp_1", read=[minted("c")]))
-        first, second = await store.get_lineage(PROJECT, "resp_2")
+        first, second = await segments_of(store, PROJECT, "resp_2")
         assert first.number == numbers[0]
         assert second.number not in numbers
         assert await lineage(store, "resp_2") == ["a", "c"]
@@ -518,8 +522,8 @@ def everything(connection: Connection, suffix: str) -> None:
     items = [reference("msg_first"), sent("rs_1", "x"), sent(f"rs_{suffix}", "x"), reference(f"msg_{suffix}")]
     responses.record_response(connection, PROJECT, response(f"resp_2_{suffix}", f"resp_{suffix}", made=items))
     responses.find_response(connection, PROJECT, f"resp_{suffix}")
-    for segment in responses.find_lineage(connection, PROJECT, f"resp_2_{suffix}"):
-        responses.find_segment(connection, segment, 0, 2, MUCH)
+    for segment in responses.find_lineage(connection, PROJECT, f"resp_2_{suffix}", None, 9).segments:
+        responses.find_segment(connection, segment, 0, 2, MUCH, MUCH)
     with pytest.raises(FailedPrecondition):
         responses.delete_response(connection, PROJECT, f"resp_{suffix}")
     for each in (f"resp_2_{suffix}", f"resp_{suffix}"):

@@ -25,7 +25,8 @@ def asked(models: Models = MODELS, **request: Any) -> ModelTokenCount:
     message = decode(CountInputTokensRequest, request)
     model = models.resolve(message.model or DEFAULT)
     encoded = encoding(model.family.encoding)
-    return count(message, model, Reader(encoded), History(), given_features(message, Reader(encoded)))
+    with Reader(encoded) as reader:
+        return count(message, model, reader, History(), given_features(message, reader))
 
 
 def tokens(**request: Any) -> int:

@@ -1,6 +1,8 @@
 """Texts to numbers of tokens, with nothing from the network."""
 
+import random
 import shutil
+import string
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
-from convgrpc.tokens import encodings
+from convgrpc.tokens import chunks, encodings
 from convgrpc.tokens.encodings import ENCODINGS, RANKS, Encoding, MissingRanks
 
 URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
@@ -171,7 +173,8 @@ TEXTS = st.text(st.sampled_from([*"abcXYZ   \n\t'1é中🌿.", "\ud800"]))
 def test_pieces_count_as_much_as_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a long text is cut, no token is."""
     encoding = Encoding(name)
-    monkeypatch.setattr(encodings, "_CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
+    pattern = encoding.counter().pattern
     cut = 0
 
     @settings(deadline=None, max_examples=200)
@@ -179,8 +182,8 @@ def test_pieces_count_as_much_as_the_whole(name: str, monkeypatch: pytest.Monkey
     def check(pieces: list[str]) -> None:
         nonlocal cut
         text = "".join(pieces)
-        assert "".join(encodings.chunks(text)) == text
-        cut += len(list(encodings.chunks(text))) > 1
+        assert "".join(chunks.chunks(text, pattern)) == text
+        cut += len(list(chunks.chunks(text, pattern))) > 1
         assert encoding.count(text) == len(encodings.load(name).encode_ordinary(text))
 
     check()
@@ -201,6 +204,52 @@ def test_texts_together_count_as_each_alone(name: str) -> None:
     check()
 
 
+@each_own
+def test_windows_of_a_long_piece_count_as_much_as_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece of any characters is cut where no token reaches across."""
+    monkeypatch.setattr(encodings, "_WINDOW", 12)
+    monkeypatch.setattr(encodings, "_LOOKAHEAD", 4)
+    counter, core = Encoding(name).counter(), encodings.load(name)._core_bpe
+    alphabets = [
+        "ab",
+        "a",
+        "ing",
+        "aeioustnr",
+        string.ascii_lowercase,
+        "ABC",
+        "aA",
+        "中文字苔",
+        "=-!",
+        "/\n!",
+        " ",
+        "\n ",
+        "é",
+        "🌿😀",
+        "ก่า",
+    ]
+    source = random.Random(name)
+    cut = 0
+    for alphabet in alphabets * 100:
+        text = "".join(source.choices(alphabet, k=source.randint(13, 120)))
+        for piece in (match.group() for match in counter.pattern.finditer(text)):
+            steps = list(counter._steps_of_piece(piece))
+            assert sum(steps) == len(core.encode_single_piece(piece.encode())), piece
+            cut += len(steps) > 1
+    assert cut > 1000
+
+
+@each_own
+@pytest.mark.parametrize("alphabet", [string.ascii_lowercase, string.ascii_letters, "a", string.digits, "ab", "苔"])
+def test_text_without_words_is_counted_in_bounded_steps(name: str, alphabet: str) -> None:
+    """The steps count as much as tiktoken does of the whole text."""
+    text = "".join(random.Random(1).choices(alphabet, k=chunks.CHUNK * 3))
+    counter = Encoding(name).counter()
+    steps = list(counter.steps(text))
+    assert len(steps) >= 2
+    assert max(steps) <= chunks.CHUNK * 3 / 2
+    assert sum(steps) == len(encodings.load(name).encode_ordinary(text))
+
+
 def test_texts_together_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless there is much of them, or one has in it what stands between them."""
     counter = Encoding("o200k_base").counter()
@@ -211,7 +260,8 @@ def test_texts_together_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch)
         return encode(text, special)
 
     monkeypatch.setattr(counter, "_encode", noted)
-    for texts, expected in ((["fern"] * 3, 1), (["fern", "<|endoftext|>"], 2), (["fern" * encodings._CHUNK, "a"], 2)):
+    much = "fern " * (chunks.CHUNK // 5)
+    for texts, expected in ((["fern"] * 3, 1), (["fern", "<|endoftext|>"], 2), ([much, "moss moss"], 2)):
         calls.clear()
         assert len(counter.each(texts)) == len(texts)
         assert len(calls) == expected
@@ -219,11 +269,11 @@ def test_texts_together_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_long_text_is_taken_in_pieces() -> None:
     """Of about the size meant, where there are words."""
-    text = "fern moss " * (encodings._CHUNK // 2)
-    pieces = list(encodings.chunks(text))
+    text = "fern moss " * (chunks.CHUNK // 2)
+    pieces = list(chunks.chunks(text, Encoding("o200k_base").counter().pattern))
     assert len(pieces) == 5
     assert "".join(pieces) == text
-    assert all(encodings._CHUNK <= len(piece) < encodings._CHUNK + 20 for piece in pieces[:-1])
+    assert all(chunks.CHUNK <= len(piece) < chunks.CHUNK + 20 for piece in pieces[:-1])
 
 
 @pytest.mark.parametrize(
@@ -247,13 +297,13 @@ def test_half_of_a_character_counts(name: str, text: str) -> None:
 
 def seconds(text: str) -> float:
     started = time.process_time()
-    list(encodings.chunks(text))
+    list(chunks.chunks(text, Encoding("o200k_base").counter().pattern))
     return time.process_time() - started
 
 
 def test_a_cut_is_found_in_time_that_grows_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also among long stretches of white space that are just not long enough to cut: the search holds up everybody."""
-    monkeypatch.setattr(encodings, "_CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
     assert seconds((" " * 4000 + "A") * 25) < 10 * seconds(("x" * 4000 + "A") * 25) + 0.1
 
 

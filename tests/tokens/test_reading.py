@@ -1,22 +1,23 @@
 """Files in a request, as they count."""
 
 import base64
-import math
+import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from convgrpc.errors import DeadlineExceeded
-from convgrpc.tokens import reading
-from convgrpc.tokens.extraction import Extractor
-from convgrpc.tokens.files import Document
-from convgrpc.tokens.reading import Reader, WouldWait
+from convgrpc.tokens.extraction import SECONDS, Confinement
+from convgrpc.tokens.reading import CallLimits, Reader, WouldWait
 from convgrpc.v1.content_pb2 import InputFile
+from convgrpc.v1.input_tokens_service_pb2 import ESTIMATE_REASON_FILE, ESTIMATE_REASON_UNSPECIFIED
 from tests.tokens.asking import asked, encoding, estimates, parts, tokens, user
-from tests.tokens.test_files import pdf
+from tests.tokens.test_files import pdf, replace_pdfium
 
 MODEL = "gpt-5.4"
 
@@ -81,38 +82,69 @@ def test_a_file_is_left_to_those_who_may_wait() -> None:
     with pytest.raises(WouldWait):
         Reader(encoding("o200k_base"), may_wait=False).file(part)
     with pytest.raises(DeadlineExceeded):
-        Reader(encoding("o200k_base"), deadline=time.monotonic() - 1).file(part)
-    assert Reader(encoding("o200k_base"), deadline=math.inf).file(part).tokens > 4
+        Reader(encoding("o200k_base"), CallLimits(time.monotonic() - 1)).file(part)
+    with Reader(encoding("o200k_base")) as reader:
+        assert reader.file(part).tokens > 4
 
 
-def test_all_files_have_one_time_whichever_thread_reads_them() -> None:
-    """What one thread took of it, the other does not have."""
-    given: list[float] = []
-    is_read = threading.Event()
+def files_read(reader: Reader, number: int) -> list[int]:
+    """The reasons of as many small PDFs: 0 for one that was read."""
+    part = InputFile(filename="a.pdf", file_data=url(pdf(b"fern")))
+    return [reader.file(part).reason for _ in range(number)]
 
-    class Slow(Extractor):
-        def __init__(self, timeout: float) -> None:
-            given.append(timeout)
-            super().__init__(timeout)
 
-        def pages(self, document: Document) -> list[str]:
-            time.sleep(0.3)
-            return super().pages(document)
+def test_both_threads_of_a_call_share_its_file_budget_and_process() -> None:
+    """All files past the budget are estimates, whichever thread reads them."""
+    started: list[subprocess.Popen[bytes]] = []
 
-    def read(reader: Reader) -> None:
-        reader.file(InputFile(filename="a.txt", file_data=url(b"fern", "text/plain")))
-        is_read.set()
+    def start() -> subprocess.Popen[bytes]:
+        started.append(Confinement().start())
+        return started[-1]
 
-    def read_next(reader: Reader) -> None:
-        assert is_read.wait(10)
-        read(reader)
+    limits = CallLimits()
+    limits.files.files = 5
+    with (
+        ThreadPoolExecutor(1) as threads,
+        Reader(encoding("o200k_base"), limits, other_thread=threads.submit, start_process=start) as reader,
+    ):
+        one, other = reader.both(partial(files_read, number=4), partial(files_read, number=4))
+    assert sorted(one + other) == [ESTIMATE_REASON_UNSPECIFIED] * 5 + [ESTIMATE_REASON_FILE] * 3
+    assert len(started) == 1
+    assert started[0].returncode == -signal.SIGKILL
 
-    with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_SECONDS_ALL_FILES", 0.5)
-        patch.setattr(reading, "Extractor", Slow)
-        Reader(encoding("o200k_base"), threads=threads).both(read, read_next)
-    assert given[0] == 0.5
-    assert given[1] <= 0.2
+
+def test_files_are_estimates_once_the_time_of_the_call_is_used_up() -> None:
+    limits = CallLimits()
+    with Reader(encoding("o200k_base"), limits) as reader:
+        assert files_read(reader, 2) == [ESTIMATE_REASON_UNSPECIFIED] * 2
+        assert limits.files.seconds < SECONDS
+        limits.files.seconds = 0
+        assert files_read(reader, 1) == [ESTIMATE_REASON_FILE]
+    # The budget is that of the call, not of a reader.
+    with Reader(encoding("o200k_base"), limits) as reader:
+        assert files_read(reader, 1) == [ESTIMATE_REASON_FILE]
+
+
+def test_closed_reader_starts_no_process() -> None:
+    """The other thread of a call may go on for a moment after the call has ended."""
+
+    def start() -> subprocess.Popen[bytes]:
+        raise AssertionError
+
+    with Reader(encoding("o200k_base"), start_process=start) as reader:
+        pass
+    assert files_read(reader, 1) == [ESTIMATE_REASON_FILE]
+
+
+def test_call_that_ends_stops_the_reading_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed at once, and nothing is counted."""
+    replace_pdfium(monkeypatch, "time.sleep(60)")
+    limits = CallLimits()
+    started = time.monotonic()
+    threading.Timer(0.3, limits.end).start()
+    with Reader(encoding("o200k_base"), limits) as reader, pytest.raises(DeadlineExceeded):
+        files_read(reader, 1)
+    assert time.monotonic() - started < 5
 
 
 def test_a_message_without_files_costs_what_messages_do() -> None:

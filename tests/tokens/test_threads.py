@@ -10,7 +10,7 @@ import pytest
 
 from convgrpc.errors import DeadlineExceeded
 from convgrpc.tokens.encodings import ThreadCounter
-from convgrpc.tokens.reading import Reader
+from convgrpc.tokens.reading import CallLimits, Reader
 from tests.tokens.asking import encoding
 
 LONG_TEXTS = [
@@ -30,7 +30,7 @@ def test_as_much_is_counted_in_threads_as_in_one(workers: int) -> None:
     """Of long texts and of many; a reader whose threads are all at work, as it is in the only one, reads by itself."""
     texts = [*LONG_TEXTS, *(f"moss {n}" * n for n in range(300))]
     with ThreadPoolExecutor(workers) as threads:
-        alone, shared = Reader(encoding("o200k_base")), Reader(encoding("o200k_base"), threads=threads)
+        alone, shared = Reader(encoding("o200k_base")), Reader(encoding("o200k_base"), other_thread=threads.submit)
         expected = list(map(alone.count, texts))
         assert threads.submit(lambda: list(map(shared.count, texts))).result(60) == expected
         assert threads.submit(shared.each, Reader.counts, texts).result(60) == expected
@@ -60,14 +60,14 @@ def test_another_thread_takes_half_of_a_long_text() -> None:
         for texts, is_shared in ((["fern moss " * 5_000], True), (["fern"] * 100, True), (["fern"] * 10, False)):
             with pytest.MonkeyPatch.context() as patch:
                 counting = noted(patch)
-                Reader(encoding("o200k_base"), threads=threads).each(Reader.counts, texts)
+                Reader(encoding("o200k_base"), other_thread=threads.submit).each(Reader.counts, texts)
             assert len(set(counting)) == 1 + is_shared
 
 
 def test_no_text_is_counted_after_the_deadline() -> None:
     """Not in another thread either."""
     with ThreadPoolExecutor(2) as threads, pytest.raises(DeadlineExceeded):
-        Reader(encoding("o200k_base"), deadline=time.monotonic() - 1, threads=threads).each(
+        Reader(encoding("o200k_base"), CallLimits(time.monotonic() - 1), other_thread=threads.submit).each(
             Reader.counts, ["fern"] * 300
         )
 
@@ -77,14 +77,12 @@ def test_counting_ends_soon_after_the_deadline(texts: list[str]) -> None:
     """Within the texts that are counted together, and within a long one: not all of them are begun."""
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as threads:
         counting = noted(patch)
-        reader = Reader(encoding("o200k_base"), deadline=time.monotonic() + 0.05, threads=threads)
+        reader = Reader(encoding("o200k_base"), CallLimits(time.monotonic() + 0.05), other_thread=threads.submit)
         with pytest.raises(DeadlineExceeded):
             reader.each(Reader.counts, texts)
     assert 0 < len(counting) < 20
 
 
-def test_what_no_thread_can_take_any_more_is_read_here() -> None:
-    """A server that stops ends its threads while one of them is still at work."""
-    threads = ThreadPoolExecutor(1)
-    threads.shutdown()
-    assert Reader(encoding("o200k_base"), threads=threads).each(Reader.counts, ["fern"] * 100) == [1] * 100
+def test_reader_without_a_free_thread_reads_all_itself() -> None:
+    reader = Reader(encoding("o200k_base"), other_thread=lambda work: None)
+    assert reader.each(Reader.counts, ["fern"] * 100) == [1] * 100

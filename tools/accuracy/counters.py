@@ -39,8 +39,8 @@ def decoded(row: Row) -> CountInputTokensRequest:
 def counted(request: CountInputTokensRequest, models: Models) -> Counted:
     """Counts a request by a table of models."""
     model = models.resolve(request.model)
-    reader = Reader(_encoding(model.family.encoding))
-    answer = count(request, model, reader, History(), given_features(request, reader))
+    with Reader(_encoding(model.family.encoding)) as reader:
+        answer = count(request, model, reader, History(), given_features(request, reader))
     prefix = "ESTIMATE_REASON_"
     reasons = dict.fromkeys(EstimateReason.Name(each.reason).removeprefix(prefix).lower() for each in answer.estimates)
     return Counted(answer.input_tokens, tuple(reasons))

@@ -13,6 +13,7 @@ from copy import copy
 from typing import NamedTuple, Self, TypeAlias
 
 from convgrpc import errors
+from convgrpc.service.accounts import Account
 from convgrpc.service.endings import Ending
 from convgrpc.service.keys import Keys
 
@@ -136,7 +137,7 @@ class Admission:
             self._idle.set()
 
 
-class Admitted:
+class Admitted(Account):
     """A call that is in, of a project. What its request takes of the server's room is free again when it leaves."""
 
     def __init__(self, admission: Admission, name: str, project: "_Project", authorization: tuple[str, ...]) -> None:
@@ -145,6 +146,7 @@ class Admitted:
         self._admission = admission
         self._shares = project
         self._size = 0
+        self._reserved = 0
         self._runs = 1
         self._works = 0
 
@@ -158,6 +160,15 @@ class Admitted:
         """Gives back the room for so many bytes of the request, which are done."""
         self._shares.bytes.give_back(size)
         self._size -= size
+
+    def reserve(self, size: int) -> None:
+        """Takes room for the answer before there is one, until the call ends or its answer takes room itself.
+
+        Raises `ResourceExhausted`.
+        """
+        self._shares.answers.check(size)
+        self._shares.answers.take(size)
+        self._reserved += size
 
     async def turn(self) -> None:
         """Waits until the project may make another call, as which a request of a stream counts."""
@@ -183,6 +194,7 @@ class Admitted:
 
         Raises `ResourceExhausted` where there is none, if the call may still be refused: when it changed nothing.
         """
+        self._give_back_reserved()
         if may_refuse:
             self._shares.answers.check(size)
         self._shares.answers.take(size)
@@ -236,7 +248,12 @@ class Admitted:
 
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)
+        self._give_back_reserved()
         self.rest()
+
+    def _give_back_reserved(self) -> None:
+        self._shares.answers.give_back(self._reserved)
+        self._reserved = 0
 
     def rest(self) -> None:
         """Is no longer at work, as one whose caller takes nothing; what it holds it keeps."""

@@ -23,6 +23,7 @@ from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
+from convgrpc.service.accounts import UNBOUNDED, Account
 from convgrpc.service.admission import Admitted
 from convgrpc.service.clock import Clock
 from convgrpc.service.exchange import Batches, Exchange
@@ -39,13 +40,14 @@ R = TypeVar("R")
 
 
 class Context(NamedTuple):
-    """What a handler knows of a call beside its request: the project, and when it must be done (`time.monotonic()`).
+    """The project of a call, its deadline (`time.monotonic()`), and the account that is charged for its work.
 
-    An answer in several messages has no such time: each of them has its own.
+    An answer in several messages has no deadline: each of them has its own.
     """
 
     project: str
     deadline: float
+    account: Account = UNBOUNDED
 
 
 class Reply:
@@ -77,13 +79,13 @@ def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, An
 class Call(NamedTuple):
     """A call as a transport received it.
 
-    `project` is the one for which the caller acts. `decode` makes the request message and raises `ConvgrpcError` where
+    `admitted` is the call's admission. `decode` makes the request message and raises `ConvgrpcError` where
     it cannot; `encode` makes the bytes of the answer, or of each `Reply` of several; `size` is that of the request in
     bytes; `timeout` is in seconds, and None when the caller set none.
     """
 
     method: Method
-    project: str
+    admitted: Admitted
     decode: Callable[[], Message]
     encode: Callable[[Any], bytes]
     size: int
@@ -119,7 +121,7 @@ class Chain:
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
-        context = Context(call.project, time.monotonic() + timeout)
+        context = Context(call.admitted.project, time.monotonic() + timeout, call.admitted)
         try:
             with self._clock.within(timeout):
                 reply = await self._handled(call, context)
@@ -138,7 +140,7 @@ class Chain:
 
         Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
         """
-        context = Context(call.project, math.inf)
+        context = Context(call.admitted.project, math.inf, call.admitted)
         with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
                 request = await self._done(call.size, self._request, call.decode)

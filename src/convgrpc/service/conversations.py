@@ -12,7 +12,7 @@ from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.feeds import Feeds, Part
 from convgrpc.service.lists import Asked, Given, Lists
-from convgrpc.service.new_items import new_items, request_key
+from convgrpc.service.new_items import charge, new_items, request_key, reserve
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
@@ -69,6 +69,7 @@ class ConversationsService:
         now = self._clock()
         conversation = Conversation(id=ids.conversation_id(), created_at=int(now), metadata=request.metadata)
         items = new_items(request.items, conversation.id, now)
+        await charge(self._store, items, context)
         stored = await self._store.create_conversation(
             context.project, _new(conversation), items, context.deadline, request=key
         )
@@ -124,10 +125,12 @@ class ConversationsService:
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> Answer:
         key = request_key("CreateItems", request)
+        items = new_items(request.items, request.conversation_id, self._clock())
+        await charge(self._store, items, context, answered=True)
         stored = await self._store.append_items(
             context.project,
             request.conversation_id,
-            new_items(request.items, request.conversation_id, self._clock()),
+            items,
             context.deadline,
             request=key,
             expected_last=request.expected_last_item_id if request.HasField("expected_last_item_id") else None,
@@ -155,6 +158,7 @@ class ConversationsService:
             descending=asked.descending,
             max_bytes=_MAX_PAGE_BYTES,
         )
+        reserve(context, sum(map(len, page.items)))
         answer = self._list(page.items, request.include, has_more=page.has_more)
         if isinstance(answer, StoredList):
             self._lists.keep(asked, Given(page.version, answer))
@@ -162,6 +166,7 @@ class ConversationsService:
 
     async def GetItem(self, request: GetItemRequest, context: Context) -> Answer:
         data = await self._store.get_item(context.project, request.conversation_id, request.item_id)
+        reserve(context, len(data))
         if not self._hides:
             return Stored(ConversationItem, data)
         item = ConversationItem.FromString(data)
@@ -172,6 +177,7 @@ class ConversationsService:
         items = await self._store.get_items(
             context.project, request.conversation_id, request.item_ids, max_bytes=_MAX_PAGE_BYTES
         )
+        reserve(context, sum(map(len, items)))
         return self._list(items, request.include, has_more=False)
 
     async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:
@@ -199,13 +205,13 @@ class ConversationsService:
                 raise errors.budget_beside(other)
         budget = request.budget
         found = await self._counter.fit(
-            context.project,
+            context,
             request.conversation_id,
             budget.model,
             budget.input_tokens,
-            context.deadline,
             max_bytes=_MAX_PAGE_BYTES,
         )
+        reserve(context, sum(map(len, found.items)))
         items = found.items if request.order == Order.ORDER_ASC else found.items[::-1]
         return self._list(items, request.include, has_more=found.has_more)
 

@@ -1,48 +1,53 @@
-"""Counts tokens for the service: beside the event loop where there is much to read, and the same text only once.
+"""Counts tokens for the service: large texts in threads, and the same text only once.
 
-What a stored item counts, in an encoding, never changes: it is remembered, so that a conversation which was counted
-before is counted by what it has got since.
+What a stored item counts, in an encoding, never changes. It is remembered, so that a count reads only what is new.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
-from convgrpc.errors import NotFound
+from convgrpc.errors import NotFound, copies_too_large, lineage_too_long
+from convgrpc.fair_threads import FairThreads
+from convgrpc.service.accounts import Account
+from convgrpc.service.chain import Context
+from convgrpc.service.count_memory import CountMemory, Key, KnownChain, KnownConversation
 from convgrpc.service.counts import Counts, Fitting
 from convgrpc.service.predecessors import Predecessor
-from convgrpc.store.protocol import Growth, Store
+from convgrpc.store.protocol import Reference, Segment, Store
 from convgrpc.tokens.count import count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding, load_copies
+from convgrpc.tokens.extraction import WarmProcesses
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
-from convgrpc.tokens.history import History
+from convgrpc.tokens.history import History, weight
 from convgrpc.tokens.items import Features, stored_features
 from convgrpc.tokens.models_file import read_models
-from convgrpc.tokens.reading import Reader, WouldWait
+from convgrpc.tokens.reading import CallLimits, Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
 
-_WORKERS = 2
+_THREADS = 4
+"""The threads that count. A project has at most half of them."""
 _LARGE = 1 << 14
-"""How many bytes are read on the event loop: others wait half a millisecond for them."""
+"""The most bytes that are read on the event loop, for which others wait half a millisecond."""
 _LONG = 1000
-"""How many items are added up on the event loop."""
+"""The most items that are added up on the event loop."""
 
-_CONVERSATION_WEIGHT = 40
-"""How many items take as much memory as what is around those of a conversation."""
+_MAX_REFERENCED_BYTES = 32 << 20
+_REFERENCES_AT_ONCE = 100
+MAX_CHAIN = 10_000
+"""The most responses, each following the one before it, that are counted."""
+_SEGMENTS_AT_ONCE = 50
+_NO_TIP = -1
 
 _PAGE_ITEMS = 500
 _PAGE_BYTES = 1 << 18
 _TAIL_ITEMS = 50
 
 R = TypeVar("R")
-_Key: TypeAlias = tuple[str, str | int, str]
-"""A project, the id of a conversation or the number of a response, and an encoding."""
-_Fetch: TypeAlias = Callable[..., Awaitable[Growth]]
+T = TypeVar("T")
 
 
 def load_models(path: str) -> Models:
@@ -51,140 +56,293 @@ def load_models(path: str) -> Models:
 
 
 class Counter(Counts):
-    """Counts requests, remembering what up to `max_items` stored items count, most of which are texts.
+    """Counts requests, and remembers the counts of up to `max_items` stored items, most of which are texts.
 
-    `close` it: it has threads.
+    `close` it: it has threads and a process.
     """
 
     def __init__(self, store: Store, models: Models, *, max_items: int) -> None:
         self._store = store
         self._models = models
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="counting")
+        self._threads = FairThreads(_THREADS, "counting")
+        self._processes = WarmProcesses()
         self._encodings: dict[str, Encoding] = {}
-        self._conversations = _Conversations(max_items)
+        self._memory = CountMemory(max_items)
 
     def warm_up(self) -> None:
         """Loads what most requests need. This blocks for half a second. Raises `MissingRanks`."""
-        self._workers.submit(load_copies, self._models.resolve(DEFAULT).family.encoding).result()
+        load_copies(self._models.resolve(DEFAULT).family.encoding)
 
     def close(self) -> None:
-        """Lets the threads end, once they are done with what they are at."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """Lets the threads end after the work that was begun, which ends soon."""
+        self._threads.close()
+        self._processes.close()
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
+        self, request: CountInputTokensRequest, context: Context, before: Predecessor
     ) -> list[ModelTokenCount]:
         given: dict[str, Sequence[Features]] = {}
         counts = []
         own = [request.model or DEFAULT] if request.HasField("model") or not request.models else []
-        for name in [*own, *request.models]:
-            model = self._models.resolve(name)
-            encoding = await self._encoding(model.family.encoding)
-            async with self._history(project, before, encoding, deadline) as history:
-                is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
-                work = partial(_count, request, model, history, given)
-                counted = await self._read(work, encoding, deadline, is_much=is_much)
-            counted.model = name
-            counts.append(counted)
+        with self._call(context) as call:
+            for name in [*own, *request.models]:
+                model = self._models.resolve(name)
+                encoding = await self._encoding(call, model.family.encoding)
+                referenced = await self._referenced(request, call, encoding)
+                async with self._history(call, before, encoding) as history:
+                    is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
+                    work = partial(_count, request, model, history, referenced, given)
+                    counted = await self._read(call, work, encoding, is_much=is_much)
+                counted.model = name
+                counts.append(counted)
         return counts
 
-    async def fit(
-        self, project: str, conversation_id: str, model: str, tokens: int, deadline: float, *, max_bytes: int
-    ) -> Fitting:
+    async def fit(self, context: Context, conversation_id: str, model: str, tokens: int, *, max_bytes: int) -> Fitting:
         resolved = self._models.resolve(model or DEFAULT)
-        encoding = await self._encoding(resolved.family.encoding)
-        tail = Tail(resolved)
-        has_more, position = True, None
-        fetch = partial(self._store.get_growth, project, conversation_id, descending=True)
-        while has_more and tail.size <= max_bytes and await self._may_fit(tail, tokens):
-            growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
-            for some in _slices(growth.items, _LARGE):
-                await self._read(partial(tail.add, some), encoding, deadline, is_much=_is_much(some))
-            has_more, position = growth.has_more, growth.position
-        is_longer = has_more
-        # Where an answer has no call among what was read, it decides whether there is one at all.
-        unasked = tail.unasked()
-        while has_more and unasked:
-            growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
-            unasked -= tail.look(growth.items)
-            has_more, position = growth.has_more, growth.position
-            await asyncio.sleep(0)
-        work = partial(tail.fitting, tokens, max_bytes)
-        first = await self._aside(work) if len(tail.items) > _LONG else work()
+        with self._call(context) as call:
+            encoding = await self._encoding(call, resolved.family.encoding)
+            tail = Tail(resolved)
+            has_more, position = True, None
+            fetch = partial(self._store.get_growth, context.project, conversation_id, descending=True)
+            while has_more and tail.size <= max_bytes and await self._may_fit(call, tail, tokens):
+                growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
+                with _held(call.account, growth.items):
+                    for some in _slices(growth.items, _LARGE, len):
+                        await self._read(call, partial(tail.add, some), encoding, is_much=_is_much(some))
+                has_more, position = growth.has_more, growth.position
+            is_longer = has_more
+            # Where an answer has no call among what was read, it decides whether there is one at all.
+            unasked = tail.unasked()
+            while has_more and unasked:
+                growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
+                with _held(call.account, growth.items):
+                    unasked -= await self._add_up(
+                        call, partial(tail.look, growth.items), is_much=_is_much(growth.items)
+                    )
+                has_more, position = growth.has_more, growth.position
+            first = await self._add_up(call, partial(tail.fitting, tokens, max_bytes), is_much=len(tail.items) > _LONG)
         return Fitting(tail.items[first:], has_more=is_longer or first > 0)
 
-    async def _may_fit(self, tail: Tail, tokens: int) -> bool:
-        work = partial(tail.may_fit, tokens)
-        return await self._aside(work) if len(tail.items) > _LONG else work()
+    async def _may_fit(self, call: "_Call", tail: Tail, tokens: int) -> bool:
+        return await self._add_up(call, partial(tail.may_fit, tokens), is_much=len(tail.items) > _LONG)
+
+    async def _referenced(
+        self, request: CountInputTokensRequest, call: "_Call", encoding: Encoding
+    ) -> Mapping[str, Features]:
+        """Returns the features of the stored items to which the request refers, by their ids."""
+        ids = list(dict.fromkeys(item.id for item in request.input.items.items if item.HasField("item_reference")))
+        found: dict[str, Features] = {}
+        unknown: list[Reference] = []
+        for start in range(0, len(ids), _REFERENCES_AT_ONCE):
+            references = await self._store.find_references(call.project, ids[start : start + _REFERENCES_AT_ONCE])
+            for reference in references:
+                known = self._memory.get(call.project, _item_key(reference, encoding))
+                if isinstance(known, Features):
+                    found[reference.item_id] = known
+                else:
+                    unknown.append(reference)
+            await asyncio.sleep(0)
+        size = sum(reference.size for reference in unknown)
+        if size > _MAX_REFERENCED_BYTES:
+            raise copies_too_large(_MAX_REFERENCED_BYTES, param="input")
+        call.account.hold(size)
+        for some in _slices(unknown, _PAGE_BYTES, lambda reference: reference.size):
+            items = await self._store.get_referenced(call.project, some)
+            read = await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
+            for reference, features in zip(some, read, strict=True):
+                self._memory.put(call.project, _item_key(reference, encoding), features, weight(features))
+                found[reference.item_id] = features
+        call.account.release(size)
+        return found
 
     @asynccontextmanager
-    async def _history(
-        self, project: str, before: Predecessor, encoding: Encoding, deadline: float
-    ) -> AsyncIterator[History]:
+    async def _history(self, call: "_Call", before: Predecessor, encoding: Encoding) -> AsyncIterator[History]:
         """All items that come before a request, for as long as nobody else adds to them."""
         if before.conversation_id is not None:
-            fetch = partial(self._store.get_growth, project, before.conversation_id)
-            async with self._caught_up(
-                (project, before.conversation_id, encoding.name), fetch, encoding, deadline
-            ) as known:
-                yield known
-            return
-        history = History()
-        if before.response_id is not None:
-            for segment in await self._store.get_lineage(project, before.response_id):
-                fetch = partial(self._store.get_segment, segment)
-                async with self._caught_up(
-                    (project, segment.number, encoding.name), fetch, encoding, deadline
-                ) as known:
-                    history.items.extend(known.items)
-        yield history
+            async with self._conversation(call, before.conversation_id, encoding) as history:
+                yield history
+        elif before.response_id is not None:
+            async with self._chain(call, before.response_id, encoding) as history:
+                yield history
+        else:
+            yield History()
 
     @asynccontextmanager
-    async def _caught_up(self, key: _Key, fetch: _Fetch, encoding: Encoding, deadline: float) -> AsyncIterator[History]:
-        """What is remembered of a conversation or a response, with what it has got since."""
-        conversation = self._conversations.get(key)
-        async with conversation.lock:
+    async def _conversation(self, call: "_Call", conversation_id: str, encoding: Encoding) -> AsyncIterator[History]:
+        """The items of a conversation, from memory as far as they are known."""
+        key = ("conversation", conversation_id, encoding.name)
+        known = self._memory.get(call.project, key)
+        if not isinstance(known, KnownConversation):
+            known = KnownConversation()
+            self._memory.put(call.project, key, known, known.weight)
+        async with known.lock:
             try:
-                await self._catch_up(conversation, fetch, encoding, deadline)
+                await self._read_growth(call, conversation_id, known, encoding)
             except NotFound:
-                self._conversations.forget(key)
+                self._memory.forget(call.project, key)
                 raise
             finally:
-                self._conversations.weigh(key, conversation)
-            yield conversation.history
+                self._weigh(call, key, known)
+            yield known.history
 
-    async def _catch_up(
-        self, conversation: "_Conversation", fetch: _Fetch, encoding: Encoding, deadline: float
+    async def _read_growth(
+        self, call: "_Call", conversation_id: str, known: KnownConversation, encoding: Encoding
     ) -> None:
+        """Reads what a conversation has got since it was counted."""
         has_more = True
         while has_more:
-            growth = await fetch(conversation.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
-            if conversation.position and growth.removals != conversation.removals:
-                conversation.start_again()
+            growth = await self._store.get_growth(
+                call.project, conversation_id, known.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
+            )
+            if known.position and growth.removals != known.removals:
+                known.start_again()
                 continue
-            some = partial(stored_features, growth.items)
-            read = await self._read(some, encoding, deadline, is_much=_is_much(growth.items))
-            # All at once: whoever gives up leaves behind what is true.
-            conversation.add(read, growth)
+            # All at once: a call that ends leaves nothing behind that was read in part.
+            known.add(await self._read_stored(call, growth.items, encoding), growth)
             has_more = growth.has_more
 
-    async def _read(self, read: Callable[[Reader], R], encoding: Encoding, deadline: float, *, is_much: bool) -> R:
-        """Reads beside the event loop what is much, or has files; the rest is read faster on it, in turn with
+    @asynccontextmanager
+    async def _chain(self, call: "_Call", response_id: str, encoding: Encoding) -> AsyncIterator[History]:
+        """The items of a response and of all that it follows, from memory as far as they are known."""
+        while True:
+            known, tip, newer = await self._find_chain(call, response_id, encoding)
+            async with known.lock:
+                if known.tip != tip:
+                    # Another call changed the chain meanwhile.
+                    continue
+                if newer:
+                    self._memory.forget(call.project, _chain_key(tip, encoding))
+                    known.follow(newer)
+                    self._remember(call, known, encoding)
+                try:
+                    is_current = await self._read_chain(call, known, encoding)
+                except NotFound:
+                    self._forget(call, known, encoding)
+                    raise
+                if is_current:
+                    self._remember(call, known, encoding)
+                    yield known.history
+                    return
+                self._forget(call, known, encoding)
+
+    async def _find_chain(
+        self, call: "_Call", response_id: str, encoding: Encoding
+    ) -> tuple[KnownChain, int, list[Segment]]:
+        """Finds the longest known part of a chain, its tip, and the segments that follow it, the newest first."""
+        newer: list[Segment] = []
+        has_more = True
+        while has_more:
+            after = newer[-1] if newer else None
+            lineage = await self._store.get_lineage(call.project, response_id, after=after, limit=_SEGMENTS_AT_ONCE)
+            for segment in lineage.segments:
+                known = self._memory.get(call.project, _chain_key(segment.number, encoding))
+                if isinstance(known, KnownChain):
+                    _check_length(known.length + len(newer))
+                    return known, segment.number, newer
+                newer.append(segment)
+            _check_length(len(newer))
+            has_more = lineage.has_more
+            await asyncio.sleep(0)
+        # Another call may have begun to read the same chain meanwhile.
+        known = self._memory.get(call.project, _chain_key(newer[0].number, encoding))
+        if not isinstance(known, KnownChain):
+            known = KnownChain()
+            known.follow(newer)
+            self._remember(call, known, encoding)
+        return known, known.tip, []
+
+    def _remember(self, call: "_Call", known: KnownChain, encoding: Encoding) -> None:
+        self._memory.put(call.project, _chain_key(known.tip, encoding), known, known.weight)
+
+    def _forget(self, call: "_Call", known: KnownChain, encoding: Encoding) -> None:
+        """Forgets a chain, also those calls that wait for it."""
+        self._memory.forget(call.project, _chain_key(known.tip, encoding))
+        known.tip = _NO_TIP
+
+    async def _read_chain(self, call: "_Call", known: KnownChain, encoding: Encoding) -> bool:
+        """Reads the segments that were not read yet. Returns False if items that were read have been removed since."""
+        origin = known.origin
+        if origin and origin.holder > 0 and origin not in known.unread:
+            end = origin.last_position
+            growth = await self._store.get_segment(call.project, origin, end, limit=1, max_bytes=_LARGE)
+            if growth.removals != known.removals:
+                return False
+        while known.unread:
+            if not await self._read_segments(call, known, encoding):
+                return False
+        return True
+
+    async def _read_segments(self, call: "_Call", known: KnownChain, encoding: Encoding) -> bool:
+        """Reads some of the segments that were not read yet, in the way of `_read_chain`."""
+        items: list[bytes] = []
+        position, removals, done = known.position, known.removals, 0
+        for segment in known.unread[: -_SEGMENTS_AT_ONCE - 1 : -1]:
+            growth = await self._store.get_segment(
+                call.project, segment, position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
+            )
+            if segment is known.origin:
+                if position and growth.removals != removals:
+                    return False
+                removals = growth.removals
+            items += growth.items
+            position = growth.position if growth.has_more else 0
+            if growth.has_more:
+                break
+            done += 1
+            if len(items) >= _PAGE_ITEMS or sum(map(len, items)) >= _PAGE_BYTES:
+                break
+        read = await self._read_stored(call, items, encoding)
+        # All at once: a call that ends leaves nothing behind that was read in part.
+        known.add(read, done, position, removals)
+        return True
+
+    def _weigh(self, call: "_Call", key: Key, known: KnownConversation) -> None:
+        """Notes how much is known of a conversation, unless it was forgotten meanwhile."""
+        if self._memory.get(call.project, key) is known:
+            self._memory.put(call.project, key, known, known.weight)
+
+    async def _read_stored(self, call: "_Call", items: Sequence[bytes], encoding: Encoding) -> list[Features]:
+        with _held(call.account, items):
+            return await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
+
+    async def _read(self, call: "_Call", read: Callable[[Reader], R], encoding: Encoding, *, is_much: bool) -> R:
+        """Reads in a thread what is much, or has files. The rest is read faster on the event loop, in turn with
         others.
         """
         if not is_much:
             await asyncio.sleep(0)
-            with suppress(WouldWait):
-                return read(Reader(encoding, deadline=deadline, may_wait=False))
-        return await self._aside(lambda: read(Reader(encoding, deadline=deadline, threads=self._workers)))
+            with suppress(WouldWait), Reader(encoding, call.limits, may_wait=False) as reader:
+                return read(reader)
+        return await self._threads.run(call.project, partial(self._read_in_thread, call, read, encoding))
 
-    async def _encoding(self, name: str) -> Encoding:
+    def _read_in_thread(self, call: "_Call", read: Callable[[Reader], R], encoding: Encoding) -> R:
+        other_thread = partial(self._threads.try_run, call.project)
+        start = self._processes.take
+        with Reader(encoding, call.limits, other_thread=other_thread, start_process=start) as reader:
+            return read(reader)
+
+    async def _encoding(self, call: "_Call", name: str) -> Encoding:
         if name not in self._encodings:
-            self._encodings[name] = await self._aside(partial(_loaded, name))
+            self._encodings[name] = await self._threads.run(call.project, partial(_loaded, name))
         return self._encodings[name]
 
-    async def _aside(self, work: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+    async def _add_up(self, call: "_Call", work: Callable[[], R], *, is_much: bool) -> R:
+        return await self._threads.run(call.project, work) if is_much else work()
+
+    @contextmanager
+    def _call(self, context: Context) -> Iterator["_Call"]:
+        """A call, whose work in threads ends soon after the context."""
+        limits = CallLimits(context.deadline)
+        try:
+            yield _Call(context.project, context.account, limits)
+        finally:
+            limits.end()
+
+
+class _Call(NamedTuple):
+    project: str
+    account: Account
+    limits: CallLimits
 
 
 def _loaded(name: str) -> Encoding:
@@ -192,16 +350,41 @@ def _loaded(name: str) -> Encoding:
     return Encoding(name)
 
 
-def _slices(items: Sequence[bytes], max_bytes: int) -> Iterator[Sequence[bytes]]:
-    """Items, so many at a time as have no more than `max_bytes`; one that is larger comes alone."""
-    first = size = 0
-    for place, item in enumerate(items):
-        if size and size + len(item) > max_bytes:
-            yield items[first:place]
-            first, size = place, 0
-        size += len(item)
-    if items:
-        yield items[first:]
+def _slices(things: Sequence[T], max_bytes: int, size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Yields as many things at a time as have no more than `max_bytes`. A larger thing comes alone."""
+    first = total = 0
+    for place, thing in enumerate(things):
+        if total and total + size(thing) > max_bytes:
+            yield things[first:place]
+            first, total = place, 0
+        total += size(thing)
+    if things:
+        yield things[first:]
+
+
+@contextmanager
+def _held(account: Account, items: Sequence[bytes]) -> Iterator[None]:
+    """Charges a call for stored items while the context lasts, if they are many bytes. Raises `ResourceExhausted`."""
+    size = sum(map(len, items))
+    size = size if size > _PAGE_BYTES else 0
+    account.hold(size)
+    try:
+        yield
+    finally:
+        account.release(size)
+
+
+def _item_key(reference: Reference, encoding: Encoding) -> Key:
+    return "item", reference.position, encoding.name
+
+
+def _chain_key(tip: int, encoding: Encoding) -> Key:
+    return "chain", tip, encoding.name
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_CHAIN:
+        raise lineage_too_long(MAX_CHAIN)
 
 
 def _is_much(items: Sequence[bytes]) -> bool:
@@ -219,63 +402,12 @@ def _count(
     request: CountInputTokensRequest,
     model: Resolved,
     history: History,
+    referenced: Mapping[str, Features],
     given: dict[str, Sequence[Features]],
     reader: Reader,
 ) -> ModelTokenCount:
     """Counts a request, reading its own items unless they are in `given`, by the names of encodings."""
     encoding = reader.encoding.name
     if encoding not in given:
-        given[encoding] = given_features(request, reader)
+        given[encoding] = given_features(request, reader, referenced)
     return count(request, model, reader, history, given[encoding])
-
-
-class _Conversation:
-    """What is remembered of a conversation, up to a position of the store's."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.start_again()
-
-    def start_again(self) -> None:
-        self.history = History()
-        self.position = 0
-        self.removals = 0
-
-    @property
-    def weight(self) -> int:
-        return _CONVERSATION_WEIGHT + self.history.items.weight
-
-    def add(self, items: Sequence[Features], growth: Growth) -> None:
-        """Remembers items which were read of what the conversation has got."""
-        self.history.items.extend(items)
-        self.position, self.removals = growth.position, growth.removals
-
-
-class _Conversations:
-    """The conversations that were counted last, as many as have `max_items` items together."""
-
-    def __init__(self, max_items: int) -> None:
-        self._max_items = max_items
-        self._known: OrderedDict[_Key, _Conversation] = OrderedDict()
-        self._weights: dict[_Key, int] = {}
-        self._total = 0
-
-    def get(self, key: _Key) -> _Conversation:
-        """What is known of a conversation, which becomes the last that was counted; the same for all who count it."""
-        conversation = self._known.setdefault(key, _Conversation())
-        self.weigh(key, conversation)
-        return conversation
-
-    def weigh(self, key: _Key, conversation: _Conversation) -> None:
-        """Notes how much is known of a conversation, and forgets those counted long ago for which there is no room."""
-        if self._known.get(key) is not conversation:
-            return
-        self._known.move_to_end(key)
-        self._total += conversation.weight - self._weights.get(key, 0)
-        self._weights[key] = conversation.weight
-        while self._total > self._max_items and self._known:
-            self.forget(next(iter(self._known)))
-
-    def forget(self, key: _Key) -> None:
-        if self._known.pop(key, None):
-            self._total -= self._weights.pop(key)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from convgrpc import errors
+from convgrpc.service.chain import Context
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
 
@@ -19,13 +20,11 @@ class Counts(Protocol):
     """What counts: `convgrpc.service.counting.Counter`, where its packages are installed."""
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
+        self, request: CountInputTokensRequest, context: Context, before: Predecessor
     ) -> Sequence[ModelTokenCount]:
-        """Counts a request, of which no item is a reference, for each of its models, after what comes before it."""
+        """Counts a request for each of its models, after what comes before it."""
 
-    async def fit(
-        self, project: str, conversation_id: str, model: str, tokens: int, deadline: float, *, max_bytes: int
-    ) -> Fitting:
+    async def fit(self, context: Context, conversation_id: str, model: str, tokens: int, *, max_bytes: int) -> Fitting:
         """Finds the newest items of a conversation that fit into a number of tokens, and into `max_bytes`."""
 
 
@@ -36,11 +35,9 @@ class Uncounted(Counts):
         self._why = why
 
     async def count(
-        self, request: CountInputTokensRequest, project: str, before: Predecessor, deadline: float
+        self, request: CountInputTokensRequest, context: Context, before: Predecessor
     ) -> Sequence[ModelTokenCount]:
         raise errors.unimplemented(self._why)
 
-    async def fit(
-        self, project: str, conversation_id: str, model: str, tokens: int, deadline: float, *, max_bytes: int
-    ) -> Fitting:
+    async def fit(self, context: Context, conversation_id: str, model: str, tokens: int, *, max_bytes: int) -> Fitting:
         raise errors.unimplemented(self._why)

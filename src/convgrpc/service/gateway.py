@@ -146,7 +146,7 @@ class Gateway:
             admitted.work()
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, self._policy)
-            call = Call(match.method, note.project, decode, stored.dump, len(body), None, note.request_id)
+            call = Call(match.method, admitted, decode, stored.dump, len(body), None, note.request_id)
             if match.method.returns_stream:
                 form = self._formats[match.method.path]
                 answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, note.request_id)

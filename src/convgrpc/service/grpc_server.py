@@ -203,7 +203,7 @@ class GrpcServer:
         admitted.hold(len(data))
         admitted.work()
         decode = partial(_decode, method, data)
-        return Call(method, note.project, decode, encode, len(data), context.time_remaining(), note.request_id)
+        return Call(method, admitted, decode, encode, len(data), context.time_remaining(), note.request_id)
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""

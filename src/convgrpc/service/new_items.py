@@ -1,6 +1,6 @@
 """What requests bring to be stored: items, and the key that makes them safe to repeat."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -8,7 +8,8 @@ from convgrpc import ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.json_text import with_id
-from convgrpc.store.protocol import NewItem, Origin, RequestKey
+from convgrpc.service.chain import LARGE, Context
+from convgrpc.store.protocol import MAX_COPIED_BYTES, NewItem, Origin, RequestKey, Store
 from convgrpc.v1.conversations_service_pb2 import (
     AppendItemsRequest,
     CreateConversationRequest,
@@ -46,6 +47,23 @@ def new_items(items: Collection[ConversationItem], holder: str, now: float) -> l
     stored item has.
     """
     return [_new_item(item, holder, now) for item in items]
+
+
+async def charge(store: Store, items: Sequence[NewItem], context: Context, *, answered: bool = False) -> None:
+    """Charges a call for the stored items that its new items stand for, before they are read.
+
+    If the items are `answered`, takes room for the answer as well. Raises `ResourceExhausted`.
+    """
+    brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
+    context.account.hold(brought)
+    if answered:
+        reserve(context, brought + sum(len(item.data) for item in items))
+
+
+def reserve(context: Context, size: int) -> None:
+    """Takes room for an answer that is large, before it is written. Raises `ResourceExhausted`."""
+    if size > LARGE:
+        context.account.reserve(size)
 
 
 def _new_item(item: ConversationItem, holder: str, now: float) -> NewItem:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from convgrpc import ids
 from convgrpc.service.chain import Context
-from convgrpc.service.new_items import new_items, request_key
+from convgrpc.service.new_items import charge, new_items, request_key
 from convgrpc.service.predecessors import predecessor
 from convgrpc.store.protocol import NewResponse, Store
 from convgrpc.v1 import responses_service_pb2
@@ -31,6 +31,7 @@ class ResponsesService:
     async def RecordResponse(self, request: RecordResponseRequest, context: Context) -> Response:
         key = request_key("RecordResponse", request)
         new = _new_response(request, self._clock())
+        await charge(self._store, [*new.input, *new.output], context)
         stored = await self._store.record_response(context.project, new, context.deadline, request=key)
         return Response.FromString(stored)
 

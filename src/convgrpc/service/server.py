@@ -271,7 +271,7 @@ def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
             **handlers(
                 conversations.SERVICE, ConversationsService(store, counter, include_policy=settings.include_policy)
             ),
-            **handlers(input_tokens.SERVICE, InputTokensService(store, counter)),
+            **handlers(input_tokens.SERVICE, InputTokensService(counter)),
             **handlers(responses.SERVICE, ResponsesService(store)),
         },
         max_timeout=settings.request_timeout,

@@ -27,7 +27,7 @@ from convgrpc.store.lookups import (
     find_item,
     last_item_id,
 )
-from convgrpc.store.protocol import NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
+from convgrpc.store.protocol import MAX_COPIED_BYTES, NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
 from convgrpc.store.requests import (
     Attempt,
     StoredRequest,
@@ -38,9 +38,6 @@ from convgrpc.store.requests import (
     forget_requests,
     record_request,
 )
-
-MAX_COPIED_BYTES = 32 << 20
-"""How much one request may copy of items that it names only by their ids."""
 
 SWEPT_AT_ONCE = 500
 """How many items, and how many responses, of a deleted conversation one transaction removes at most."""

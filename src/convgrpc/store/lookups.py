@@ -10,12 +10,12 @@ from convgrpc.errors import (
     answer_too_large,
     conversation_cursor_not_found,
     conversation_not_found,
-    copies_too_large,
     cursor_not_found,
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.protocol import ConversationPage, Growth, Page, Span, Version
+from convgrpc.store.large_reads import ANY_SIZE, whole
+from convgrpc.store.protocol import ConversationPage, Growth, NewItem, Origin, Page, Reference, Span, Version
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
@@ -49,7 +49,9 @@ _SELECT_NUMBERS_BY_PAIR = """
 """
 _HAS_PAIR = "EXISTS (SELECT 1 FROM metadata WHERE conversation = found.conversation AND key = ? AND value = ?)"
 _SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position DESC LIMIT 1"
-_SELECT_ITEM = f"SELECT data FROM items WHERE {IN_CONVERSATION} LIMIT 1"
+DATA = "CASE WHEN length(data) <= ? THEN data END"
+"""The data of an item, or NULL for an item that has more bytes."""
+_SELECT_ITEM = f"SELECT {DATA} FROM items WHERE {IN_CONVERSATION} LIMIT 1"
 RESPONSE_IS_THERE = """
     (origin IS NULL OR EXISTS (SELECT 1 FROM conversations WHERE conversations.number = responses.origin))
 """
@@ -57,30 +59,35 @@ RESPONSE_IS_THERE = """
 
 # The order is that of the index. Among items whose ids clients made up, those of the conversation created last win, and
 # those of any conversation over those of responses.
-_SELECT_CONTENT = f"""
-    SELECT minted, data FROM items
+_SELECT_STANDING = f"""
+    SELECT {{columns}} FROM items
     WHERE project = ? AND id = ? AND (
         EXISTS (SELECT 1 FROM conversations WHERE number = items.conversation)
         OR EXISTS (SELECT 1 FROM responses WHERE number = -items.conversation AND {RESPONSE_IS_THERE})
     )
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
+_SELECT_CONTENT = _SELECT_STANDING.format(columns="minted, data")
+_SELECT_PLACE = _SELECT_STANDING.format(columns="position, length(data)")
+_SELECT_SIZE = _SELECT_STANDING.format(columns="minted, length(data)")
+_SELECT_AT = "SELECT data FROM items WHERE position = ?"
 _SELECT_PROJECT = "SELECT number FROM projects WHERE name = ?"
 _SELECT_REMOVALS = """
     SELECT number, removals FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND id = ?
 """
-_SELECT_GROWTH = """
-    SELECT data, position FROM items WHERE conversation = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?
+_SELECT_GROWTH = f"""
+    SELECT {DATA}, position FROM items WHERE conversation = ? AND position > ? AND position <= ?
+    ORDER BY position LIMIT ?
 """
-_SELECT_TAIL = """
-    SELECT data, position FROM items WHERE conversation = ? AND position < ? AND position <= ?
+_SELECT_TAIL = f"""
+    SELECT {DATA}, position FROM items WHERE conversation = ? AND position < ? AND position <= ?
     ORDER BY position DESC LIMIT ?
 """
 _SELECT_END = "SELECT max(position) FROM items WHERE conversation = ?"
 _SELECT_FIRST_POSITION = f"SELECT min(position) FROM items WHERE {IN_CONVERSATION}"
-_SELECT_ASCENDING = "SELECT data FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
-_SELECT_DESCENDING = "SELECT data FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
+_SELECT_ASCENDING = f"SELECT {DATA} FROM items WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
+_SELECT_DESCENDING = f"SELECT {DATA} FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
 
 
 class Holder(NamedTuple):
@@ -118,10 +125,12 @@ def find_version(connection: sqlite3.Connection, project: str, conversation_id: 
     return Version(*row)
 
 
-def find_item(connection: sqlite3.Connection, holder: Holder, item_id: str) -> bytes | None:
-    """Finds an item of a conversation, or of a response on none."""
-    row: tuple[bytes] | None = connection.execute(_SELECT_ITEM, (holder.project, item_id, holder.number)).fetchone()
-    return row and row[0]
+def find_item(
+    connection: sqlite3.Connection, holder: Holder, item_id: str, *, max_item: int = ANY_SIZE
+) -> bytes | None:
+    """Finds an item of a conversation, or of a response on none. Raises `LargeItem`."""
+    row = connection.execute(_SELECT_ITEM, (max_item, holder.project, item_id, holder.number)).fetchone()
+    return row and whole(row[0])
 
 
 class Content(NamedTuple):
@@ -137,32 +146,54 @@ def find_content(connection: sqlite3.Connection, project: int, item_id: str) -> 
     return row and Content(*row)
 
 
-def find_referenced(
-    connection: sqlite3.Connection, project: str, item_ids: Sequence[str], max_bytes: int
-) -> list[bytes]:
-    """Finds what several ids stand for in a project, or raises."""
+def find_references(connection: sqlite3.Connection, project: str, item_ids: Sequence[str]) -> list[Reference]:
+    """Finds the items that ids stand for in a project. Raises `NotFound`."""
     row = connection.execute(_SELECT_PROJECT, (project,)).fetchone()
-    items: list[bytes] = []
-    size = 0
+    references = []
     for item_id in item_ids:
-        content = row and find_content(connection, row[0], item_id)
-        if content is None:
+        found = row and connection.execute(_SELECT_PLACE, (row[0], item_id)).fetchone()
+        if found is None:
             raise referenced_item_not_found(item_id, param="input")
-        size += len(content.data)
-        if size > max_bytes:
-            raise copies_too_large(max_bytes, param="input")
-        items.append(content.data)
+        references.append(Reference(item_id, *found))
+    return references
+
+
+def find_brought(connection: sqlite3.Connection, project: str, items: Sequence[NewItem]) -> int:
+    """Returns the bytes of the items for which new items stand by their ids, stored ones or earlier new ones."""
+    row = connection.execute(_SELECT_PROJECT, (project,)).fetchone()
+    sizes: dict[str, int] = {}
+    brought = 0
+    for item in items:
+        if item.id not in sizes:
+            found = row and connection.execute(_SELECT_SIZE, (row[0], item.id)).fetchone()
+            sizes[item.id] = found[1] if found and (found[0] or item.origin is Origin.REFERENCE) else len(item.data)
+        brought += max(0, sizes[item.id] - len(item.data))
+    return brought
+
+
+def find_referenced(connection: sqlite3.Connection, references: Sequence[Reference]) -> list[bytes]:
+    """Reads items that were found. Raises `NotFound` for one that was deleted since."""
+    items = []
+    for reference in references:
+        row = connection.execute(_SELECT_AT, (reference.position,)).fetchone()
+        if row is None:
+            raise referenced_item_not_found(reference.item_id, param="input")
+        items.append(row[0])
     return items
 
 
 def find_items(
-    connection: sqlite3.Connection, conversation: StoredConversation, item_ids: Sequence[str], max_bytes: int
+    connection: sqlite3.Connection,
+    conversation: StoredConversation,
+    item_ids: Sequence[str],
+    max_bytes: int,
+    max_item: int,
 ) -> list[bytes]:
     """Finds items of a conversation, all of them, or raises."""
     items: list[bytes] = []
     size = 0
     for item_id in item_ids:
-        data = find_item(connection, conversation.holder, item_id)
+        data = find_item(connection, conversation.holder, item_id, max_item=max_item)
         if data is None:
             raise item_not_found(item_id)
         size += len(data)
@@ -231,13 +262,14 @@ def list_items(
     limit: int,
     descending: bool,
     max_bytes: int,
+    max_item: int,
 ) -> Page:
     """Reads a page of a conversation's items."""
     position = _AFTER_LAST if descending else _BEFORE_FIRST
     if after is not None:
         position = _cursor_position(connection, version, after, descending)
     select = _SELECT_DESCENDING if descending else _SELECT_ASCENDING
-    with closing(connection.execute(select, (version.number, position, limit + 1))) as rows:
+    with closing(connection.execute(select, (max_item, version.number, position, limit + 1))) as rows:
         return _page(rows, limit, max_bytes, version)
 
 
@@ -251,6 +283,7 @@ def find_growth(
     limit: int,
     max_bytes: int,
     descending: bool,
+    max_item: int,
 ) -> Growth:
     """Reads what follows a position of a conversation, or raises."""
     row = connection.execute(_SELECT_REMOVALS, (project, conversation_id)).fetchone()
@@ -261,17 +294,22 @@ def find_growth(
         position = _AFTER_LAST if descending else _BEFORE_FIRST
     select = _SELECT_TAIL if descending else _SELECT_GROWTH
     last = _AFTER_LAST if last is None else last
-    with closing(connection.execute(select, (number, position, last, limit + 1))) as rows:
+    with closing(connection.execute(select, (max_item, number, position, last, limit + 1))) as rows:
         return growth(rows, position, removals, limit, max_bytes)
 
 
-def growth(rows: Iterable[tuple[bytes, int]], position: int, removals: int, limit: int, max_bytes: int) -> Growth:
+def growth(
+    rows: Iterable[tuple[bytes | None, int]], position: int, removals: int, limit: int, max_bytes: int
+) -> Growth:
     """Makes a page of items and their positions, of which there may be one beyond the page. They follow `position`."""
     items: list[bytes] = []
     size = 0
-    for data, at in rows:
+    for read, at in rows:
+        if len(items) == limit or (read is None and items):
+            return Growth(items, position, True, removals)
+        data = whole(read)
         size += len(data)
-        if items and (len(items) == limit or size > max_bytes):
+        if items and size > max_bytes:
             return Growth(items, position, True, removals)
         items.append(data)
         position = at
@@ -303,12 +341,15 @@ def _cursor_position(
     return int(position)
 
 
-def _page(rows: Iterable[tuple[bytes]], limit: int, max_bytes: int, version: Version) -> Page:
+def _page(rows: Iterable[tuple[bytes | None]], limit: int, max_bytes: int, version: Version) -> Page:
     items: list[bytes] = []
     size = 0
-    for (data,) in rows:
+    for (read,) in rows:
+        if len(items) == limit:
+            return Page(items, True, version)
+        data = whole(read)
         size += len(data)
-        if items and (len(items) == limit or size > max_bytes):
+        if items and size > max_bytes:
             return Page(items, True, version)
         items.append(data)
     return Page(items, False, version)

@@ -42,6 +42,9 @@ class Sizes(NamedTuple):
 
 NO_LIMITS = Sizes()
 
+MAX_COPIED_BYTES = 32 << 20
+"""The most bytes of stored items that one request copies by naming them."""
+
 
 class NewItem(NamedTuple):
     """An item to append: its id, its serialized message, and where the id comes from."""
@@ -188,6 +191,21 @@ class Segment(NamedTuple):
     number: int
     holder: int
     last_position: int
+
+
+class Lineage(NamedTuple):
+    """The segments of a response and of those that it follows, the newest first, and whether there are older ones."""
+
+    segments: list[Segment]
+    has_more: bool
+
+
+class Reference(NamedTuple):
+    """The stored item that an id stands for: its position, which no other item ever has, and its size in bytes."""
+
+    item_id: str
+    position: int
+    size: int
 
 
 class ConversationPage(NamedTuple):
@@ -338,11 +356,16 @@ class Store(Protocol):
         while the context lasts. It may be called without one; the conversation need not exist.
         """
 
-    async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
-        """Returns the serialized items that ids stand for, wherever in the project they are, in the order of the ids.
+    async def brought(self, project: str, items: Sequence[NewItem]) -> int:
+        """Returns the bytes of stored items that new items would copy, because ids stand for them."""
 
-        Raises `ResourceExhausted` when they are more than `max_bytes` together.
+    async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
+        """Finds the items that ids stand for, in any conversation or response of the project, in the order of the
+        ids.
         """
+
+    async def get_referenced(self, project: str, references: Sequence[Reference]) -> list[bytes]:
+        """Returns serialized items that were found by `find_references`, in their order."""
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         """Removes an item from all places where it stands in the conversation; returns the serialized conversation."""
@@ -362,14 +385,13 @@ class Store(Protocol):
     async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
         """Deletes a response with the items of its own; raises `FailedPrecondition` when another one follows it."""
 
-    async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
-        """Returns what a response that is to be followed brings along: its segment, last, and those of all that it
-        follows.
+    async def get_lineage(self, project: str, response_id: str, *, after: Segment | None = None, limit: int) -> Lineage:
+        """Returns up to `limit` segments of a response that is followed: its own and those of all that it follows.
 
-        Raises `ResourceExhausted` when there are too many.
+        They begin with its own, or with the one that `after` follows.
         """
 
-    async def get_segment(self, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
+    async def get_segment(self, project: str, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
         """Returns items of a segment after a position, in the way of `get_growth`.
 
         `removals` is that of the conversation that the segment is on. Raises `NotFound` when the response or the

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import NamedTuple
 
 from convgrpc.errors import (
-    lineage_too_long,
     previous_response_not_found,
     recorded_response_gone,
     response_already_exists,
@@ -18,12 +17,9 @@ from convgrpc.errors import (
 )
 from convgrpc.store.changes import append, project_number
 from convgrpc.store.database import Connection
-from convgrpc.store.lookups import RESPONSE_IS_THERE, Holder, find_conversation, growth
-from convgrpc.store.protocol import NO_LIMITS, Growth, NewResponse, Segment, Sizes
+from convgrpc.store.lookups import DATA, RESPONSE_IS_THERE, Holder, find_conversation, growth
+from convgrpc.store.protocol import NO_LIMITS, Growth, Lineage, NewResponse, Segment, Sizes
 from convgrpc.store.requests import Attempt, StoredRequest, find_request, record_request
-
-MAX_LINEAGE = 10_000
-"""How many responses, one following the other, are looked at."""
 
 _BY_ID = "project = (SELECT number FROM projects WHERE name = ?) AND id = ?"
 _SELECT = f"SELECT number, origin, data, {RESPONSE_IS_THERE} FROM responses WHERE {_BY_ID}"
@@ -36,19 +32,22 @@ _INSERT = """
 _SETTLE = "UPDATE responses SET holder = ?, last_position = ? WHERE number = ?"
 _SELECT_LINEAGE = f"""
     WITH RECURSIVE lineage (id, number, holder, last_position, previous) AS (
-        SELECT id, number, holder, last_position, previous FROM responses WHERE {_BY_ID} AND {RESPONSE_IS_THERE}
+        SELECT id, number, holder, last_position, previous FROM responses WHERE {{first}} AND {RESPONSE_IS_THERE}
         UNION ALL
         SELECT responses.id, responses.number, responses.holder, responses.last_position, responses.previous
         FROM lineage JOIN responses ON responses.number = lineage.previous
     )
     SELECT id, number, holder, last_position FROM lineage LIMIT ?
 """
+_SELECT_LINEAGE_OF = _SELECT_LINEAGE.format(first=_BY_ID)
+_SELECT_LINEAGE_BEFORE = _SELECT_LINEAGE.format(first="number = (SELECT previous FROM responses WHERE number = ?)")
 _SELECT_REMOVALS = f"""
     SELECT coalesce((SELECT removals FROM conversations WHERE conversations.number = responses.holder), 0)
     FROM responses WHERE number = ? AND {RESPONSE_IS_THERE}
 """
-_SELECT_SEGMENT = """
-    SELECT data, position FROM items WHERE conversation = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?
+_SELECT_SEGMENT = f"""
+    SELECT {DATA}, position FROM items WHERE conversation = ? AND position > ? AND position <= ?
+    ORDER BY position LIMIT ?
 """
 
 
@@ -104,22 +103,27 @@ def delete_response(connection: sqlite3.Connection, project: str, response_id: s
     _remove(connection, response)
 
 
-def find_lineage(connection: sqlite3.Connection, project: str, response_id: str) -> list[Segment]:
-    """Finds a response and all that it follows, the oldest first, or raises."""
-    rows = connection.execute(_SELECT_LINEAGE, (project, response_id, MAX_LINEAGE + 1)).fetchall()
+def find_lineage(
+    connection: sqlite3.Connection, project: str, response_id: str, after: Segment | None, limit: int
+) -> Lineage:
+    """Finds segments of a response and of those that it follows, the newest first. Raises `NotFound`."""
+    if after is None:
+        rows = connection.execute(_SELECT_LINEAGE_OF, (project, response_id, limit + 1)).fetchall()
+    else:
+        rows = connection.execute(_SELECT_LINEAGE_BEFORE, (after.number, limit + 1)).fetchall()
     if not rows:
         raise previous_response_not_found(response_id)
-    if len(rows) > MAX_LINEAGE:
-        raise lineage_too_long(MAX_LINEAGE)
-    return [Segment(*row) for row in reversed(rows)]
+    return Lineage([Segment(*row) for row in rows[:limit]], len(rows) > limit)
 
 
-def find_segment(connection: sqlite3.Connection, segment: Segment, position: int, limit: int, max_bytes: int) -> Growth:
+def find_segment(
+    connection: sqlite3.Connection, segment: Segment, position: int, limit: int, max_bytes: int, max_item: int
+) -> Growth:
     """Reads what a segment has after a position, or raises."""
     row: tuple[int] | None = connection.execute(_SELECT_REMOVALS, (segment.number,)).fetchone()
     if row is None:
         raise previous_response_not_found(segment.response_id)
-    values = (segment.holder, position, segment.last_position, limit + 1)
+    values = (max_item, segment.holder, position, segment.last_position, limit + 1)
     with closing(connection.execute(_SELECT_SEGMENT, values)) as rows:
         return growth(rows, position, row[0], limit, max_bytes)
 

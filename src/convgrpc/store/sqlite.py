@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from convgrpc.errors import store_unavailable
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import Claim, Connection, connect, open_database
+from convgrpc.store.large_reads import ANY_SIZE, INLINE, LargeItem, LargeReads
 from convgrpc.store.lookups import (
+    find_brought,
     find_conversation,
     find_growth,
     find_items,
     find_referenced,
+    find_references,
     find_secret,
     find_span,
     find_version,
@@ -34,10 +38,13 @@ from convgrpc.store.protocol import (
     ConversationPage,
     Growth,
     InTurn,
+    Lineage,
     NewConversation,
     NewItem,
     NewResponse,
+    Origin,
     Page,
+    Reference,
     RequestKey,
     Segment,
     Sizes,
@@ -57,12 +64,16 @@ gets one of its own.
 """
 
 
+R = TypeVar("R")
+
+
 class SqliteStore(Store):
     """Writes in one thread, by group commit; reads on the event loop, where they are cheaper than a thread's switch."""
 
     def __init__(
         self,
         reader: sqlite3.Connection,
+        large_reads: LargeReads,
         writer: Writer,
         checkpoints: Checkpoints,
         files: Files,
@@ -72,6 +83,7 @@ class SqliteStore(Store):
         news: News,
     ) -> None:
         self._reader = reader
+        self._large_reads = large_reads
         self._writer = writer
         self._troubles = troubles
         self._watch = Watch(files, troubles, writer, checkpoints, self._read)
@@ -145,7 +157,9 @@ class SqliteStore(Store):
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
-            store = cls(reader, writer, checkpoints, files, troubles, window, sizes, news)
+            large_reads = LargeReads(lambda: connect(path, synchronous, busy_timeout))
+            stack.callback(large_reads.close)
+            store = cls(reader, large_reads, writer, checkpoints, files, troubles, window, sizes, news)
             store._closing_down = stack.pop_all()
             return store
 
@@ -162,9 +176,8 @@ class SqliteStore(Store):
             attempt = self._attempt(request)
             return changes.create_conversation(connection, project, conversation, items, attempt, sizes=self._sizes)
 
-        return await self._writer.write(
-            work, size=len(conversation.data) + _size(items), deadline=deadline, project=project
-        )
+        size = len(conversation.data) + await self._size(project, items)
+        return await self._writer.write(work, size=size, deadline=deadline, project=project)
 
     async def get_conversation(self, project: str, conversation_id: str) -> bytes:
         with self._snapshot() as connection:
@@ -228,14 +241,15 @@ class SqliteStore(Store):
             return [data for _, data in appended]
 
         topics = [Topic(project, conversation_id)]
-        return await self._writer.write(work, size=_size(items), deadline=deadline, topics=topics, project=project)
+        size = await self._size(project, items)
+        return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
     async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
         def work(connection: Connection) -> InTurn:
             attempts = [(each, self._attempt(each.request)) for each in appends]
             return changes.append_in_turn(connection, project, attempts, sizes=self._sizes)
 
-        size = sum(_size(each.items) for each in appends)
+        size = await self._size(project, [item for each in appends for item in each.items])
         topics = {Topic(project, each.conversation_id) for each in appends}
         return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
@@ -246,9 +260,19 @@ class SqliteStore(Store):
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
     ) -> Page:
-        with self._snapshot() as connection:
+        def read(connection: sqlite3.Connection, max_item: int) -> Page:
             version = find_version(connection, project, conversation_id)
-            return list_items(connection, version, after=after, limit=limit, descending=descending, max_bytes=max_bytes)
+            return list_items(
+                connection,
+                version,
+                after=after,
+                limit=limit,
+                descending=descending,
+                max_bytes=max_bytes,
+                max_item=max_item,
+            )
+
+        return await self._read_items(project, read)
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         (item,) = await self.get_items(project, conversation_id, [item_id], max_bytes=0)
@@ -257,9 +281,11 @@ class SqliteStore(Store):
     async def get_items(
         self, project: str, conversation_id: str, item_ids: Sequence[str], *, max_bytes: int
     ) -> list[bytes]:
-        with self._snapshot() as connection:
+        def read(connection: sqlite3.Connection, max_item: int) -> list[bytes]:
             conversation = find_conversation(connection, project, conversation_id)
-            return find_items(connection, conversation, item_ids, max_bytes)
+            return find_items(connection, conversation, item_ids, max_bytes, max_item)
+
+        return await self._read_items(project, read)
 
     async def get_growth(
         self,
@@ -272,7 +298,7 @@ class SqliteStore(Store):
         max_bytes: int,
         descending: bool = False,
     ) -> Growth:
-        with self._snapshot() as connection:
+        def read(connection: sqlite3.Connection, max_item: int) -> Growth:
             return find_growth(
                 connection,
                 project,
@@ -282,7 +308,10 @@ class SqliteStore(Store):
                 limit=limit,
                 max_bytes=max_bytes,
                 descending=descending,
+                max_item=max_item,
             )
+
+        return await self._read_items(project, read)
 
     async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
         position = None if after is None else self._cursors.position(conversation_id, after)
@@ -296,9 +325,24 @@ class SqliteStore(Store):
     def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
         return self._news.listening(Topic(project, conversation_id), tell)
 
-    async def get_referenced(self, project: str, item_ids: Sequence[str], *, max_bytes: int) -> list[bytes]:
+    async def brought(self, project: str, items: Sequence[NewItem]) -> int:
+        named = [item for item in items if item.origin is not Origin.MINTED]
+        if not named:
+            return 0
         with self._snapshot() as connection:
-            return find_referenced(connection, project, item_ids, max_bytes)
+            return find_brought(connection, project, named)
+
+    async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
+        with self._snapshot() as connection:
+            return find_references(connection, project, item_ids)
+
+    async def get_referenced(self, project: str, references: Sequence[Reference]) -> list[bytes]:
+        def read(connection: sqlite3.Connection, max_item: int) -> list[bytes]:
+            if any(reference.size > max_item for reference in references):
+                raise LargeItem
+            return find_referenced(connection, references)
+
+        return await self._read_items(project, read)
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
@@ -312,7 +356,7 @@ class SqliteStore(Store):
         def work(connection: Connection) -> bytes:
             return responses.record_response(connection, project, response, self._attempt(request), sizes=self._sizes)
 
-        size = len(response.data) + _size(response.input) + _size(response.output)
+        size = len(response.data) + await self._size(project, [*response.input, *response.output])
         topics = [Topic(project, response.conversation)] if response.conversation else []
         return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
@@ -324,13 +368,15 @@ class SqliteStore(Store):
         work = partial(responses.delete_response, project=project, response_id=response_id)
         await self._writer.write(work, deadline=deadline, project=project)
 
-    async def get_lineage(self, project: str, response_id: str) -> list[Segment]:
+    async def get_lineage(self, project: str, response_id: str, *, after: Segment | None = None, limit: int) -> Lineage:
         with self._snapshot() as connection:
-            return responses.find_lineage(connection, project, response_id)
+            return responses.find_lineage(connection, project, response_id, after, limit)
 
-    async def get_segment(self, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
-        with self._snapshot() as connection:
-            return responses.find_segment(connection, segment, position, limit, max_bytes)
+    async def get_segment(self, project: str, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
+        def read(connection: sqlite3.Connection, max_item: int) -> Growth:
+            return responses.find_segment(connection, segment, position, limit, max_bytes, max_item)
+
+        return await self._read_items(project, read)
 
     @property
     def waiting_writes(self) -> int:
@@ -373,27 +419,39 @@ class SqliteStore(Store):
     def _attempt(self, request: RequestKey | None) -> Attempt | None:
         return request and Attempt(request, self._window())
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """One state of the database for several statements: the writer goes on meanwhile."""
-        with self._reading() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.rollback()
+    async def _size(self, project: str, items: Sequence[NewItem]) -> int:
+        """Returns the bytes that a write of new items moves, with those of the items that they stand for."""
+        return sum(len(item.data) for item in items) + await self.brought(project, items)
+
+    async def _read_items(self, project: str, read: Callable[[sqlite3.Connection, int], R]) -> R:
+        """Reads items on the event loop, or in a thread if one is large. `read` takes the most bytes of an item."""
+        try:
+            with self._snapshot() as connection:
+                return read(connection, INLINE)
+        except LargeItem:
+            return await self._large_reads.run(project, partial(self._read_any, read))
+
+    def _read_any(self, read: Callable[[sqlite3.Connection, int], R], connection: sqlite3.Connection) -> R:
+        with self._snapshot(connection):
+            return read(connection, ANY_SIZE)
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _snapshot(self, connection: sqlite3.Connection | None = None) -> Iterator[sqlite3.Connection]:
+        """One state of the database for several statements: the writer goes on meanwhile."""
+        with self._reading(connection) as reader:
+            reader.execute("BEGIN")
+            try:
+                yield reader
+            finally:
+                reader.rollback()
+
+    @contextmanager
+    def _reading(self, connection: sqlite3.Connection | None = None) -> Iterator[sqlite3.Connection]:
         """For one statement."""
         if self._closed:
             raise store_unavailable()
         try:
-            yield self._reader
+            yield connection or self._reader
         except sqlite3.Error as error:
             self._troubles.note_read(error)
             raise store_unavailable(troubles.name(error)) from error
-
-
-def _size(items: Sequence[NewItem]) -> int:
-    return sum(len(item.data) for item in items)

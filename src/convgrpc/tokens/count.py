@@ -1,7 +1,8 @@
 """Counts a whole request: its items, and what is around them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
@@ -37,6 +38,7 @@ from convgrpc.v1.input_tokens_service_pb2 import (
     TokenCountPart,
     TokenEstimate,
 )
+from convgrpc.v1.item_pb2 import ConversationItem
 
 _EXPLANATIONS = {
     ESTIMATE_REASON_UNKNOWN_MODEL: f"Nothing is known of this model: counted as for {DEFAULT}.",
@@ -58,12 +60,20 @@ _TRIED = 50
 """How many places truncation tries one by one where leaving out items may cost more."""
 
 
-def given_features(request: CountInputTokensRequest, reader: Reader) -> list[Features]:
-    """The items of the request itself."""
+def given_features(
+    request: CountInputTokensRequest, reader: Reader, referenced: Mapping[str, Features] = MappingProxyType({})
+) -> list[Features]:
+    """Reads the items of the request itself. `referenced` has the features of stored items, by their ids."""
     if request.input.HasField("text"):
         return [Features(Turn.USER, reader.count(request.input.text), "input")]
     items = request.input.items.items
-    return features(items, reader, [item.id or f"input[{number}]" for number, item in enumerate(items)])
+    own = [(item, item.id or f"input[{number}]") for number, item in enumerate(items) if not _is_reference(item)]
+    read = iter(features([item for item, _ in own], reader, [place for _, place in own]))
+    return [referenced[item.id] if _is_reference(item) else next(read) for item in items]
+
+
+def _is_reference(item: ConversationItem) -> bool:
+    return item.HasField("item_reference")
 
 
 def count(

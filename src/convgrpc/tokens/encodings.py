@@ -3,7 +3,6 @@
 import base64
 import copy
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,13 @@ from functools import cache
 from hashlib import sha1, sha256
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
+import regex
 import tiktoken
 from tiktoken_ext import openai_public
+
+from convgrpc.tokens import chunks
 
 RANKS = Path(__file__).parent / "ranks"
 
@@ -27,13 +29,11 @@ _NO_SPECIAL_TOKENS: set[str] = set()
 _TOKEN_BYTES = 4
 _SEPARATOR = "<|endoftext|>"
 
-_CHUNK = 1 << 18
-# Between two words no token reaches, in any of the encodings: a word ends before the space, which belongs to the next.
-_SEAM = re.compile(r"(?<=[a-z])(?= [a-z])")
-_REACH = 1 << 12
-# In a desert of white space there is no such place, and tiktoken panics where one is longer than half a million
-# characters: it is cut all the same, which may make a token more.
-_DESERT = 1 << 10
+_WINDOW = 1 << 16
+"""Characters of a long piece that are encoded at once, which takes some 30 ms."""
+_LOOKAHEAD = 1 << 8
+_CANDIDATES = 64
+"""Tokens at the end of a window that are tried as the last before a cut."""
 
 _COPIES = 2
 _loading = threading.Lock()
@@ -80,20 +80,30 @@ class Encoding:
 
 
 class ThreadCounter:
-    """Counts texts in an encoding, and in one thread."""
+    """Counts texts in an encoding, and in one thread. `pattern` splits texts into the pieces that are encoded alone."""
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         self._encoding = encoding
         # What tiktoken makes for numpy: while it makes a list, which takes longer, all other threads stand still.
         self._encode = encoding._core_bpe.encode_to_tiktoken_buffer
+        self._encode_piece = encoding._core_bpe.encode_single_piece
+        self.pattern = _pattern(encoding.name)
 
     def __call__(self, text: str) -> int:
-        return self._count(text) if len(text) <= _CHUNK else sum(map(self._count, chunks(text)))
+        return sum(self.steps(text))
+
+    def steps(self, text: str) -> Iterator[int]:
+        """Counts a text in steps of bounded time, and yields the tokens of each."""
+        for chunk in chunks.chunks(text, self.pattern):
+            if chunks.is_piece(chunk):
+                yield from self._steps_of_piece(_encodable(chunk))
+            else:
+                yield self._count(chunk)
 
     def each(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text."""
         # Many short ones go in one call: in between, threads would wait for each other rather than count.
-        if len(texts) < 2 or sum(map(len, texts)) > _CHUNK:
+        if len(texts) < 2 or sum(map(len, texts)) > chunks.CHUNK:
             return list(map(self, texts))
         whole = _SEPARATOR.join(texts)
         if whole.count(_SEPARATOR) >= len(texts):
@@ -110,8 +120,79 @@ class ThreadCounter:
         try:
             return memoryview(self._encode(text, _NO_SPECIAL_TOKENS)).nbytes // _TOKEN_BYTES
         except UnicodeEncodeError:
-            # Half a surrogate pair, which tiktoken replaces.
-            return len(self._encoding.encode_ordinary(text))
+            return memoryview(self._encode(_encodable(text), _NO_SPECIAL_TOKENS)).nbytes // _TOKEN_BYTES
+
+    def _steps_of_piece(self, piece: str) -> Iterator[int]:
+        """Counts a piece window by window.
+
+        A sequence of tokens is the encoding of a piece if each two neighbours, encoded together, stay the same two
+        tokens (https://github.blog/ai-and-ml/llms/so-many-tokens-so-little-time-introducing-a-faster-more-flexible-byte-pair-tokenizer/).
+        So only the two tokens at a cut need to be checked.
+        """
+        start, size = 0, _WINDOW
+        tokens = self._tokens(piece[:size])
+        while start + size < len(piece):
+            cut = self._cut(tokens, piece, start + size)
+            if cut:
+                yield cut.tokens
+                start, size, tokens = cut.place, _WINDOW, cut.following
+            else:
+                size *= 2
+                tokens = self._tokens(piece[start : start + size])
+        yield len(tokens)
+
+    def _cut(self, tokens: Sequence[int], piece: str, end: int) -> "_Cut | None":
+        """Finds a place near the end of a window, whose tokens are given, where the piece can be cut."""
+        rest = b""
+        for kept in range(len(tokens) - 1, max(0, len(tokens) - _CANDIDATES), -1):
+            rest = self._bytes(tokens[kept]) + rest
+            if _is_inside_character(rest):
+                continue
+            place = end - len(rest.decode())
+            # A short look ahead rules out most places that are wrong.
+            for size in (_LOOKAHEAD, _WINDOW):
+                following = self._tokens(piece[place : place + size])
+                if not self._stay_apart(tokens[kept - 1], following[0]):
+                    break
+            else:
+                return _Cut(kept, place, following)
+        return None
+
+    def _tokens(self, part: str) -> Sequence[int]:
+        """Encodes a part of a piece as one piece."""
+        match = self.pattern.match(part)
+        if match and match.end() == len(part):
+            return memoryview(bytes(memoryview(self._encode(part, _NO_SPECIAL_TOKENS)))).cast("I")
+        tokens: Sequence[int] = self._encode_piece(part.encode())
+        return tokens
+
+    def _stay_apart(self, one: int, other: int) -> bool:
+        return list(self._encode_piece(self._bytes(one) + self._bytes(other))) == [one, other]
+
+    def _bytes(self, token: int) -> bytes:
+        return self._encoding.decode_single_token_bytes(token)
+
+
+class _Cut(NamedTuple):
+    """A cut in a piece: the number of tokens before it, its place, and the tokens of the window after it."""
+
+    tokens: int
+    place: int
+    following: Sequence[int]
+
+
+def _is_inside_character(data: bytes) -> bool:
+    return data[0] & 0xC0 == 0x80
+
+
+def _encodable(text: str) -> str:
+    """Replaces halves of surrogate pairs, as tiktoken does."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@cache
+def _pattern(name: str) -> Any:
+    return regex.compile(_load(name)._pat_str)
 
 
 def load_copies(name: str) -> None:
@@ -157,31 +238,3 @@ def _ranks(url: str, expected_hash: str) -> dict[bytes, int]:
         if path.is_file() and sha256(data := path.read_bytes()).hexdigest() == expected_hash:
             return {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, data.splitlines())}
     raise MissingRanks(f"none of {', '.join(map(str, candidates))} is the file that tiktoken expects")
-
-
-def chunks(text: str) -> Iterator[str]:
-    """Cuts a text that is very long, between tokens where that is possible."""
-    start = 0
-    while start < len(text):
-        end = _end(text, start + _CHUNK)
-        yield text[start:end]
-        start = end
-
-
-def halves(text: str) -> tuple[str, str]:
-    """Cuts a text after its middle, between tokens. Where there is no such place nearby, the second half is empty."""
-    middle = len(text) // 2
-    seam = _SEAM.search(text, middle, middle + _REACH)
-    end = seam.start() if seam else len(text)
-    return text[:end], text[end:]
-
-
-def _end(text: str, end: int) -> int:
-    """The first place from `end` on where a text can be cut."""
-    while end < len(text):
-        if seam := _SEAM.search(text, end, end + _REACH):
-            return seam.start()
-        if end >= _DESERT and text[end - _DESERT : end + _DESERT].isspace():
-            return end
-        end += _REACH
-    return len(text)

@@ -53,6 +53,12 @@ def _key(model: Resolved, keeps_reasoning: bool) -> _Key:
     return model.family.name, model.images, keeps_reasoning
 
 
+def weight(item: Features) -> int:
+    """Returns how much memory an item takes, in items of a text and no more."""
+    is_usual = item[3:] == _USUAL
+    return 1 if is_usual else _UNUSUAL_WEIGHT + len(item.images) + len(item.files) + len(item.loaded)
+
+
 class Items:
     """The features of items, oldest first. Of those that are a text and no more, they are kept in some 70 bytes each.
 
@@ -82,25 +88,13 @@ class Items:
     def between(self, start: int, end: int) -> Iterator[Features]:
         return map(self.__getitem__, range(start, end))
 
-    def extend(self, items: "Items | Iterable[Features]") -> None:
-        if isinstance(items, Items):
-            self._extend_by(items)
-            return
+    def extend(self, items: Iterable[Features]) -> None:
         for item in items:
+            self.weight += weight(item)
             if item[3:] == _USUAL:
-                self.weight += 1
                 self._places += item.place.encode()
             else:
-                self.weight += _UNUSUAL_WEIGHT + len(item.images) + len(item.files) + len(item.loaded)
                 self._unusual[len(self)] = item
             self._ends.append(len(self._places))
             # At last: by this an item is known, maybe to other threads.
             self._usual.append(item.tokens << _TURN_BITS | item.turn)
-
-    def _extend_by(self, others: "Items") -> None:
-        number, start = len(self), len(self._places)
-        self.weight += others.weight
-        self._unusual.update((number + each, item) for each, item in others._unusual.items())
-        self._places += others._places
-        self._ends.extend(start + end for end in others._ends)
-        self._usual += others._usual

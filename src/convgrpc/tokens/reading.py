@@ -3,14 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from convgrpc.errors import deadline_exceeded
-from convgrpc.tokens.encodings import Encoding, chunks, halves
-from convgrpc.tokens.extraction import Extractor, Unreadable
+from convgrpc.tokens.chunks import chunks, halves, is_piece
+from convgrpc.tokens.encodings import Encoding
+from convgrpc.tokens.extraction import Extractor, FileBudget, StartProcess, Unreadable
 from convgrpc.tokens.files import FILE_TOKENS, Kind, document, kind, rendered, tokens_around
 from convgrpc.tokens.typescript import TooLarge
 from convgrpc.v1.content_pb2 import FILE_DETAIL_HIGH, InputFile
@@ -21,8 +22,6 @@ from convgrpc.v1.input_tokens_service_pb2 import (
     EstimateReason,
 )
 
-_SECONDS_A_FILE = 10.0
-_SECONDS_ALL_FILES = 15.0
 _WELL_KNOWN = (Kind.PDF, Kind.DOCX, Kind.TEXT)
 
 
@@ -51,33 +50,68 @@ class File(NamedTuple):
     is_pdf: bool = False
 
 
-class Reader:
-    """Reads for one request, in one encoding and in the thread that makes it, until a deadline (`time.monotonic()`).
+class CallLimits:
+    """The limits of reading for one call: until when (`time.monotonic()`), and how many files. Threads may share it."""
 
-    One that may not wait raises `WouldWait` where it would have to. `threads` may do halves of what is long, as far as
-    they have time. Raises `DeadlineExceeded` after the deadline.
+    def __init__(self, deadline: float = math.inf) -> None:
+        self.files = FileBudget()
+        self._deadline = deadline
+
+    def end(self) -> None:
+        """Has all reading for the call end soon, because the call has ended."""
+        self._deadline = -math.inf
+
+    def check(self) -> None:
+        """Raises `DeadlineExceeded` after the deadline, or when the call has ended."""
+        if time.monotonic() > self._deadline:
+            raise deadline_exceeded()
+
+
+class OtherThread(Protocol):
+    """Starts work in another thread that has time for it, or returns None if none has."""
+
+    def __call__(self, work: Callable[[], R], /) -> "Future[R] | None": ...
+
+
+class Reader:
+    """Reads for one call, in one encoding and in the thread that makes it. `close` it: it may have a process.
+
+    One that may not wait raises `WouldWait` where it would have to. `other_thread` starts halves of long work
+    elsewhere. `start_process` starts a process that reads documents. Raises `DeadlineExceeded` when the call has to
+    end.
     """
 
     def __init__(
-        self, encoding: Encoding, *, deadline: float = math.inf, may_wait: bool = True, threads: Executor | None = None
+        self,
+        encoding: Encoding,
+        limits: CallLimits | None = None,
+        *,
+        may_wait: bool = True,
+        other_thread: OtherThread | None = None,
+        start_process: StartProcess | None = None,
     ) -> None:
         self.encoding = encoding
-        self._count = encoding.counter()
-        self.count = self._count if threads is None else self._count_in_halves
-        self._deadline = deadline
+        self._counter = encoding.counter()
+        self._limits = limits or CallLimits()
+        self.check_time = self._limits.check
         self._may_wait = may_wait
-        self._threads = threads
+        self._other_thread = other_thread
         self._at_once = _MAX_TEXT_AT_ONCE
-        self._file_seconds: list[float] = []
+        self._extractor = Extractor(budget=self._limits.files, start=start_process, check=self._limits.check)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._extractor.close()
 
     def both(self, first: Callable[["Reader"], R], second: Callable[["Reader"], R]) -> tuple[R, R]:
         """Reads two things, each with a reader of its thread."""
-        if self._threads is None:
-            return first(self), second(self)
-        try:
-            other = self._threads.submit(lambda: second(self._twin()))
-        except RuntimeError:
-            # The threads are being ended, this one as the last.
+        other = self._other_thread(lambda: second(self._twin())) if self._other_thread else None
+        if other is None:
             return first(self), second(self)
         try:
             one = first(self)
@@ -89,9 +123,9 @@ class Reader:
         return one, second(self) if other.cancel() else other.result()
 
     def _twin(self) -> "Reader":
-        """The reader of another thread, with one time for the files of both."""
-        twin = Reader(self.encoding, deadline=self._deadline)
-        twin._file_seconds = self._file_seconds
+        """Returns the reader of another thread, with the same limits and the same process for documents."""
+        twin = Reader(self.encoding, self._limits)
+        twin._extractor = self._extractor
         return twin
 
     def each(self, read: Callable[["Reader", Sequence[T]], list[R]], things: Sequence[T]) -> list[R]:
@@ -107,30 +141,34 @@ class Reader:
         return results
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """The numbers of tokens of texts, which are few."""
+        """Returns the numbers of tokens of texts, which are few."""
         self.check_time()
         if any(len(text) >= _LONG for text in texts):
-            return list(map(self._count_in_time, texts))
-        return self._count.each(texts)
+            return list(map(self.count, texts))
+        return self._counter.each(texts)
 
-    def _count_in_time(self, text: str) -> int:
+    def count(self, text: str) -> int:
+        """Returns the number of tokens of a text. Another thread may count half of it."""
         self.check_time()
-        return self.count(text)
+        if len(text) < _LONG:
+            return self._counter(text)
+        return sum(map(self._count_chunk, chunks(text, self._counter.pattern)))
 
-    def _count_in_halves(self, text: str) -> int:
-        return sum(map(self._count_chunk, chunks(text)))
-
-    def _count_chunk(self, text: str) -> int:
+    def _count_chunk(self, chunk: str) -> int:
         self.check_time()
-        one, other = halves(text) if len(text) >= _LONG else (text, "")
+        if is_piece(chunk):
+            return self._count_piece(chunk)
+        one, other = halves(chunk) if self._other_thread and len(chunk) >= _LONG else (chunk, "")
         if not other:
-            return self._count(text)
+            return self._counter(chunk)
         return sum(self.both(lambda reader: reader._count_chunk(one), lambda reader: reader._count_chunk(other)))
 
-    def check_time(self) -> None:
-        """Raises `DeadlineExceeded` after the deadline."""
-        if time.monotonic() > self._deadline:
-            raise deadline_exceeded()
+    def _count_piece(self, piece: str) -> int:
+        tokens = 0
+        for step in self._counter.steps(piece):
+            tokens += step
+            self.check_time()
+        return tokens
 
     def allowance(self) -> Callable[[int], None]:
         """What to charge with the characters of declarations that belong together; raises `TooLarge` past a bound."""
@@ -154,27 +192,17 @@ class Reader:
         known = found and kind(found)
         if not found or not known:
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
-        extractor, start = self._extractor(), time.monotonic()
+        if not self._may_wait:
+            raise WouldWait
+        self.check_time()
         try:
-            pages = extractor.pages(found)
+            pages = self._extractor.pages(found)
         except Unreadable:
-            # Of a file that was given up for the deadline's sake, nothing may be remembered.
-            self.check_time()
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
-        finally:
-            self._file_seconds.append(time.monotonic() - start)
         tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
         is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH
         reason = ESTIMATE_REASON_UNSPECIFIED if is_sure else ESTIMATE_REASON_LITTLE_EVIDENCE
         return File(tokens, reason, known is Kind.PDF)
-
-    def _extractor(self) -> Extractor:
-        if not self._may_wait:
-            raise WouldWait
-        self.check_time()
-        left_for_all = _SECONDS_ALL_FILES - sum(self._file_seconds)
-        left = min(_SECONDS_A_FILE, max(0.1, left_for_all), self._deadline - time.monotonic())
-        return Extractor(timeout=left)
 
 
 def _in_turn(read: Callable[[Reader, Sequence[T]], list[R]], things: Sequence[T], reader: Reader) -> list[R]:

@@ -45,11 +45,12 @@ def count_input_tokens(
     name = model or asked.model or DEFAULT
     resolved = models.resolve(name)
     encoding = _encoding(resolved.family.encoding)
-    reader = Reader(encoding)
     history = History()
     items = [each if isinstance(each, ConversationItem) else decode(ConversationItem, _json(each)) for each in before]
-    history.items.extend(features(items, reader, [item.id or f"before[{number}]" for number, item in enumerate(items)]))
-    counted = count(asked, resolved, reader, history, given_features(asked, reader))
+    places = [item.id or f"before[{number}]" for number, item in enumerate(items)]
+    with Reader(encoding) as reader:
+        history.items.extend(features(items, reader, places))
+        counted = count(asked, resolved, reader, history, given_features(asked, reader))
     counted.model = name
     return counted
 

@@ -1,0 +1,124 @@
+"""A cache of the token counts of stored items, which projects share fairly."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from convgrpc.store.protocol import Growth, Segment
+from convgrpc.tokens.history import History
+from convgrpc.tokens.items import Features
+
+Key: TypeAlias = tuple[str, str | int, str]
+"""What is remembered, by the kind of thing, its id or number, and an encoding."""
+
+HISTORY_WEIGHT = 40
+"""The memory of an empty history, in items."""
+
+
+class CountMemory:
+    """Values up to a total weight. Past it, the project with the most forgets the value that it used least recently."""
+
+    def __init__(self, max_weight: int) -> None:
+        self._max_weight = max_weight
+        self._total = 0
+        self._projects: dict[str, _Remembered] = {}
+
+    def get(self, project: str, key: Key) -> object | None:
+        """Returns a value, which becomes the one that was used last."""
+        remembered = self._projects.get(project)
+        entry = remembered and remembered.entries.get(key)
+        if not remembered or not entry:
+            return None
+        remembered.entries.move_to_end(key)
+        return entry.value
+
+    def put(self, project: str, key: Key, value: object, weight: int) -> None:
+        """Remembers a value, or a new weight of it."""
+        self.forget(project, key)
+        remembered = self._projects.setdefault(project, _Remembered())
+        remembered.entries[key] = _Entry(value, weight)
+        remembered.weight += weight
+        self._total += weight
+        while self._total > self._max_weight:
+            most = max(self._projects, key=lambda name: self._projects[name].weight)
+            self.forget(most, next(iter(self._projects[most].entries)))
+
+    def forget(self, project: str, key: Key) -> None:
+        remembered = self._projects.get(project)
+        entry = remembered and remembered.entries.pop(key, None)
+        if remembered and entry:
+            remembered.weight -= entry.weight
+            self._total -= entry.weight
+            if not remembered.entries:
+                del self._projects[project]
+
+
+class _Entry(NamedTuple):
+    value: object
+    weight: int
+
+
+class _Remembered:
+    def __init__(self) -> None:
+        self.entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self.weight = 0
+
+
+class KnownConversation:
+    """The items of a conversation up to a position of the store's. Hold the lock while it is read or used."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.start_again()
+
+    def start_again(self) -> None:
+        self.history = History()
+        self.position = 0
+        self.removals = 0
+
+    @property
+    def weight(self) -> int:
+        return HISTORY_WEIGHT + self.history.items.weight
+
+    def add(self, items: Sequence[Features], growth: Growth) -> None:
+        """Adds items that were read of what the conversation has got since."""
+        self.history.items.extend(items)
+        self.position, self.removals = growth.position, growth.removals
+
+
+class KnownChain:
+    """The items of a response and of all that it follows, as far as they were read. Hold the lock as above.
+
+    `tip` is the number of the response. `unread` are the segments that were not read yet, the newest first, and
+    `position` is how far the last of them was read.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.history = History()
+        self.tip = 0
+        self.length = 0
+        self.origin: Segment | None = None
+        self.removals = 0
+        self.unread: list[Segment] = []
+        self.position = 0
+
+    @property
+    def weight(self) -> int:
+        return HISTORY_WEIGHT + self.history.items.weight + 2 * len(self.unread)
+
+    def follow(self, newer: Sequence[Segment]) -> None:
+        """Makes the newest of some segments the tip. They follow those that are known."""
+        if not newer:
+            return
+        self.unread[:0] = newer
+        self.tip = newer[0].number
+        self.length += len(newer)
+        self.origin = self.origin or newer[-1]
+
+    def add(self, items: Sequence[Features], done: int, position: int, removals: int) -> None:
+        """Adds items that were read: of `done` segments the last, and of the next one those up to a position."""
+        self.history.items.extend(items)
+        del self.unread[len(self.unread) - done :]
+        self.position, self.removals = position, removals
