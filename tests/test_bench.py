@@ -1,5 +1,5 @@
-"""What `scripts/bench` is made of: its arithmetic on made-up numbers, and what makes calls and databases. Nothing is
-timed.
+"""What `scripts/bench` is made of: its arithmetic on made-up numbers, and what makes calls and databases. No test depends
+on a time that it measures.
 """
 
 import json
@@ -7,22 +7,26 @@ import math
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 
-from benchmarks import generators, results
+from benchmarks import against, checkouts, generators, grpc_calls, results
+from benchmarks.against import Call, Pair
+from benchmarks.checkouts import HERE
 from benchmarks.dialogues import message
 from benchmarks.generators import Caller, Request, Run
 from benchmarks.library import fill
 from benchmarks.processes import Process
-from benchmarks.results import Effort, Measurement, Result, Spread
+from benchmarks.results import Effort, Measurement, Result, Spread, Unavailable
 from benchmarks.turns import Turns
 from convgrpc.service.server import Running
 from convgrpc.settings import Settings
@@ -235,6 +239,149 @@ def test_calls_that_are_refused_are_no_measurement(
     refused = request._replace(paths=[path], body=request.body.replace(b"conv_", b"conv-"))
     with pytest.raises(SystemExit, match="not all calls"):
         caller(refused).run()
+
+
+@with_each_generator
+def test_load_splits_a_message_into_frames(
+    caller: Callable[[Request], Caller], server: Running, http: httpx.Client
+) -> None:
+    """A frame has at most 16,384 bytes, and a message of 20 items has more."""
+    request = appends(server, http, is_grpc=True)
+    large = CreateItemsRequest.FromString(request.body)
+    large.items.extend([message(Role.ROLE_USER, "Hello " * 1000).item] * 5)
+    found = caller(request._replace(body=large.SerializeToString(), answer=0)).run()
+    assert found.calls > 0
+
+
+def test_two_servers_get_the_same_calls_in_turns(settings: Settings, server: Running, http: httpx.Client) -> None:
+    """The pair of turns that warms up is not among the results."""
+    request, other = appends(server, http, is_grpc=True), appends(server, http, is_grpc=False)
+    before, process = stored(settings), Process(os.getpid())
+    found = generators.in_turns([(process, request), (process, other)], 10, 3)
+    assert stored(settings) - before == 2 * 10 * (3 + 1)
+    assert [len(pair) for pair in found] == [2, 2, 2]
+    assert all(cpu > 0 for pair in found for cpu in pair)
+
+
+def test_refused_calls_in_turns_end_the_program(server: Running, http: httpx.Client) -> None:
+    request = appends(server, http, is_grpc=True)
+    refused = request._replace(body=request.body.replace(b"conv_", b"conv-"))
+    process = Process(os.getpid())
+    with pytest.raises(SystemExit, match="scripts/load failed"):
+        generators.in_turns([(process, request), (process, refused)], 10, 1)
+
+
+def test_cpu_time_includes_threads_that_ended() -> None:
+    process = Process(os.getpid())
+    ran: list[float] = []
+
+    def work() -> None:
+        sum(range(1_000_000))
+        ran.append(time.thread_time())
+
+    before = process.cpu()
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    assert process.cpu() - before >= ran[0] > 0
+
+
+def pairs(ratios: list[float], speed: float = 1) -> list[Pair]:
+    return [Pair(ratio * speed, speed) for ratio in ratios]
+
+
+def test_equal_checkouts_are_within_the_goal() -> None:
+    found = against.judged("a", "b", [pairs([1.01, 0.99, 1.0])] * 8)
+    assert (found.ratio, found.goal, found.verdict) == (1.0, 1.03, "ok")
+
+
+def test_a_slower_checkout_misses_the_goal() -> None:
+    found = against.judged("a", "b", [pairs([1.1, 1.09, 1.11])] * 8)
+    assert (found.ratio, found.goal, found.verdict) == (1.1, 1.03, "missed")
+
+
+def test_a_faster_checkout_is_within_the_goal() -> None:
+    assert against.judged("a", "b", [pairs([0.5])] * 8).verdict == "ok"
+
+
+def test_a_goal_is_as_wide_as_half_of_the_spread() -> None:
+    """The ratios of the rounds range from 1.0 to 1.1, so that p10 is 1.01 and p90 1.09."""
+    found = against.judged("a", "b", [pairs([1 + number / 100]) for number in range(11)])
+    assert found.goal == pytest.approx(1.04)
+    assert found.ratio == pytest.approx(1.05)
+    assert found.verdict == "missed"
+
+
+def test_a_change_of_speed_between_pairs_cancels() -> None:
+    """Nor does one pair count in which the speed changed."""
+    found = against.judged("a", "b", [pairs([1.0, 1.0], 2) + pairs([1.0, 1.0, 1.8])] * 8)
+    assert (found.ratio, found.ratios) == (1.0, Spread(1, 1, 1))
+
+
+def test_a_checkout_is_compared_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for each call, also for an RPC or a route that a checkout lacks."""
+    monkeypatch.setattr(against, "DATABASES", tmp_path)
+    monkeypatch.setattr(against, "FEWEST_ROUNDS", 1)
+    monkeypatch.setattr(against, "QUICK_PAIRS", 1)
+    monkeypatch.setitem(
+        against.CALLS, "grpc/None", Call(lambda target, _: grpc_calls.asking(target.server, "None", b""))
+    )
+    monkeypatch.setitem(against.CALLS, "rest/None", Call(lambda target, _: against.rest(target, ["/v1/none"])))
+    names = ["grpc/GetItem", "rest/ListItems-20", "tokens/conversation-first-100kB", "grpc/None", "rest/None"]
+    found = against.against(HERE, Effort(True), names)
+    assert [each.name for each in found] == names
+    assert [each.verdict in ("ok", "missed") for each in found] == [True, True, True, False, False]
+    assert [each.reason.partition(" ")[2] for each in found if isinstance(each, Unavailable)] == [
+        "UNIMPLEMENTED Method not found!",
+        "HTTP 404 Not Found",
+    ]
+    lines = results.table(found).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == names
+    assert lines[4].split()[1:3] == [HERE.commit, "n/a"]
+    rows = json.loads(results.as_json(found, {}))["rows"]
+    assert [(row["name"], row["verdict"]) for row in rows] == [(each.name, each.verdict) for each in found]
+    assert not list(tmp_path.iterdir())
+
+
+def test_calls_are_chosen_by_name_and_by_group() -> None:
+    """In the order of the table, and each once."""
+    assert against.chosen([]) == list(against.CALLS)
+    assert against.chosen(["rest/GetItem", "grpc/GetItem"]) == ["grpc/GetItem", "rest/GetItem"]
+    assert against.chosen(["tokens", "tokens/text-2kB"]) == [
+        each for each in against.CALLS if each.startswith("tokens/")
+    ]
+    with pytest.raises(ValueError, match="there is no call or group tokens/none: expected some of grpc, grpc/Cr"):
+        against.chosen(["tokens/none"])
+
+
+def test_a_folder_without_the_source_is_no_checkout(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a checkout of convgrpc: it has no pyproject"):
+        checkouts.checkout(tmp_path)
+
+
+def test_a_checkout_with_other_dependencies_has_its_own_environment(tmp_path: Path) -> None:
+    (tmp_path / "src" / "convgrpc").mkdir(parents=True)
+    (tmp_path / "src" / "convgrpc" / "__main__.py").touch()
+    project = (HERE.root / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(project)
+    assert checkouts.checkout(tmp_path) == checkouts.Checkout(tmp_path, HERE.python)
+    (tmp_path / "pyproject.toml").write_text(project.replace("grpcio>=", "grpcio>"))
+    environment = tmp_path / "scripts" / "environment"
+    environment.parent.mkdir()
+    environment.write_text("#!/bin/sh\necho python-for-$1\n")
+    environment.chmod(0o755)
+    assert checkouts.checkout(tmp_path) == checkouts.Checkout(tmp_path, "python-for-serve")
+
+
+def test_an_option_that_a_checkout_lacks_is_found(tmp_path: Path) -> None:
+    assert HERE.has_keys()
+    assert HERE.has_metrics()
+    (tmp_path / "src" / "convgrpc").mkdir(parents=True)
+    (tmp_path / "src" / "convgrpc" / "__init__.py").touch()
+    (tmp_path / "src" / "convgrpc" / "__main__.py").write_text("import sys\nsys.exit(2 if 'keys' in sys.argv else 0)\n")
+    older = checkouts.Checkout(tmp_path)
+    assert not older.has_keys()
+    assert not older.has_metrics()
 
 
 def test_a_database_that_is_filled_is_one_of_the_service(settings: Settings) -> None:

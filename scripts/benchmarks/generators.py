@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.processes import SCRIPTS, Process
 
@@ -161,29 +161,41 @@ def check(request: Request, calls: int, served: int, told: str) -> None:
 
 def by_load(request: Request, calls: int) -> tuple[float, list[float]]:
     """For how many seconds it went, and how many each call took."""
-    order = {
-        "port": int(request.address.rpartition(":")[2]),
-        "path": request.paths[0] if request.is_grpc else "",
-        "authorization": f"Bearer {request.key}" if request.key else "",
-        "messages": [
-            each.hex()
-            for each in (
-                map(framed, [request.body, *request.more])
-                if request.is_grpc
-                else [written(request, path) for path in request.paths]
-            )
-        ],
-        "connections": CONNECTIONS if request.is_grpc else OPEN_CALLS,
-        "seconds": LONGEST,
-        "window": OPEN_CALLS,
-        "calls": calls,
-    }
-    command = [sys.executable, str(LOAD)]
-    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=True)
-    results = json.loads(done.stdout)
+    results = load({**sent(request), "seconds": LONGEST, "window": OPEN_CALLS, "calls": calls})
     if len(results) != calls or not all(served for _, _, served in results):
         sys.exit(f"convgrpc: not all calls of {request.paths[0]} were served")
     return max(sent + took for sent, took, _ in results), [took for _, took, _ in results]
+
+
+def sent(request: Request) -> dict[str, Any]:
+    """Returns the arguments of `scripts/load` for a request."""
+    if request.is_grpc:
+        messages = [framed(each) for each in (request.body, *request.more)]
+    else:
+        messages = [written(request, path) for path in request.paths]
+    return {
+        "port": int(request.address.rpartition(":")[2]),
+        "path": request.paths[0] if request.is_grpc else "",
+        "authorization": f"Bearer {request.key}" if request.key else "",
+        "messages": [each.hex() for each in messages],
+        "connections": CONNECTIONS if request.is_grpc else OPEN_CALLS,
+    }
+
+
+def load(order: dict[str, Any]) -> Any:
+    """Runs `scripts/load`; returns what it prints."""
+    command = [sys.executable, str(LOAD)]
+    done = subprocess.run(command, input=json.dumps(order), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit("convgrpc: scripts/load failed")
+    return json.loads(done.stdout)
+
+
+def in_turns(requests: Sequence[tuple[Process, Request]], calls: int, pairs: int) -> list[list[float]]:
+    """Makes calls on two servers in turns; returns the CPU seconds of both servers in each pair of turns."""
+    sides = [sent(request) | {"clock": process.cpu_clock} for process, request in requests]
+    found: list[list[float]] = load({"sides": sides, "window": OPEN_CALLS, "calls": calls, "pairs": pairs})
+    return found
 
 
 def written(request: Request, path: str) -> bytes:

@@ -1,7 +1,6 @@
 """The group `overload`: more appends than the server can do, and how it is during and after that."""
 
 import json
-import os
 import random
 import struct
 import subprocess
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks.dialogues import message, prose
-from benchmarks.processes import DATABASES, SCRIPTS
+from benchmarks.processes import DATABASES, SCRIPTS, apart
 from benchmarks.results import Effort, Measurement, ratio
 from benchmarks.service import CONVERSATIONS, Server, serving
 from convgrpc.v1.conversation_pb2 import Conversation
@@ -54,21 +53,6 @@ def overload(effort: Effort) -> Iterator[list[Measurement]]:
             Measurement(f"3x load by {MANY}: p99", AT_PEAK, None, times, *crowd.compared(1, 4, slowest)),
             Measurement("just after: p99", "just before", 3.0, times, *crowd.compared(0, 3, slowest)),
         ]
-
-
-@contextmanager
-def apart(pid: int) -> Iterator[None]:
-    """Gives a process, with its threads, a CPU that this one and those that it starts keep away from."""
-    all_of_them = os.sched_getaffinity(0)
-    own = {min(all_of_them)}
-    if len(all_of_them) > 1:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), own)
-        os.sched_setaffinity(0, all_of_them - own)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, all_of_them)
 
 
 class Burst(NamedTuple):

@@ -52,10 +52,10 @@ def rest_calls(effort: Effort) -> Iterator[list[Measurement]]:
         assert server.stored() - before == acknowledged, "not all that was acknowledged is stored, or more is"
 
 
-def user_message(length: int) -> dict[str, Any]:
-    """The body of a request that appends a message."""
+def user_message(length: int, times: int = 1) -> dict[str, Any]:
+    """Returns the body of a request that appends a message, or the same message several times."""
     text = prose(random.Random(7), length)
-    return {"items": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}]}
+    return {"items": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}] * times}
 
 
 def asking(address: str, paths: Sequence[str], body: dict[str, Any] | None = None, key: str = "") -> Request:

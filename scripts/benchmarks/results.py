@@ -23,6 +23,7 @@ class Unit(NamedTuple):
 
 UNITS = {
     "ms": Unit(1e3, "", "s"),
+    "µs": Unit(1e6, " µs", "s"),
     "MiB": Unit(1 / (1 << 20), " MiB", "bytes"),
     "rate": Unit(1, "/s", "1/s", more_is_better=True),
 }
@@ -57,7 +58,10 @@ class Spread(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a measurement; `ratio` is that of the medians, and `ratios` the spread of those of the rounds."""
+    """What came of a measurement; `ratio` is that of the medians, and `ratios` the spread of those of the rounds.
+
+    In results of `benchmarks.against`, `ratio` is the median of those of the rounds.
+    """
 
     name: str
     compared_with: str
@@ -76,6 +80,15 @@ class Result(NamedTuple):
             return ""
         is_good = self.ratio >= self.goal if UNITS[self.unit].more_is_better else self.ratio <= self.goal
         return "ok" if is_good else "missed"
+
+
+class Unavailable(NamedTuple):
+    """A measurement that could not be made, and why, in one line."""
+
+    name: str
+    compared_with: str
+    reason: str
+    verdict: str = "n/a"
 
 
 class Effort(NamedTuple):
@@ -130,7 +143,7 @@ HEADING = ("", "ms", "p10-p90", "compared with", "ms", "p10-p90", "ratio", "p10-
 TO_THE_LEFT = {0, 3, 9, 10}
 
 
-def table(results: Iterable[Result]) -> str:
+def table(results: Iterable[Result | Unavailable]) -> str:
     rows = [HEADING, *map(cells, results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -142,7 +155,9 @@ def table(results: Iterable[Result]) -> str:
     )
 
 
-def cells(result: Result) -> tuple[str, ...]:
+def cells(result: Result | Unavailable) -> tuple[str, ...]:
+    if isinstance(result, Unavailable):
+        return (result.name, "", "", result.compared_with, *[""] * 5, result.verdict, result.reason)
     bound = ">=" if UNITS[result.unit].more_is_better else "<="
     return (
         result.name,
@@ -151,7 +166,7 @@ def cells(result: Result) -> tuple[str, ...]:
         *in_unit(result.reference, result.unit),
         f"{result.ratio:.2g}" if result.ratio < 0.1 else f"{result.ratio:.2f}",
         f"{result.ratios.p10:.2f}-{result.ratios.p90:.2f}",
-        "" if result.goal is None else f"{bound}{result.goal:g}",
+        "" if result.goal is None else f"{bound}{result.goal:.4g}",
         result.verdict,
         ", ".join(f"{name} {value:.3g}" for name, value in result.beside.items()),
     )
@@ -166,12 +181,14 @@ def shown(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def as_json(results: Iterable[Result], on: Mapping[str, str]) -> str:
+def as_json(results: Iterable[Result | Unavailable], on: Mapping[str, str]) -> str:
     """Seconds and ratios as they are; an infinite ratio, which JSON does not have, is null. `on` is what it was taken
     on.
     """
     rows = [
-        {
+        result._asdict()
+        if isinstance(result, Unavailable)
+        else {
             "name": result.name,
             "compared_with": result.compared_with,
             "goal": result.goal,

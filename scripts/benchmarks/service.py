@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from benchmarks.processes import Process, started
+from benchmarks.checkouts import HERE, Checkout
+from benchmarks.processes import SCRIPTS, Process, inherited, python, started
 from convgrpc.service.keys import DEFAULT_PROJECT
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 
 TIMEOUT = 30
-STARTED = re.compile(r"convgrpc \S+: gRPC (\S+), REST http://(\S+)/v1, .*, metrics (\S+)\n")
+STARTED = re.compile(r"convgrpc \S+: gRPC (\S+), REST http://(\S+)/v1, .*?(?:, metrics (\S+))?\n")
 CONVERSATIONS = "/convgrpc.v1.ConversationsService"
+COUNT = "/convgrpc.v1.InputTokensService/CountInputTokens"
 
 
 class Commits(NamedTuple):
@@ -35,18 +37,19 @@ class Server(Process):
         super().__init__(pid)
         self.grpc, self.http, self._metrics = addresses.groups()
         self.key = key
+        """None is sent where it is empty."""
         self._channel = channel
         self._db = db
 
     def call(self, path: str, request: bytes) -> Callable[[], Any]:
         method: Any = self._channel.unary_unary(path)
-        metadata = (("authorization", f"Bearer {self.key}"),)
+        metadata = (("authorization", f"Bearer {self.key}"),) if self.key else ()
         return lambda: method(request, timeout=TIMEOUT, metadata=metadata)
 
     def stream(self, path: str) -> Callable[[Iterator[bytes]], Iterator[bytes]]:
         """A call with a stream of requests and one of answers."""
         method: Any = self._channel.stream_stream(path)
-        metadata = (("authorization", f"Bearer {self.key}"),)
+        metadata = (("authorization", f"Bearer {self.key}"),) if self.key else ()
         return lambda requests: method(requests, timeout=TIMEOUT, metadata=metadata)
 
     @property
@@ -54,7 +57,7 @@ class Server(Process):
         return int(self.grpc.rpartition(":")[2])
 
     def count(self, request: CountInputTokensRequest) -> Callable[[], Any]:
-        return self.call("/convgrpc.v1.InputTokensService/CountInputTokens", request.SerializeToString())
+        return self.call(COUNT, request.SerializeToString())
 
     def stored(self) -> int:
         """How many items are in the database."""
@@ -71,16 +74,33 @@ class Server(Process):
 
 
 @contextmanager
-def serving(db: Path, *, variant: str = "") -> Iterator[Server]:
-    """Runs a server on free ports while the context lasts; a variant is one of `benchmarks.variant`."""
-    convgrpc = (sys.executable, "-m", "convgrpc")
-    making = [*convgrpc, "keys", "create", DEFAULT_PROJECT, "--db", str(db)]
-    key = subprocess.run(making, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+def serving(
+    db: Path, *, variant: str = "", checkout: Checkout = HERE, keys: bool = True, metrics: bool = True
+) -> Iterator[Server]:
+    """Runs a server on free ports while the context lasts.
+
+    Args:
+        db: Its database, which is made if there is none.
+        variant: One of `benchmarks.variant`.
+        checkout: The source of the server.
+        keys: Makes a key, which all calls send.
+        metrics: Serves metrics too.
+    """
+    key = create_key(db, checkout) if keys else ""
     free = "127.0.0.1:0"
-    program = (sys.executable, "-m", "benchmarks.variant", variant) if variant else convgrpc
-    command = [*program, "serve", "--db", db, "--grpc", free, "--http", free, "--metrics", free]
-    with started(command) as (pid, line):
+    options = ["serve", "--db", db, "--grpc", free, "--http", free, *(["--metrics", free] if metrics else [])]
+    command = python("benchmarks.variant", variant, *options) if variant else checkout.convgrpc(*options)
+    with started(command, checkout.environment) as (pid, line):
         addresses = STARTED.fullmatch(line)
         assert addresses, line
         with grpc.insecure_channel(addresses[1], options=[("grpc.enable_http_proxy", 0)]) as channel:
             yield Server(pid, addresses, channel, key, db)
+
+
+def create_key(db: Path, checkout: Checkout) -> str:
+    command = list(map(str, checkout.convgrpc("keys", "create", DEFAULT_PROJECT, "--db", db)))
+    environment = inherited() | checkout.environment
+    done = subprocess.run(command, cwd=SCRIPTS, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"convgrpc: this failed: {' '.join(command)}\n{done.stderr}")
+    return done.stdout.strip()
