@@ -47,7 +47,7 @@ SHORT_TEXT, LONG_TEXT = 2_000, 100_000
 ROUNDS, FEWEST_ROUNDS = 10, 8
 PAIRS, QUICK_PAIRS = 18, 6
 """Pairs of turns in a round. Many short turns cancel changes in the speed of the CPU better than a few long ones do."""
-LONGEST = 420.0
+LONGEST = 360.0
 """Seconds after which no round begins, unless there were fewer than `FEWEST_ROUNDS`."""
 
 
