@@ -9,7 +9,7 @@ import random
 import string
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -102,7 +102,7 @@ class Caller:
         request.budget.input_tokens = tokens
         self._call(self._conversations.ListItems, request)
 
-    def _call(self, method: Any, request: Message | list[Message]) -> None:
+    def _call(self, method: Any, request: Message | Sequence[Message]) -> None:
         try:
             method(request, timeout=TIMEOUT, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -323,7 +323,7 @@ def other_calls(site: Site) -> dict[str, Call]:
     return {"read": read, "append": append, "count": count, "count_file": count_file}
 
 
-def slowest(call: Call) -> float:
+def slowest(call: Callable[[], object]) -> float:
     """The time of the slowest of some calls."""
     times = []
     for _ in range(3):

@@ -85,6 +85,7 @@ class ConversationsService:
             limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
             metadata=request.metadata.pairs,
         )
+        reserve(context, sum(map(len, page.conversations)))
         data = [Conversation.FromString(each) for each in page.conversations]
         first_id = data[0].id if data else None
         last_id = page.cursor if data or page.has_more else None

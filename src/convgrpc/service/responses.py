@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from convgrpc import ids
 from convgrpc.service.chain import Context
-from convgrpc.service.new_items import charge, new_items, request_key
+from convgrpc.service.new_items import charge, new_items, request_key, reserve
 from convgrpc.service.predecessors import predecessor
 from convgrpc.store.protocol import NewResponse, Store
 from convgrpc.v1 import responses_service_pb2
@@ -36,7 +36,9 @@ class ResponsesService:
         return Response.FromString(stored)
 
     async def GetResponse(self, request: GetResponseRequest, context: Context) -> Response:
-        return Response.FromString(await self._store.get_response(context.project, request.response_id))
+        data = await self._store.get_response(context.project, request.response_id)
+        reserve(context, len(data))
+        return Response.FromString(data)
 
     async def DeleteResponse(self, request: DeleteResponseRequest, context: Context) -> DeletedResponse:
         await self._store.delete_response(context.project, request.response_id, context.deadline)
