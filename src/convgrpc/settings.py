@@ -103,7 +103,7 @@ class Settings:
     )
     max_counted_items: int = field(
         default=200_000,
-        metadata={"help": "Of how many stored items to remember what they count, so that their text is read once."},
+        metadata={"help": "Size of the cache of token counts, in stored items."},
     )
     keep_requests: float = field(
         default=86_400.0, metadata={"help": "Seconds for which the ids of requests are kept, to answer repeated ones."}

@@ -14,8 +14,8 @@ from convgrpc.errors import ResourceExhausted, overloaded
 from convgrpc.service import counting
 from convgrpc.service.accounts import Account
 from convgrpc.service.chain import Context
-from convgrpc.service.count_memory import HISTORY_WEIGHT, CountMemory
-from convgrpc.service.counting import Counter
+from convgrpc.service.count_memory import HISTORY_WEIGHT
+from convgrpc.service.counting import _THREADS, Counter
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store import lookups
 from convgrpc.store.protocol import NewConversation, NewItem, NewResponse, Origin, Reference, Segment
@@ -316,16 +316,29 @@ def test_referenced_items_are_charged_and_read_once(counted: Counted, monkeypatc
     asyncio.run(check())
 
 
-def test_memory_of_counts_is_shared_among_projects() -> None:
-    """The project with the most forgets first; another one keeps what it has."""
-    memory = CountMemory(100)
-    for number in range(10):
-        memory.put("small", ("item", number, ""), number, 4)
-    for number in range(1000):
-        memory.put("large", ("item", number, ""), number, 10)
-    assert [memory.get("small", ("item", number, "")) for number in range(10)] == list(range(10))
-    assert [memory.get("large", ("item", number, "")) for number in range(994, 1000)] == list(range(994, 1000))
-    assert memory.get("large", ("item", 0, "")) is None
-    memory.put("third", ("item", 0, ""), "whole", 200)
-    assert memory.get("third", ("item", 0, "")) is None
-    assert memory.get("small", ("item", 0, "")) == 0
+def test_thread_is_free_soon_after_its_call_has_ended(counted: Counted) -> None:
+    """A long text without spaces is counted in steps. A call that ends stops them in less than a fifth of the time."""
+
+    async def count(size: int) -> float:
+        request = CountInputTokensRequest()
+        request.input.text = "ab" * (size // 2)
+        began = time.monotonic()
+        await counted.count(None, request)
+        return time.monotonic() - began
+
+    async def check() -> None:
+        await count(1000)
+        whole = await count(5_000_000)
+        task = asyncio.create_task(count(5_000_000))
+        while counted.counter._threads._free == _THREADS:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(whole / 10)
+        task.cancel()
+        began = time.monotonic()
+        with suppress(asyncio.CancelledError):
+            await task
+        while counted.counter._threads._free < _THREADS:
+            await asyncio.sleep(0.001)
+        assert time.monotonic() - began < whole / 5
+
+    asyncio.run(check())

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -23,6 +22,7 @@ from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
+from convgrpc.fair_threads import FairThreads
 from convgrpc.service.accounts import UNBOUNDED, Account
 from convgrpc.service.admission import Admitted
 from convgrpc.service.clock import Clock
@@ -115,8 +115,8 @@ class Chain:
         self._clock = Clock()
         # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
         # must not wait for it.
-        self._aside = ThreadPoolExecutor(2, thread_name_prefix="large-messages")
-        self._far_aside = ThreadPoolExecutor(1, thread_name_prefix="largest-messages")
+        self._aside = FairThreads(2, "large-messages")
+        self._far_aside = FairThreads(1, "largest-messages")
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
@@ -125,7 +125,7 @@ class Chain:
         try:
             with self._clock.within(timeout):
                 reply = await self._handled(call, context)
-                return await self._done(reply.ByteSize(), call.encode, reply)
+                return await self._done(context.project, reply.ByteSize(), call.encode, reply)
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except errors.ConvgrpcError:
@@ -143,37 +143,37 @@ class Chain:
         context = Context(call.admitted.project, math.inf, call.admitted)
         with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
-                request = await self._done(call.size, self._request, call.decode)
+                request = await self._done(context.project, call.size, self._request, call.decode)
             handle: StreamHandler = self._handlers[call.method.path]
             async with aclosing(handle(request, context)) as replies:
                 async for reply in replies:
-                    yield await self._done(len(reply.data), call.encode, reply)
+                    yield await self._done(context.project, len(reply.data), call.encode, reply)
 
     async def exchange(self, call: StreamCall, admitted: Admitted) -> AsyncGenerator[bytes]:
         """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`."""
         handle: BatchHandler = self._handlers[call.method.path]
 
         async def decode(message: bytes) -> Message:
-            return await self._done(len(message), self._request, partial(call.decode, message))
+            return await self._done(admitted.project, len(message), self._request, partial(call.decode, message))
 
         batches = handle(admitted.project)
         exchange = Exchange(batches, admitted, call.messages, decode, timeout=self._max_timeout)
         with _faults(call.method, call.request_id):
             async with aclosing(exchange.replies()) as replies:
                 async for reply in replies:
-                    yield await self._done(reply.ByteSize(), call.encode, reply)
+                    yield await self._done(admitted.project, reply.ByteSize(), call.encode, reply)
 
     async def _handled(self, call: Call, context: Context) -> Answer:
-        request = await self._done(call.size, self._request, call.decode)
+        request = await self._done(context.project, call.size, self._request, call.decode)
         handle: Handler = self._handlers[call.method.path]
         return await handle(request, context)
 
-    async def _done(self, size: int, work: Callable[[T], R], argument: T) -> R:
-        """Does work on a message of a size: beside the event loop where that would wait for it."""
+    async def _done(self, project: str, size: int, work: Callable[[T], R], argument: T) -> R:
+        """Does work on a message: in a thread if the message is large, in turn with other projects."""
         if size <= LARGE:
             return work(argument)
         threads = self._aside if size <= _LARGEST else self._far_aside
-        return await asyncio.get_running_loop().run_in_executor(threads, work, argument)
+        return await threads.run(project, partial(work, argument))
 
     def _request(self, decode: Callable[[], Message]) -> Message:
         request = decode()

@@ -1,10 +1,10 @@
-"""A cache of the token counts of stored items, which projects share fairly."""
+"""The token counts of stored items that are kept in memory."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from convgrpc.service.fair_cache import FairCache
 from convgrpc.store.protocol import Growth, Segment
 from convgrpc.tokens.history import History
 from convgrpc.tokens.items import Features
@@ -14,55 +14,6 @@ Key: TypeAlias = tuple[str, str | int, str]
 
 HISTORY_WEIGHT = 40
 """The memory of an empty history, in items."""
-
-
-class CountMemory:
-    """Values up to a total weight. Past it, the project with the most forgets the value that it used least recently."""
-
-    def __init__(self, max_weight: int) -> None:
-        self._max_weight = max_weight
-        self._total = 0
-        self._projects: dict[str, _Remembered] = {}
-
-    def get(self, project: str, key: Key) -> object | None:
-        """Returns a value, which becomes the one that was used last."""
-        remembered = self._projects.get(project)
-        entry = remembered and remembered.entries.get(key)
-        if not remembered or not entry:
-            return None
-        remembered.entries.move_to_end(key)
-        return entry.value
-
-    def put(self, project: str, key: Key, value: object, weight: int) -> None:
-        """Remembers a value, or a new weight of it."""
-        self.forget(project, key)
-        remembered = self._projects.setdefault(project, _Remembered())
-        remembered.entries[key] = _Entry(value, weight)
-        remembered.weight += weight
-        self._total += weight
-        while self._total > self._max_weight:
-            most = max(self._projects, key=lambda name: self._projects[name].weight)
-            self.forget(most, next(iter(self._projects[most].entries)))
-
-    def forget(self, project: str, key: Key) -> None:
-        remembered = self._projects.get(project)
-        entry = remembered and remembered.entries.pop(key, None)
-        if remembered and entry:
-            remembered.weight -= entry.weight
-            self._total -= entry.weight
-            if not remembered.entries:
-                del self._projects[project]
-
-
-class _Entry(NamedTuple):
-    value: object
-    weight: int
-
-
-class _Remembered:
-    def __init__(self) -> None:
-        self.entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self.weight = 0
 
 
 class KnownConversation:
@@ -122,3 +73,7 @@ class KnownChain:
         self.history.items.extend(items)
         del self.unread[len(self.unread) - done :]
         self.position, self.removals = position, removals
+
+
+CountMemory: TypeAlias = FairCache[KnownConversation | KnownChain | Features]
+"""The counts of conversations, of chains of responses, and of referenced items. Weights are in items."""

@@ -67,7 +67,7 @@ class Counter(Counts):
         self._threads = FairThreads(_THREADS, "counting")
         self._processes = WarmProcesses()
         self._encodings: dict[str, Encoding] = {}
-        self._memory = CountMemory(max_items)
+        self._memory: CountMemory = CountMemory(max_items)
 
     def warm_up(self) -> None:
         """Loads what most requests need. This blocks for half a second. Raises `MissingRanks`."""

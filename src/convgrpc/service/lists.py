@@ -1,10 +1,10 @@
-"""Lists of items that were given, to be given again for as long as the conversation is as it was."""
+"""Caches ListItems pages by request and conversation version."""
 
-from collections import OrderedDict
 from typing import NamedTuple
 
 from convgrpc.contract.stored import StoredList
 from convgrpc.service.chain import LARGE
+from convgrpc.service.fair_cache import FairCache
 from convgrpc.store.protocol import Version
 
 _MOST, _LARGEST = 4 << 20, LARGE
@@ -33,30 +33,18 @@ class Given(NamedTuple):
 
 
 class Lists:
-    """The lists that were asked for last."""
+    """Caches the lists that were given last, by what was asked for. Projects share the cache fairly."""
 
     def __init__(self) -> None:
-        self._given: OrderedDict[Asked, Given] = OrderedDict()
-        self._size = 0
+        self._given: FairCache[Given] = FairCache(_MOST)
 
     def find(self, asked: Asked) -> Given | None:
-        """What was given last time. It may be out of date."""
-        given = self._given.get(asked)
-        if given:
-            self._given.move_to_end(asked)
-        return given
+        """Returns the list that was given last time. It may be out of date."""
+        return self._given.get(asked.project, asked)
 
     def keep(self, asked: Asked, given: Given) -> None:
-        if earlier := self._given.pop(asked, None):
-            self._size -= _size(earlier)
-        if given.items.ByteSize() > _LARGEST:
-            return
-        self._given[asked] = given
-        self._size += _size(given)
-        while self._size > _MOST:
-            _, oldest = self._given.popitem(last=False)
-            self._size -= _size(oldest)
-
-
-def _size(given: Given) -> int:
-    return _LIST_BYTES + given.items.ByteSize()
+        size = given.items.ByteSize()
+        if size > _LARGEST:
+            self._given.forget(asked.project, asked)
+        else:
+            self._given.put(asked.project, asked, given, _LIST_BYTES + size)
