@@ -13,7 +13,9 @@ Key: TypeAlias = tuple[str, str | int, str]
 """What is remembered, by the kind of thing, its id or number, and an encoding."""
 
 HISTORY_WEIGHT = 40
-"""The memory of an empty history, in items."""
+"""The memory of an empty history, in items of a history."""
+ITEM_WEIGHT = 8
+"""The memory of an item that is kept alone."""
 
 
 class KnownConversation:

@@ -13,7 +13,7 @@ from convgrpc.errors import NotFound, copies_too_large, lineage_too_long
 from convgrpc.fair_threads import FairThreads
 from convgrpc.service.accounts import Account
 from convgrpc.service.chain import Context
-from convgrpc.service.count_memory import CountMemory, Key, KnownChain, KnownConversation
+from convgrpc.service.count_memory import ITEM_WEIGHT, CountMemory, Key, KnownChain, KnownConversation
 from convgrpc.service.counts import Counts, Fitting
 from convgrpc.service.predecessors import Predecessor
 from convgrpc.store.protocol import Reference, Segment, Store
@@ -106,12 +106,13 @@ class Counter(Counts):
             fetch = partial(self._store.get_growth, context.project, conversation_id, descending=True)
             while has_more and tail.size <= max_bytes and await self._may_fit(call, tail, tokens):
                 growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
-                with _held(call.account, growth.items):
-                    for some in _slices(growth.items, _LARGE, len):
-                        await self._read(call, partial(tail.add, some), encoding, is_much=_is_much(some))
+                # The items are kept until the call ends.
+                call.account.hold(sum(map(len, growth.items)))
+                for some in _slices(growth.items, _LARGE, len):
+                    await self._read(call, partial(tail.add, some), encoding, is_much=_is_much(some))
                 has_more, position = growth.has_more, growth.position
             is_longer = has_more
-            # Where an answer has no call among what was read, it decides whether there is one at all.
+            # An output whose call was not read is kept only if the call is in an older item.
             unasked = tail.unasked()
             while has_more and unasked:
                 growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
@@ -150,7 +151,7 @@ class Counter(Counts):
             items = await self._store.get_referenced(call.project, some)
             read = await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
             for reference, features in zip(some, read, strict=True):
-                self._memory.put(call.project, _item_key(reference, encoding), features, weight(features))
+                self._memory.put(call.project, _item_key(reference, encoding), features, ITEM_WEIGHT + weight(features))
                 found[reference.item_id] = features
         call.account.release(size)
         return found
@@ -255,7 +256,7 @@ class Counter(Counts):
         self._memory.put(call.project, _chain_key(known.tip, encoding), known, known.weight)
 
     def _forget(self, call: "_Call", known: KnownChain, encoding: Encoding) -> None:
-        """Forgets a chain, also those calls that wait for it."""
+        """Forgets a chain, and makes the calls that wait for it look for it again."""
         self._memory.forget(call.project, _chain_key(known.tip, encoding))
         known.tip = _NO_TIP
 

@@ -5,7 +5,6 @@ than one. Nothing waits for one who is slow: it goes on reading from where it is
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, TypeAlias
@@ -13,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from convgrpc.contract import wire
 from convgrpc.contract.includes import hide
 from convgrpc.service.chain import LARGE, Reply
+from convgrpc.service.fair_cache import FairCache
 from convgrpc.store.protocol import Store
 from convgrpc.v1.conversations_service_pb2 import ConversationItemBatch
 from convgrpc.v1.item_pb2 import ConversationItem
@@ -53,9 +53,8 @@ class Feeds:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._feeds: dict[tuple[str, str], _Feed] = {}
-        # What was read for several who watch, the oldest first.
-        self._recent: OrderedDict[tuple[object, ...], _Batch] = OrderedDict()
-        self._recent_bytes = 0
+        # The batches that were read for several who watch.
+        self._recent: FairCache[_Batch] = FairCache(_MAX_SHARED_BYTES)
 
     async def export(self, part: Part) -> AsyncGenerator[Reply]:
         """What is there now."""
@@ -109,12 +108,10 @@ class Feeds:
         if feed.watchers == 1:
             return await self._read(part, position)
         key = feed, feed.number, position, part.include
-        batch = self._recent.get(key)
+        batch = self._recent.get(part.project, key)
         if batch is None:
-            batch = self._recent[key] = await self._read(part, position)
-            self._recent_bytes += _size(batch)
-            while self._recent_bytes > _MAX_SHARED_BYTES:
-                self._recent_bytes -= _size(self._recent.popitem(last=False)[1])
+            batch = await self._read(part, position)
+            self._recent.put(part.project, key, batch, _BATCH_BYTES + len(batch.reply.data))
         return batch
 
     async def _read(self, part: Part, position: int, last: int | None = None) -> _Batch:
@@ -160,10 +157,6 @@ def _wake(waiting: list[asyncio.Future[None]]) -> None:
             each.set_result(None)
     if rest := waiting[_WOKEN_AT_ONCE:]:
         asyncio.get_running_loop().call_soon(_wake, rest)
-
-
-def _size(batch: _Batch) -> int:
-    return _BATCH_BYTES + len(batch.reply.data)
 
 
 def _shown(data: bytes, include: Collection[str]) -> bytes:
