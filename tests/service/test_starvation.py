@@ -184,6 +184,19 @@ def chains(attacker: Caller, by_grpc: bool) -> list[Call]:
     return counts(attacker, {"model": "gpt-4o", **previous}, 30, by_grpc=by_grpc)
 
 
+def large_json(attacker: Caller, by_grpc: bool) -> list[Call]:
+    """Counts of calls with 4 MiB of JSON, and of tools with as many values as a request may have."""
+    arguments = '{"a": [' + "1, " * (4 * MIB // 3) + "1]}"
+    call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": arguments}
+    tool = {"type": "function", "name": "f", "parameters": {"enum": list(range(400_000))}}
+    conversation = attacker.post("/conversations", items=[call])["id"]
+    return [
+        *counts(attacker, {"model": "gpt-4o", "input": [call]}, 4, by_grpc=by_grpc),
+        *counts(attacker, {"model": "gpt-4o", "input": "fern", "tools": [tool]}, 3, by_grpc=by_grpc),
+        *counts(attacker, {"model": "gpt-4o", "conversation": conversation}, 3, by_grpc=by_grpc),
+    ]
+
+
 def counts(attacker: Caller, body: dict[str, Any], times: int, *, by_grpc: bool) -> list[Call]:
     if by_grpc:
         return [lambda: attacker.count_by_grpc(body)] * times
@@ -236,6 +249,7 @@ ATTACKS: list[Attack] = [
     sent_unbroken_counts,
     files,
     chains,
+    large_json,
     copies,
     streamed_copies,
     budget_lists,
@@ -243,6 +257,7 @@ ATTACKS: list[Attack] = [
 ]
 ONLY_BY_GRPC = (streamed_copies, budget_lists)
 LONG = {
+    (large_json, True),
     (unbroken_counts, False),
     (sent_unbroken_counts, True),
     (referenced_counts, True),

@@ -243,6 +243,17 @@ def test_spaces_between_arguments_count_for_some_families(model: str, compact: b
     assert len(set(broken)) == 1
 
 
+def test_long_arguments_with_spaces_are_estimates() -> None:
+    """They are counted as they are, because no other thread runs while they are parsed."""
+    for times, is_estimate in ((100, False), (100_000, True)):
+        call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": f"[{'1, ' * times}1]"}
+        output = {"type": "function_call_output", "call_id": "call_1", "output": "fern"}
+        found = estimates(asked(model="gpt-5.4", input=[call, output]))
+        assert (("tool_calls", "little_evidence") in found) is is_estimate
+        compact = {**call, "arguments": f"[{'1,' * times}1]"}
+        assert estimates(asked(model="gpt-5.4", input=[compact, output])) == {}
+
+
 def test_an_output_without_its_call_has_a_name_of_two_tokens() -> None:
     """So has one that comes before it, or whose call has another id."""
     bare = 4 + 2 + t("4")

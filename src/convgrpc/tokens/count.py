@@ -125,7 +125,7 @@ def _around(
     yield INPUT_PART_TOOLS, Count(count_choice(request.tool_choice, request.tools, family, reader.encoding))
     if request.tools and request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
         yield INPUT_PART_TOOLS, Count(family.sequential_calls, little, "parallel_tool_calls")
-    yield INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, reader.encoding))
+    yield INPUT_PART_RESPONSE_FORMAT, Count(count_format(request.text.format, family, reader))
     if request.HasField("personality"):
         yield INPUT_PART_INSTRUCTIONS, Count(0, little, "personality")
     if request.reasoning.mode == "pro":

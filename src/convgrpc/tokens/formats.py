@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import Family
+from convgrpc.tokens.reading import Reader
 from convgrpc.v1.input_tokens_service_pb2 import ResponseTextFormat
 
 # Keywords of JSON Schema that the model does not read: they bind what it may write, without its knowing.
@@ -30,15 +30,15 @@ _OF_SCHEMAS = frozenset(("properties", "$defs", "definitions", "patternPropertie
 _OF_VALUES = frozenset(("enum", "const", "default", "examples"))
 
 
-def count_format(form: ResponseTextFormat, family: Family, encoding: Encoding) -> int:
-    """What a response format costs; nothing, unless it has a schema."""
+def count_format(form: ResponseTextFormat, family: Family, reader: Reader) -> int:
+    """Returns the tokens of a response format: 0 unless it has a schema."""
     if form.WhichOneof("format") != "json_schema":
         return 0
     wanted = form.json_schema
     description = f"// {wanted.description}\n" if wanted.description else ""
     schema = json.dumps(_read(json.loads(wanted.schema.text)), ensure_ascii=False, separators=(",", ":"))
     text = f"# Response Formats\n\n## {wanted.name}\n\n{description}{schema}"
-    return family.json_schema + encoding.count(text)
+    return family.json_schema + reader.count(text)
 
 
 def _read(schema: Any) -> Any:

@@ -39,6 +39,10 @@ _COMPACTION = 640, 5.44
 """The bytes around what is encrypted, and how many of it there are for each token."""
 
 
+_MAX_COMPACTED = 1 << 17
+"""The most characters of arguments that are written anew without spaces. No other thread runs meanwhile."""
+
+
 class Turn(IntEnum):
     """The part an item has in the exchange, which decides what is counted beside its text."""
 
@@ -230,13 +234,15 @@ _IMAGE_PARTS = ("input_image", "computer_screenshot")
 def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     call = item.function_call
     compact, call_id = _compact(call.arguments), call.call_id
+    is_too_long = len(compact) > _MAX_COMPACTED and _has_spaces(compact)
+    reason = ESTIMATE_REASON_LITTLE_EVIDENCE if is_too_long else ESTIMATE_REASON_UNSPECIFIED
     is_compact = compact == call.arguments
     name = name_tokens(call.name, reader.encoding)
     stored = _stored(item)
 
     def read(tokens: int, namespace: int = 0, compacted: int | None = None) -> Features:
         spaces = 0 if compacted is None else tokens - compacted
-        return Features(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored)
+        return Features(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored, reason=reason)
 
     if is_compact:
         return (call.arguments, call.namespace) if call.namespace else (call.arguments,), read
@@ -250,12 +256,16 @@ def _stored(item: ConversationItem) -> Stored:
 
 
 def _compact(arguments: str) -> str:
-    if ": " not in arguments and ", " not in arguments and "\n" not in arguments:
+    if len(arguments) > _MAX_COMPACTED or not _has_spaces(arguments):
         return arguments
     try:
         return json.dumps(json.loads(arguments), ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):
         return arguments
+
+
+def _has_spaces(arguments: str) -> bool:
+    return any(space in arguments for space in (": ", ", ", "\n"))
 
 
 def _function_call_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
