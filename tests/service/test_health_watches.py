@@ -1,0 +1,170 @@
+"""Health checks and reflection, which need no key: what one caller opens does not keep out others."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from convgrpc.service.keyless import HEALTH_WATCHES, REFLECTION_STREAMS, Bounds, _Displaced, _Streams
+from convgrpc.service.server import Running
+from convgrpc.v1.conversations_service_pb2 import GetConversationRequest
+from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+
+TIMEOUT = 60
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def connected(server: Running, stack: ExitStack) -> grpc.Channel:
+    return stack.enter_context(grpc.insecure_channel(str(server.grpc), options=OWN_CONNECTION))
+
+
+def watch(channel: grpc.Channel) -> Any:
+    """A watch that has had its first answer."""
+    opened = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+    assert next(opened).status == SERVING
+    return opened
+
+
+def ended(stream: Any) -> grpc.StatusCode:
+    """The status with which a stream ends."""
+    with pytest.raises(grpc.RpcError) as failure:
+        next(stream)
+    return failure.value.code()
+
+
+def test_watch_of_a_connection_past_its_bound_ends_the_oldest_of_it(server: Running, stack: ExitStack) -> None:
+    """It ends with UNIMPLEMENTED, for which clients assume that the server is healthy. Others go on."""
+    other = watch(connected(server, stack))
+    channel = connected(server, stack)
+    watches = [watch(channel) for _ in range(HEALTH_WATCHES.connection + 1)]
+    assert ended(watches[0]) is grpc.StatusCode.UNIMPLEMENTED
+    assert all(each.is_active() for each in [other, *watches[1:]])
+
+
+def test_many_watches_of_an_address_keep_out_nobody(server: Running, stack: ExitStack) -> None:
+    """The newest are served, whoever opened the others."""
+    channels = [connected(server, stack) for _ in range(HEALTH_WATCHES.address // HEALTH_WATCHES.connection + 1)]
+    watches = [watch(channel) for channel in channels for _ in range(HEALTH_WATCHES.connection)]
+    for each in watches[: HEALTH_WATCHES.connection]:
+        assert ended(each) is grpc.StatusCode.UNIMPLEMENTED
+    assert all(each.is_active() for each in watches[HEALTH_WATCHES.connection :])
+    health = health_pb2_grpc.HealthStub(connected(server, stack))
+    assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status == SERVING
+
+
+def test_reflection_and_health_do_not_share_a_bound(server: Running, stack: ExitStack) -> None:
+    channel = connected(server, stack)
+    watches = [watch(channel) for _ in range(HEALTH_WATCHES.connection)]
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+
+    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield request
+        release.wait(TIMEOUT)
+
+    release = threading.Event()
+    streams = [
+        reflection.ServerReflectionInfo(requests(), timeout=TIMEOUT) for _ in range(REFLECTION_STREAMS.connection)
+    ]
+    for stream in streams:
+        assert next(stream).list_services_response.service
+    newest = reflection.ServerReflectionInfo(iter([request]), timeout=TIMEOUT)
+    assert next(newest).list_services_response.service
+    assert ended(streams[0]) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    release.set()
+    assert all(each.is_active() for each in watches)
+
+
+def test_list_tells_the_health_of_every_service(server: Running, stack: ExitStack) -> None:
+    health = health_pb2_grpc.HealthStub(connected(server, stack))
+    listed = health.List(health_pb2.HealthListRequest(), timeout=TIMEOUT).statuses
+    assert {name: each.status for name, each in listed.items()} == {
+        "": SERVING,
+        "convgrpc.v1.ConversationsService": SERVING,
+        "convgrpc.v1.InputTokensService": SERVING,
+        "convgrpc.v1.ResponsesService": SERVING,
+    }
+
+
+def test_client_with_health_checks_is_served_beside_a_strangers_idle_watches(server: Running, stack: ExitStack) -> None:
+    """A stranger opens more watches than the server bounds, on as many connections as they need."""
+    config = json.dumps({"healthCheckConfig": {"serviceName": ""}, "loadBalancingConfig": [{"round_robin": {}}]})
+    options = [*OWN_CONNECTION, ("grpc.service_config", config)]
+    for _ in range(2):
+        strangers = [connected(server, stack) for _ in range(HEALTH_WATCHES.server // HEALTH_WATCHES.connection)]
+        for channel in strangers:
+            for _ in range(HEALTH_WATCHES.connection):
+                watch(channel)
+        with grpc.insecure_channel(str(server.grpc), options=options) as channel:
+            stub = ConversationsServiceStub(channel)
+            for _ in range(5):
+                with pytest.raises(grpc.RpcError) as failure:
+                    stub.GetConversation(GetConversationRequest(conversation_id="conv_1"), timeout=TIMEOUT)
+                assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_address_with_the_most_streams_makes_room_at_the_bound_of_the_server() -> None:
+    """Other addresses keep what they have, although it is older."""
+    streams = _Streams(Bounds(connection=4, address=10, server=12))
+    displaced: list[str] = []
+
+    async def hold(peer: str) -> None:
+        try:
+            with streams.opened(peer) as ending:
+                async with ending:
+                    await asyncio.sleep(TIMEOUT)
+        except _Displaced:
+            displaced.append(peer)
+
+    async def check() -> None:
+        peers = ["ipv4:10.0.0.1:1", "ipv4:10.0.0.1:2"] + [f"ipv4:10.0.0.2:{port}" for port in range(20)]
+        tasks = [asyncio.create_task(hold(peer)) for peer in peers]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert displaced == [f"ipv4:10.0.0.2:{port}" for port in range(10)]
+        assert len(streams._peers) == 12
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not streams._peers
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_lists_and_describes_itself(server: Running, stack: ExitStack, version: str) -> None:
+    """Tools ask for either version, and then for its descriptor."""
+    name = f"grpc.reflection.{version}.ServerReflection"
+    call = connected(server, stack).stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=name),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{name}.ServerReflectionInfo"),
+    ]
+    listed, *files = list(call(iter(requests), timeout=TIMEOUT))
+    services = {service.name for service in listed.list_services_response.service}
+    assert {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"} <= services
+    for file in files:
+        (data,) = file.file_descriptor_response.file_descriptor_proto
+        described = descriptor_pb2.FileDescriptorProto.FromString(data)
+        assert (described.package, described.service[0].name) == (f"grpc.reflection.{version}", "ServerReflection")
