@@ -333,3 +333,23 @@ def test_settings_that_do_not_suffice_are_refused(given: dict[str, str]) -> None
     """With the names of the flags."""
     with pytest.raises(ValueError, match="--tls-cert"):
         Settings(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o644, 0o660, 0o604])
+@pytest.mark.parametrize("is_roots", [True, False])
+def test_key_that_others_can_read_is_told(
+    folder: Folder, caplog: pytest.LogCaptureFixture, mode: int, is_roots: bool
+) -> None:
+    """The warning names the file, its mode, and the command that mends it. A group may read a key of root's."""
+    if os.geteuid() == 0:
+        os.chown(folder.key, 0 if is_roots else 1000, -1)
+    elif is_roots:
+        pytest.skip("only root can make a file that is root's")
+    folder.key.chmod(mode)
+    Certificates(folder.files())
+    warned = [record.getMessage() for record in caplog.records if "Other users can read" in record.getMessage()]
+    may_read = 0o640 if is_roots else 0o600
+    expected = (
+        f"Other users can read the TLS key {folder.key}, which has the mode {mode:04o}: run chmod 600 {folder.key}"
+    )
+    assert warned == ([expected] if mode & ~may_read else [])

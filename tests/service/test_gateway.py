@@ -356,3 +356,30 @@ def test_a_query_string_does_not_change_what_the_body_says(http: httpx.Client) -
     """A field is given once."""
     refusal = error(http.post("/v1/conversations?metadata[a]=query", json={"metadata": {"a": "body"}}))
     assert (refusal["param"], refusal["code"]) == ("metadata", "unknown_parameter")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost/v1/conversations/conv_1", "localhost", 404),
+        ("http://127.0.0.1:9/v1/conversations/conv_1", "evil.example", 404),
+        ("HTTP://LOCALHOST/v1/conversations/conv_1?a", "", 400),
+        ("https://[::1]:80/v1/conversations/conv_1", "localhost", 404),
+        ("http://user:word@localhost/v1/conversations/conv_1", "localhost", 404),
+        ("http://localhost", "localhost", 200),
+        ("http://localhost?a=b", "localhost", 200),
+        ("http://evil.example/v1/conversations/conv_1", "localhost", 403),
+        ("HTTPS://EVIL.example:80/v1/conversations/conv_1", "localhost", 403),
+        ("http://localhost@evil.example/v1/conversations/conv_1", "localhost", 403),
+        ("http://evil.example", "localhost", 403),
+        ("http:///v1/conversations/conv_1", "localhost", 403),
+        ("http://localhost.evil.example?/localhost", "localhost", 403),
+    ],
+)
+def test_authority_of_an_absolute_target_is_checked_like_a_host(
+    server: Running, target: str, host: str, status: int
+) -> None:
+    """It overrides the Host header (RFC 9112, section 3.2.2)."""
+    with socket.create_connection(server.http, timeout=30) as client:
+        client.sendall(f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        assert int(client.recv(65536).split()[1]) == status

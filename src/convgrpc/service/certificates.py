@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import ssl
+import stat
 import threading
 import time
 from contextlib import suppress
@@ -113,6 +114,7 @@ class Certificates:
             named = ", ".join(filter(None, files))
             why = getattr(error, "strerror", None) or error
             raise ValueError(f"cannot use the certificates in {named}: {why}") from None
+        _warn_of_mode(files.key)
         expires_at = _expiry(files)
         if expires_at < time.time():
             _log.warning("The certificate in %s has expired", files.certificate)
@@ -135,6 +137,14 @@ class _HasPassword(Exception):
 
 def _refuse_password() -> str:
     raise _HasPassword("the key has a password")
+
+
+def _warn_of_mode(key: str) -> None:
+    """Warns if other users can read a key. As with PostgreSQL, a group may read a key that root owns."""
+    found = os.stat(key)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & ~(0o640 if found.st_uid == 0 else 0o600) & 0o077:
+        _log.warning("Other users can read the TLS key %s, which has the mode %04o: run chmod 600 %s", key, mode, key)
 
 
 def _expiry(files: Files) -> float:

@@ -7,6 +7,7 @@ answer is taken, and what it refuses it does not refuse in the words of the API.
 
 import asyncio
 import errno
+import re
 import socket
 import ssl
 import struct
@@ -29,6 +30,8 @@ MAX_HEAD_BYTES = 128 << 10
 
 A search for as much metadata as there may be is a URL of some 110 kB.
 """
+_ABSOLUTE = re.compile(rb"[a-z]+://([^/?#]*@)?(?P<host>[^/?#@]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+"""A request target that has an authority."""
 _HEADER_BYTES = 32
 MAX_WAITING_REQUESTS = 32
 """How many requests of one connection may wait for the answer to the one before them."""
@@ -258,6 +261,10 @@ class _Connection(HttpToolsProtocol):
         self._unparsed = 0
         self._connections.works(self)
         self.scope["state"]["cut"] = self.cut
+        if target := _ABSOLUTE.match(self.url):
+            # The target stands for the Host header, if there is one (RFC 9112, section 3.2.2).
+            self.headers[:] = [(b"host", target["host"]), *(each for each in self.headers if each[0] != b"host")]
+            self.url = b"/" + target["rest"].removeprefix(b"/")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
