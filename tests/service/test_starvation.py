@@ -32,7 +32,7 @@ from tests.tokens.test_files import pdf, shown
 
 TIMEOUT = 120
 MIB = 1 << 20
-MULTIPLE = 8
+MULTIPLE = 16
 """How many times as long as a count of 1 MB, made before the attack, another project's call may take."""
 REFUSED = (429, 504)
 REFUSED_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -268,7 +268,7 @@ LONG = {
 MEMORY = 300 * MIB
 """How much more memory a server may have during an attack, unless it is said below."""
 MEMORY_OF: dict[Attack, int] = {exports: 700 * MIB}
-MULTIPLE_OF: dict[Attack, int] = {copies: 16, streamed_copies: 16}
+MULTIPLE_OF: dict[Attack, int] = {copies: 24, streamed_copies: 24}
 """A write waits for the write before it, which is one of 30 MiB here."""
 
 

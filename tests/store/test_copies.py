@@ -19,7 +19,7 @@ from convgrpc.store.sqlite import SqliteStore
 from tests.store.holding import together
 
 PROJECT = "alder"
-LARGE = NewItem("msg_large", bytes(600 << 10), Origin.MINTED)
+LARGE = NewItem("msg_large", bytes(400 << 10), Origin.MINTED)
 REFERENCE = NewItem(LARGE.id, b"", Origin.REFERENCE)
 SENT_AGAIN = NewItem(LARGE.id, b"other", Origin.SENT)
 KEY = RequestKey("CreateItems", "key", b"digest")
