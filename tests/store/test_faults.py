@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,20 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from convgrpc.errors import Unavailable
+from convgrpc.errors import NotFound, Unavailable
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.keys import Keys
-from convgrpc.settings import Settings
+from convgrpc.service.server import Running
+from convgrpc.settings import Address, Settings
+from convgrpc.store import reserve
 from convgrpc.store.database import UnusableDatabase
 from convgrpc.store.protocol import Commit, Condition, NewConversation, RequestKey
 from convgrpc.store.sqlite import SqliteStore
+from convgrpc.store.troubles import FULL
 from convgrpc.testing import served
 from tests.conftest import FREE_PORT, make_key
+from tests.store.holding import together
+from tests.store.test_sqlite import minted
 
 from .disks import broken, failing_disk, fill, immutable, remount, small_disk
 from .load import Ledger, loaded, losses
@@ -44,9 +53,9 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 class Patient:
     """A server whose database is broken, and how it is."""
 
-    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+    def __init__(self, settings: Settings, running: Running, stack: ExitStack) -> None:
         self.database = Path(settings.db)
-        self.running = stack.enter_context(served(replace(settings, metrics=FREE_PORT)))
+        self.running = running
         self.http = stack.enter_context(
             httpx.Client(base_url=f"http://{self.running.http}", timeout=TIMEOUT, trust_env=False)
         )
@@ -56,6 +65,9 @@ class Patient:
     def create(self, *texts: str) -> httpx.Response:
         items = [{"role": "user", "content": text} for text in texts]
         return self.http.post("/v1/conversations", json={"items": items})
+
+    def delete(self, conversation: str) -> httpx.Response:
+        return self.http.delete(f"/v1/conversations/{conversation}")
 
     def texts(self, conversation: str) -> list[str]:
         items = self.http.get(f"/v1/conversations/{conversation}/items", params={"order": "asc"}).json()["data"]
@@ -95,7 +107,36 @@ def eventually(condition: Callable[[], bool], seen: Callable[[], Any] = lambda: 
 @contextmanager
 def patient(settings: Settings) -> Iterator[Patient]:
     with ExitStack() as stack:
-        yield Patient(settings, stack)
+        running = stack.enter_context(served(replace(settings, metrics=FREE_PORT)))
+        yield Patient(settings, running, stack)
+
+
+class Killable(Patient):
+    """A server in a process of its own."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        command = [sys.executable, "-m", "convgrpc", "serve", "--db", settings.db]
+        self._process = subprocess.Popen(
+            [*command, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        stack.enter_context(self._process)
+        stack.callback(self._process.terminate)
+        assert self._process.stdout
+        ports = re.findall(r"127\.0\.0\.1:(\d+)", self._process.stdout.readline())
+        super().__init__(settings, Running(*(Address("127.0.0.1", int(port)) for port in ports)), stack)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(TIMEOUT)
+
+
+@contextmanager
+def killable(settings: Settings) -> Iterator[Killable]:
+    with ExitStack() as stack:
+        yield Killable(settings, stack)
 
 
 def refused(answer: httpx.Response, why: str) -> bool:
@@ -122,7 +163,7 @@ def test_full_disk_refuses_writes_until_there_is_room(
                 assert refused(server.create("x" * 500_000), "the disk is full")
                 assert server.texts(kept) == ["kept"]
             # Too little room does not count, or health would turn with the size of each write.
-            monkeypatch.setattr("convgrpc.store.watch._ROOM", 1 << 60)
+            monkeypatch.setattr("convgrpc.store.reserve._MARGIN", 1 << 60)
             ballast.unlink()
             time.sleep(0.5)
             server.turns(bad="the disk is full")
@@ -138,6 +179,94 @@ def test_full_disk_refuses_writes_until_there_is_room(
         with patient(settings) as server:
             assert losses(server.running, ledger) == []
         assert integrity(settings.db) == ["ok"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_full_disk_takes_deletions_and_a_restarted_server_reads(
+    settings: Settings, tmp_path: Path, is_killed: bool
+) -> None:
+    """Other writes do not eat the space that is kept for deletions. All is well again once there is room."""
+    with small_disk(tmp_path / "disk") as disk:
+        settings = replace(settings, db=str(disk / "convgrpc.db"))
+        with ExitStack() as stack:
+            server = stack.enter_context(killable(settings))
+            ids = [server.create("x" * 10_000).json()["id"] for _ in range(60)]
+            ballast = fill(disk)
+            with ThreadPoolExecutor(10) as threads:
+                assert all(refused(each, FULL) for each in threads.map(server.create, ["x" * 300_000] * 100))
+            eventually(lambda: server.health() == (NOT_SERVING, 503, {"status": "failing", "database": FULL}))
+            assert [server.delete(each).status_code for each in ids[:20]] == [200] * 20
+            item = server.http.get(f"/v1/conversations/{ids[20]}/items").json()["data"][0]["id"]
+            assert server.http.delete(f"/v1/conversations/{ids[20]}/items/{item}").status_code == 200
+            assert refused(server.create("x"), FULL)
+            if is_killed:
+                server.kill()
+        more = disk / "more"
+        more.write_bytes(b"")
+        with suppress(OSError), more.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with killable(settings) as server:
+            assert server.health() == (NOT_SERVING, 503, {"status": "failing", "database": FULL})
+            assert [server.http.get(f"/v1/conversations/{each}").status_code for each in ids[:21]] == [404] * 20 + [200]
+            assert server.texts(ids[30]) == ["x" * 10_000]
+            assert server.texts(ids[20]) == []
+            assert [server.delete(each).status_code for each in ids[21:41]] == [200] * 20
+            assert refused(server.create("x"), FULL)
+            ballast.unlink()
+            more.unlink()
+            eventually(lambda: server.health() == (SERVING, 200, {"status": "ok"}))
+            assert server.create("x").status_code == 200
+            assert Path(f"{settings.db}-reserve").stat().st_size == reserve.SIZE
+        assert integrity(settings.db) == ["ok"]
+
+
+def test_free_pages_of_the_file_let_writes_go_on(settings: Settings, tmp_path: Path) -> None:
+    """On a disk that stays full, as much as was deleted can be stored again."""
+    with small_disk(tmp_path / "disk") as disk:
+        settings = replace(settings, db=str(disk / "convgrpc.db"))
+        with killable(settings) as server:
+            ids = [server.create("x" * 300_000).json()["id"] for _ in range(35)]
+            fill(disk)
+            eventually(lambda: refused(server.create("x" * 300_000), FULL))
+            assert refused(server.create("x"), FULL)
+            for each in ids:
+                assert server.delete(each).status_code == 200
+            eventually(lambda: server.create("x").status_code == 200)
+            kept = [server.create("x" * 20_000).json()["id"] for _ in range(20)]
+            assert server.texts(kept[-1]) == ["x" * 20_000]
+            assert [server.delete(each).status_code for each in kept] == [200] * 20
+
+
+def test_deletions_in_a_batch_that_finds_the_disk_full_are_done(tmp_path: Path) -> None:
+    """The other writes of the batch are refused."""
+
+    async def scenario(disk: Path) -> None:
+        store = SqliteStore.open(disk / "convgrpc.db", alone=True)
+        try:
+            for name in ("conv_1", "conv_2"):
+                await create(store, name)
+            await store.append_items("default", "conv_1", [minted("of conv_1")], None)
+            fill(disk)
+            large = minted("large", "x" * (1 << 20))
+            outcomes = await together(
+                store,
+                "default",
+                "conv_1",
+                store.append_items("default", "conv_1", [large], None),
+                store.delete_conversation("default", "conv_2", None),
+                store.delete_item("default", "conv_1", "of conv_1", None),
+                store.append_items("default", "conv_1", [minted("small")], None),
+            )
+            assert [isinstance(each, Unavailable) for each in outcomes] == [True, False, False, True]
+            with pytest.raises(NotFound):
+                await store.get_conversation("default", "conv_2")
+            assert (await store.condition()).trouble == FULL
+        finally:
+            await store.close()
+
+    with small_disk(tmp_path / "disk") as disk:
+        asyncio.run(scenario(disk))
 
 
 def integrity(path: str | Path) -> list[str]:
@@ -430,15 +559,14 @@ def test_clock_that_steps_breaks_nothing(settings: Settings, monkeypatch: pytest
 
 
 def test_disk_that_cannot_be_used_is_named_at_the_start(settings: Settings, tmp_path: Path) -> None:
-    """Full or read-only, for a database that is there and a new one; once it can be written, the server starts."""
+    """Read-only, or full without a reserve; once it can be written, the server starts."""
     with small_disk(tmp_path / "disk") as disk:
         at = [replace(settings, db=str(disk / f"{name}.db")) for name in ("there", "new")]
         with patient(at[0]) as server:
             kept = server.create("kept").json()["id"]
         ballast = fill(disk)
-        for each in at:
-            with pytest.raises(UnusableDatabase, match="the disk is full"), served(each):
-                pass
+        with pytest.raises(UnusableDatabase, match="the disk is full"), served(at[1]):
+            pass
         ballast.unlink()
         remount(disk, "ro")
         for each in at:

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from convgrpc.store import troubles
 from convgrpc.store.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
+from convgrpc.store.reserve import Reserve, is_full
 from convgrpc.store.troubles import Displaced, identity
 
 _CLAIMED = "another server is using it"
@@ -94,24 +95,51 @@ def connect(path: Path, synchronous: str, busy_timeout: float) -> Connection:
     return connection
 
 
-def open_database(path: Path, synchronous: str, busy_timeout: float, *, alone: bool = True) -> Connection:
-    """Opens the database, which is created or migrated where needed; a file that is refused is left as it was."""
+def open_database(
+    path: Path, synchronous: str, busy_timeout: float, *, alone: bool = True, reserve: Reserve | None = None
+) -> Connection:
+    """Opens the database, and creates or migrates it if needed. A file that is refused is left as it was.
+
+    If the disk is full, the reserve makes room for what SQLite needs to read. Raises `UnusableDatabase`.
+    """
     _check_place(path)
     _peek(path)
     try:
-        _create(path)
-        with ExitStack() as on_failure:
-            connection = connect(path, synchronous, busy_timeout)
-            on_failure.callback(connection.close)
-            _migrate(path, connection)
-            _enter_wal(path, connection, busy_timeout)
-            # A later version's migrations reach the file itself, where `_peek` sees them.
-            if alone:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            on_failure.pop_all()
-            return connection
+        return _opened(path, synchronous, busy_timeout, alone=alone, reserve=reserve)
+    except sqlite3.Error as error:
+        if not (reserve and is_full(error) and reserve.path.exists()):
+            raise UnusableDatabase(path, _reason(error)) from error
+        reserve.spend()
+    try:
+        return _opened(path, synchronous, busy_timeout, alone=alone, reserve=reserve)
     except sqlite3.Error as error:
         raise UnusableDatabase(path, _reason(error)) from error
+
+
+def _opened(
+    path: Path, synchronous: str, busy_timeout: float, *, alone: bool, reserve: Reserve | None = None
+) -> Connection:
+    _create(path)
+    with ExitStack() as on_failure:
+        connection = connect(path, synchronous, busy_timeout)
+        on_failure.callback(connection.close)
+        _migrate(path, connection)
+        _enter_wal(path, connection, busy_timeout)
+        if alone:
+            _copy_log(connection, reserve)
+        on_failure.pop_all()
+        return connection
+
+
+def _copy_log(connection: Connection, reserve: Reserve | None) -> None:
+    """Copies the log into the file, so that `_peek` sees the migrations of a later version there."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        if not (reserve and is_full(error)):
+            raise
+        # What is in the log can be read nevertheless.
+        reserve.spend()
 
 
 def _create(path: Path) -> None:

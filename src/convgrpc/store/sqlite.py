@@ -54,6 +54,7 @@ from convgrpc.store.protocol import (
     Version,
 )
 from convgrpc.store.requests import Attempt, Window
+from convgrpc.store.reserve import Reserve
 from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
@@ -81,12 +82,13 @@ class SqliteStore(Store):
         window: Callable[[], Window],
         sizes: Sizes,
         news: News,
+        reserve: Reserve | None,
     ) -> None:
         self._reader = reader
         self._large_reads = large_reads
         self._writer = writer
         self._troubles = troubles
-        self._watch = Watch(files, troubles, writer, checkpoints, self._read)
+        self._watch = Watch(files, troubles, writer, checkpoints, self._read, reserve)
         self._window = window
         self._sizes = sizes
         self._news = news
@@ -130,7 +132,13 @@ class SqliteStore(Store):
         troubles = Troubles()
         with ExitStack() as stack:
             claim = stack.enter_context(closing(Claim(path))) if alone else None
-            connection = stack.enter_context(closing(open_database(path, synchronous, busy_timeout, alone=alone)))
+            reserve = Reserve(path) if alone else None
+            if reserve:
+                stack.callback(reserve.leave)
+            opened = open_database(path, synchronous, busy_timeout, alone=alone, reserve=reserve)
+            connection = stack.enter_context(closing(opened))
+            if reserve:
+                reserve.start()
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
             files = Files(path)
 
@@ -138,6 +146,12 @@ class SqliteStore(Store):
                 files.check()
                 if claim:
                     claim.check()
+
+            def make_room() -> None:
+                if reserve:
+                    reserve.spend()
+                    # What is copied into the file need not stay in the log, which begins anew.
+                    checkpoints.copy()
 
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
@@ -152,6 +166,8 @@ class SqliteStore(Store):
                 observe=observe,
                 publish=news.publish,
                 check=check,
+                is_full=lambda: reserve is not None and reserve.is_spent,
+                make_room=make_room,
                 failed=troubles.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
@@ -159,7 +175,7 @@ class SqliteStore(Store):
             stack.callback(writer.close)
             large_reads = LargeReads(lambda: connect(path, synchronous, busy_timeout))
             stack.callback(large_reads.close)
-            store = cls(reader, large_reads, writer, checkpoints, files, troubles, window, sizes, news)
+            store = cls(reader, large_reads, writer, checkpoints, files, troubles, window, sizes, news, reserve)
             store._closing_down = stack.pop_all()
             return store
 
@@ -222,7 +238,8 @@ class SqliteStore(Store):
 
     async def delete_conversation(self, project: str, conversation_id: str, deadline: float | None) -> None:
         work = partial(changes.delete_conversation, project=project, conversation_id=conversation_id)
-        await self._writer.write(work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project)
+        topics = [Topic(project, conversation_id)]
+        await self._writer.write(work, deadline=deadline, topics=topics, project=project, frees=True)
 
     async def append_items(
         self,
@@ -346,9 +363,8 @@ class SqliteStore(Store):
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
-        return await self._writer.write(
-            work, deadline=deadline, topics=[Topic(project, conversation_id)], project=project
-        )
+        topics = [Topic(project, conversation_id)]
+        return await self._writer.write(work, deadline=deadline, topics=topics, project=project, frees=True)
 
     async def record_response(
         self, project: str, response: NewResponse, deadline: float | None, *, request: RequestKey | None = None
@@ -366,7 +382,7 @@ class SqliteStore(Store):
 
     async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
         work = partial(responses.delete_response, project=project, response_id=response_id)
-        await self._writer.write(work, deadline=deadline, project=project)
+        await self._writer.write(work, deadline=deadline, project=project, frees=True)
 
     async def get_lineage(self, project: str, response_id: str, *, after: Segment | None = None, limit: int) -> Lineage:
         with self._snapshot() as connection:
@@ -401,7 +417,7 @@ class SqliteStore(Store):
             return keys.has_keys(connection)
 
     async def revoke_key(self, key_id: str, now: float) -> bool:
-        return await self._writer.write(partial(keys.revoke_key, key_id=key_id, now=now))
+        return await self._writer.write(partial(keys.revoke_key, key_id=key_id, now=now), frees=True)
 
     async def close(self) -> None:
         """Finishes the writes that wait, and closes the database. Doing it again does nothing."""
@@ -412,9 +428,14 @@ class SqliteStore(Store):
         with self._closing_lock:
             self._closing_down.close()
 
-    def _read(self) -> None:
+    def _read(self) -> int:
+        """Reads something, and returns how many bytes of the file are free."""
         with self._snapshot() as connection:
             connection.execute("SELECT count(*) FROM projects").fetchone()
+            pages, size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
+            )
+            return int(pages * size)
 
     def _attempt(self, request: RequestKey | None) -> Attempt | None:
         return request and Attempt(request, self._window())

@@ -88,7 +88,6 @@ class Files:
     """The files of an open database: where they are, and whether they are still those that were opened."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._opened = {f"{path}{suffix}": (identity(f"{path}{suffix}"), what) for suffix, what in _FILES.items()}
 
     def check(self) -> None:
@@ -97,14 +96,6 @@ class Files:
             found = identity(path)
             if found != opened:
                 raise Displaced(f"{what} was {'replaced' if found else 'deleted or moved away'}")
-
-    def have_room(self, size: int) -> bool:
-        """Whether so many bytes can be added."""
-        try:
-            disk = os.statvfs(self._path.parent)
-        except OSError:
-            return False
-        return disk.f_bavail * disk.f_frsize >= size
 
 
 def identity(file: str | int) -> tuple[int, int] | None:

@@ -17,6 +17,8 @@ _TURN = 64
 
 
 class Write(NamedTuple):
+    """A write. `frees` tells that it makes room, so that it may use the reserve while the disk is full."""
+
     project: str
     work: Callable[[Connection], Any]
     size: int
@@ -25,6 +27,7 @@ class Write(NamedTuple):
     # Gets what `work` returned, or the exception that `Writer.write` shall raise. It is read by the thread that writes,
     # set by the loop.
     outcome: asyncio.Future[Any]
+    frees: bool = False
 
 
 class Waiting:

@@ -8,26 +8,36 @@ from collections.abc import Callable
 from convgrpc.errors import ResourceExhausted, Unavailable
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.protocol import Condition
+from convgrpc.store.reserve import Reserve
 from convgrpc.store.troubles import FULL, TOO_SLOW, Displaced, Files, Troubles
 from convgrpc.store.writer import STALLED, Writer
 
 _IDLE = 30.0
 """Seconds without a commit after which one is made, to see whether that can be done."""
-_ROOM = 1 << 20
-"""How many bytes must be free on a disk that was full, for it not to be so at once again."""
 
 
 class Watch:
-    """Knows how the database is. `read` reads from it, and raises `Unavailable` where that cannot be done."""
+    """Knows how the database is.
+
+    `read` reads from it, and returns how many bytes of its file are free. It raises `Unavailable` if that cannot be
+    done.
+    """
 
     def __init__(
-        self, files: Files, troubles: Troubles, writer: Writer, checkpoints: Checkpoints, read: Callable[[], None]
+        self,
+        files: Files,
+        troubles: Troubles,
+        writer: Writer,
+        checkpoints: Checkpoints,
+        read: Callable[[], int],
+        reserve: Reserve | None,
     ) -> None:
         self._files = files
         self._troubles = troubles
         self._writer = writer
         self._checkpoints = checkpoints
         self._read = read
+        self._reserve = reserve
 
     async def condition(self) -> Condition:
         """How the database is now. What failed, or has not been done for long, is tried."""
@@ -41,7 +51,8 @@ class Watch:
         if self._writer.stalled:
             return TOO_SLOW
         idle = time.monotonic() - self._writer.committed_at > _IDLE
-        if idle or self._writer.was_slow or self._troubles.failure or self._troubles.damage:
+        is_full = self._reserve is not None and self._reserve.is_spent
+        if idle or is_full or self._writer.was_slow or self._troubles.failure or self._troubles.damage:
             await self._try()
         # Where each takes too long, one that is done at last is no good news.
         return self._troubles.failure or (TOO_SLOW if self._writer.was_slow else None)
@@ -50,11 +61,13 @@ class Watch:
         # Whatever still fails is noted again.
         before, self._troubles.failure = self._troubles.failure, None
         try:
-            self._read()
+            free_bytes = self._read()
             async with asyncio.timeout(STALLED):
-                await self._writer.write(_touch)
+                await self._writer.write(_touch, frees=True)
                 if before:
                     await asyncio.to_thread(self._checkpoints.copy)
+            if self._reserve and not await asyncio.to_thread(self._reserve.recover, free_bytes):
+                self._troubles.failure = FULL
         except TimeoutError:
             self._troubles.failure = TOO_SLOW
         except ResourceExhausted:
@@ -63,8 +76,6 @@ class Watch:
         except Unavailable as error:
             # Also where single things are damaged, and this is all of it.
             self._troubles.failure = self._troubles.failure or self._troubles.damage or str(error)
-        if before == FULL and not self._files.have_room(_ROOM):
-            self._troubles.failure = FULL
 
 
 def _touch(connection: sqlite3.Connection) -> None:

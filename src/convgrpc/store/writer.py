@@ -47,7 +47,8 @@ class Writer:
     `committed` is told after each commit how many rows were changed and how many bytes of data came with them,
     `observe` what it was, and `publish` what its writes were about. `tidy` does a little work, in its own transaction,
     when no write waits, and says whether to go on; it is asked at the start and after each commit. `check` may refuse a
-    commit by raising, and `failed` is told what SQLite or it raised.
+    commit by raising, and `failed` is told what SQLite or it raised. When the disk is full, `make_room` is called, and
+    while `is_full`, only writes that make room are done.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Writer:
         observe: Callable[[Commit], None] = lambda commit: None,
         publish: Callable[[Iterable[Topic]], None] = lambda topics: None,
         check: Callable[[], None] = lambda: None,
+        is_full: Callable[[], bool] = lambda: False,
+        make_room: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
         max_writes: int = 1024,
         max_bytes: int = 64 << 20,
@@ -71,6 +74,8 @@ class Writer:
         self._observe = observe
         self._publish = publish
         self._check = check
+        self._is_full = is_full
+        self._make_room = make_room
         self._failed = failed
         self._waiting = Waiting(max_writes, max_bytes)
         # How many writes are likely to come: those whose callers were just answered, and those that came meanwhile.
@@ -94,15 +99,17 @@ class Writer:
         deadline: float | None = None,
         topics: Collection[Topic] = (),
         project: str = "",
+        frees: bool = False,
     ) -> T:
         """Returns what `work` does in the writer's thread, once that is durable.
 
         When `work` raises, its changes are undone and no others; it may be done twice before it counts. `size` says how
-        many bytes wait with it, and `topics` what it may change that others listen for. Raises `ResourceExhausted` when
+        many bytes wait with it, and `topics` what it may change that others listen for. `frees` tells that it makes
+        room, so that it is done while the disk is full. Raises `ResourceExhausted` when
         too much waits for `project` to have more of it, and `Unavailable` when nothing moves.
         """
         future = asyncio.get_running_loop().create_future()
-        self._enqueue(Write(project, work, size, deadline, topics, future))
+        self._enqueue(Write(project, work, size, deadline, topics, future, frees))
         outcome: T | Exception = await future
         if isinstance(outcome, Exception):
             raise outcome
@@ -169,6 +176,18 @@ class Writer:
         return len(self._waiting) >= self._expected or self._waiting.size >= MAX_BATCH_BYTES
 
     def _commit(self, batch: Sequence[Write]) -> None:
+        if self._is_full():
+            batch = self._only_freeing(batch)
+        if batch:
+            self._commit_all(batch)
+
+    def _only_freeing(self, batch: Sequence[Write]) -> Sequence[Write]:
+        """Refuses the writes that make no room, and returns the others."""
+        refused = [write for write in batch if not write.frees]
+        _deliver(refused, [store_unavailable(troubles.FULL) for _ in refused])
+        return [write for write in batch if write.frees]
+
+    def _commit_all(self, batch: Sequence[Write], *, is_retry: bool = False) -> None:
         began = self._began = written = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -186,6 +205,12 @@ class Writer:
             if troubles.code(error) == sqlite3.SQLITE_BUSY:
                 self._wait_for_others(_IMPATIENCE)
             self._failed(error)
+            if troubles.name(error) == troubles.FULL and not is_retry:
+                self._make_room()
+                freeing = self._only_freeing(batch)
+                if freeing:
+                    self._commit_all(freeing, is_retry=True)
+                return
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
         self._commit_seconds = ended - began
@@ -254,11 +279,16 @@ class Writer:
 
     def _tidy_up(self) -> None:
         self._began = time.monotonic()
+        if self._is_full():
+            self._make_room()
         try:
             self._untidy = self._tidy(self._connection)
         except sqlite3.Error as error:
             _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             self._roll_back()
+            if troubles.name(error) == troubles.FULL:
+                self._failed(error)
+                self._make_room()
             if troubles.code(error) == sqlite3.SQLITE_BUSY:
                 self._wait_for_others(_IMPATIENCE)
             self._untidy = False

@@ -1,0 +1,95 @@
+"""Space on the disk that is kept for deletions, so that they work while the disk is full."""
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from convgrpc.store import troubles
+
+SIZE = 4 << 20
+"""The bytes that are kept: room for the write-ahead log between two checkpoints, and to spare."""
+_LEAST = 1 << 16
+"""The bytes of the index of the log, which SQLite needs to read."""
+_MARGIN = 1 << 20
+"""The bytes that must be free beside them, so that the disk is not full again at once."""
+
+
+class Reserve:
+    """A file beside the database, which is removed when the disk is full, and made again when there is room.
+
+    While `is_spent`, only writes that make room are done: the disk was found full, and there is no room yet on the disk
+    or in free pages of the database file. Threads may share it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(f"{path}-reserve")
+        self.is_spent = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Makes the file at the start of a server. Without room for it, the disk counts as full."""
+        self.is_spent = self.is_spent or not self.make()
+
+    def make(self) -> bool:
+        """Makes the file, unless it is there. Returns whether it is."""
+        with self._lock:
+            if self._size() == SIZE:
+                return True
+            return _has_room(self.path.parent, SIZE + _MARGIN) and self._allocate(SIZE)
+
+    def spend(self) -> None:
+        """Removes the file, because the disk is full."""
+        with self._lock:
+            self._remove()
+            self.is_spent = True
+
+    def leave(self) -> None:
+        """Makes the file at the end of a server, of the space that its log had, so that the next one can start."""
+        with self._lock:
+            if not self._size():
+                any(map(self._allocate, (SIZE, _LEAST)))
+
+    def recover(self, free_bytes: int) -> bool:
+        """Makes the file again if there is room. Returns whether all writes can be done.
+
+        `free_bytes` are those of free pages in the database file, which writes use before the file grows.
+        """
+        if self.make() or free_bytes >= 2 * SIZE:
+            self.is_spent = False
+        return not self.is_spent
+
+    def _allocate(self, size: int) -> bool:
+        try:
+            with open(self.path, "wb", opener=_private) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            self._remove()
+            return False
+        return True
+
+    def _size(self) -> int:
+        with suppress(OSError):
+            return self.path.stat().st_size
+        return 0
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def is_full(error: BaseException) -> bool:
+    """Tells whether the disk has no room."""
+    return troubles.name(error) == troubles.FULL
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize >= size
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
