@@ -16,6 +16,7 @@ from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import Claim, Connection, connect, open_database
 from convgrpc.store.large_reads import ANY_SIZE, INLINE, LargeItem, LargeReads
+from convgrpc.store.leftovers import check_leftovers
 from convgrpc.store.lookups import (
     find_brought,
     find_conversation,
@@ -134,6 +135,7 @@ class SqliteStore(Store):
             claim = stack.enter_context(closing(Claim(path))) if alone else None
             reserve = Reserve(path) if alone else None
             if reserve:
+                check_leftovers(path)
                 stack.callback(reserve.leave)
             opened = open_database(path, synchronous, busy_timeout, alone=alone, reserve=reserve)
             connection = stack.enter_context(closing(opened))
