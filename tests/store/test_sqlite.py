@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation_not_found
-from convgrpc.store import changes, lookups, requests
+from convgrpc.store import changes, requests
 from convgrpc.store.database import Connection, connect, open_database
 from convgrpc.store.lookups import find_version, list_conversations, list_items
 from convgrpc.store.protocol import Append, NewConversation, NewItem, Origin, Page, RequestKey
 from convgrpc.store.requests import Attempt, Window
+from convgrpc.store.searches import MAX_ROWS_PER_TURN, Search
 from convgrpc.store.sqlite import SqliteStore
 
 MUCH = 1 << 30
@@ -659,9 +660,13 @@ def everything(connection: Connection, suffix: str) -> None:
         connection, PROJECT, Append(conversation, [minted(f"msg_2_{suffix}")], expected_last=f"rs_{suffix}")
     )
     changes.update_conversation(connection, PROJECT, conversation, {"topic": "b"}, lambda data: data)
-    for metadata in ({}, {"topic": "b"}, {"topic": "a", "suffix": "x"}):
+    for pair in (None, ("topic", "b")):
         for cursor in (None, conversation):
-            list_conversations(connection, PROJECT, after=cursor, limit=2, metadata=metadata)
+            list_conversations(connection, PROJECT, after=cursor, limit=2, pair=pair)
+    for cursor in (None, conversation):
+        search = Search(PROJECT, after=cursor, limit=2, metadata={"topic": "a", "suffix": "x"})
+        while search.turn(connection) is None:
+            pass
     changes.sweep(connection, Window(1, 2))
     found = find_version(connection, PROJECT, conversation)
     for descending in (False, True):
@@ -718,15 +723,20 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
             connection.set_progress_handler(None, 1)
             return steps
 
+        def fill(first: int, last: int) -> None:
+            for number in range(first, last):
+                items = [sent("rs_1", "x"), sent("rs_2", "x"), sent("msg_first", "x")]
+                new = NewConversation(f"conv_more_{number}", b"", {"topic": "a", "suffix": "x"})
+                attempt = Attempt(RequestKey("create", str(number), b""), Window(1, 2))
+                changes.create_conversation(connection, PROJECT, new, items, attempt)
+
+        # A search counts each of its pairs up to a bound.
+        fill(0, MAX_ROWS_PER_TURN + 1)
         cost("warm")
         small = cost("small")
         more = [minted(f"msg_more_{n}") for n in range(2000)]
         changes.append_items(connection, PROJECT, Append("conv_first", more))
-        for number in range(500):
-            items = [sent("rs_1", "x"), sent("rs_2", "x"), sent("msg_first", "x")]
-            new = NewConversation(f"conv_more_{number}", b"", {"topic": "a", "suffix": "x"})
-            attempt = Attempt(RequestKey("create", str(number), b""), Window(1, 2))
-            changes.create_conversation(connection, PROJECT, new, items, attempt)
+        fill(MAX_ROWS_PER_TURN + 1, 600)
         assert cost("large") < 1.1 * small
 
 
@@ -761,28 +771,5 @@ def test_request_keys_are_apart_for_each_project(tmp_path: Path) -> None:
             assert len(stored) == 1
         with pytest.raises(InvalidArgument):
             await store.append_items("p2", "conv_p2", [minted("msg_3")], None, request=key("same", b"p1"))
-
-    run(tmp_path, scenario)
-
-
-def test_a_search_for_pairs_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page may hold fewer conversations than asked for, and says that more may follow."""
-    monkeypatch.setattr(lookups, "MAX_SEARCHED", 10)
-
-    async def scenario(store: SqliteStore) -> None:
-        for number in range(35):
-            metadata = {"all": "1", "rare": str(number)}
-            new = NewConversation(f"conv_{number}", str(number).encode(), metadata)
-            await store.create_conversation(PROJECT, new, [], None)
-        wanted = {"all": "1", "rare": "3"}
-        page = await store.list_conversations(PROJECT, after=None, limit=5, metadata=wanted)
-        assert (page.conversations, page.has_more, page.cursor) == ([], True, "conv_25")
-        pages = 1
-        found: list[bytes] = []
-        while page.has_more:
-            page = await store.list_conversations(PROJECT, after=page.cursor, limit=5, metadata=wanted)
-            found += page.conversations
-            pages += 1
-        assert (found, pages) == ([b"3"], 4)
 
     run(tmp_path, scenario)

@@ -81,6 +81,7 @@ class ConversationsService:
     async def ListConversations(self, request: ListConversationsRequest, context: Context) -> ConversationList:
         page = await self._store.list_conversations(
             context.project,
+            context.deadline,
             after=request.after if request.HasField("after") else None,
             limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
             metadata=request.metadata.pairs,

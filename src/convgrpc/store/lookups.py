@@ -1,9 +1,8 @@
 """What is read from the tables."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from itertools import chain
 from typing import NamedTuple
 
 from convgrpc.errors import (
@@ -19,9 +18,6 @@ from convgrpc.store.protocol import ConversationPage, Growth, NewItem, Origin, P
 
 _BEFORE_FIRST = 0
 _AFTER_LAST = 2**63 - 1
-
-MAX_SEARCHED = 1000
-"""How many conversations with the first of several pairs of metadata one page looks at."""
 
 IN_CONVERSATION = "project = ? AND id = ? AND minted IN (0, 1) AND conversation = ?"
 """The condition that finds an item in one conversation, in the words that fit the index."""
@@ -39,15 +35,14 @@ _SELECT_VERSION = """
 """
 _SELECT_BY_NUMBER = "SELECT id, data FROM conversations WHERE number = ?"
 _SELECT_NUMBERS = """
-    SELECT number, 1 FROM conversations
+    SELECT number FROM conversations
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND number < ? ORDER BY number DESC LIMIT ?
 """
 _SELECT_NUMBERS_BY_PAIR = """
-    SELECT conversation, {others} FROM metadata AS found
+    SELECT conversation FROM metadata
     WHERE project = (SELECT number FROM projects WHERE name = ?) AND key = ? AND value = ? AND conversation < ?
     ORDER BY conversation DESC LIMIT ?
 """
-_HAS_PAIR = "EXISTS (SELECT 1 FROM metadata WHERE conversation = found.conversation AND key = ? AND value = ?)"
 _SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position DESC LIMIT 1"
 DATA = "CASE WHEN length(data) <= ? THEN data END"
 """The data of an item, or NULL for an item that has more bytes."""
@@ -210,48 +205,40 @@ def last_item_id(connection: sqlite3.Connection, conversation: StoredConversatio
 
 
 def list_conversations(
-    connection: sqlite3.Connection, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+    connection: sqlite3.Connection, project: str, *, after: str | None, limit: int, pair: tuple[str, str] | None
 ) -> ConversationPage:
-    """Reads a page of a project's conversations."""
-    before = _AFTER_LAST
-    if after is not None:
-        row = connection.execute(_SELECT_CONVERSATION, (project, after)).fetchone()
-        if row is None:
-            raise conversation_cursor_not_found(after)
-        before = StoredConversation(*row).number
-    found = _matching(connection, project, before, limit, metadata)
-    rows = [connection.execute(_SELECT_BY_NUMBER, (number,)).fetchone() for number in found.numbers]
-    cursor = connection.execute(_SELECT_BY_NUMBER, (found.last,)).fetchone()
-    return ConversationPage([data for _, data in rows], found.has_more, cursor and cursor[0])
+    """Reads a page of a project's conversations, or of those with one pair of metadata.
+
+    Raises `NotFound` for an unknown cursor. Several pairs take a `Search`.
+    """
+    before = find_before(connection, project, after)
+    select, values = (_SELECT_NUMBERS, ()) if pair is None else (_SELECT_NUMBERS_BY_PAIR, pair)
+    numbers = [row[0] for row in connection.execute(select, (project, *values, before, limit + 1))]
+    rows = [find_by_number(connection, number) for number in numbers[:limit]]
+    cursor = rows[-1].id if rows else after
+    return ConversationPage([row.data for row in rows], len(numbers) > limit, cursor)
 
 
-class _Matching(NamedTuple):
-    """Conversations that were looked for, whether there may be more, and the last that was looked at."""
+def find_before(connection: sqlite3.Connection, project: str, after: str | None) -> int:
+    """Returns the number below which the conversations after a cursor begin. Raises `NotFound` for an unknown one."""
+    if after is None:
+        return _AFTER_LAST
+    row = connection.execute(_SELECT_CONVERSATION, (project, after)).fetchone()
+    if row is None:
+        raise conversation_cursor_not_found(after)
+    return StoredConversation(*row).number
 
-    numbers: list[int]
-    has_more: bool
-    last: int
+
+class Numbered(NamedTuple):
+    """The id and the serialized message of a conversation that is known by its number."""
+
+    id: str
+    data: bytes
 
 
-def _matching(
-    connection: sqlite3.Connection, project: str, before: int, limit: int, metadata: Mapping[str, str]
-) -> _Matching:
-    """Searches the conversations with the first pair for those with the others too, up to a bound."""
-    select, values = _SELECT_NUMBERS, [project, before, limit + 1]
-    if metadata:
-        (key, value), *others = metadata.items()
-        select = _SELECT_NUMBERS_BY_PAIR.format(others=" AND ".join(["1", *[_HAS_PAIR] * len(others)]))
-        values = [*chain.from_iterable(others), project, key, value, before, MAX_SEARCHED + 1]
-    found: list[int] = []
-    last = before
-    with closing(connection.execute(select, values)) as rows:
-        for searched, (number, matches) in enumerate(rows):
-            if len(found) == limit or searched == MAX_SEARCHED:
-                return _Matching(found, True, last)
-            last = number
-            if matches:
-                found.append(number)
-    return _Matching(found, False, last)
+def find_by_number(connection: sqlite3.Connection, number: int) -> Numbered:
+    """Returns a conversation by a number that was read from the same snapshot."""
+    return Numbered(*connection.execute(_SELECT_BY_NUMBER, (number,)).fetchone())
 
 
 def list_items(

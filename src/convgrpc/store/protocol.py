@@ -237,9 +237,13 @@ class Store(Protocol):
         """Returns the serialized conversation."""
 
     async def list_conversations(
-        self, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+        self, project: str, deadline: float | None, *, after: str | None, limit: int, metadata: Mapping[str, str]
     ) -> ConversationPage:
-        """Returns up to `limit` of the project's conversations that have all pairs of `metadata`, newest first."""
+        """Returns up to `limit` of the project's conversations that have all pairs of `metadata`, newest first.
+
+        A search for several pairs yields to the event loop between its turns. Raises `NotFound` for an unknown cursor,
+        and `DeadlineExceeded` for a search that is not done by the deadline (`time.monotonic()`).
+        """
 
     async def update_conversation(
         self,

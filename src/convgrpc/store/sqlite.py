@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
-from convgrpc.errors import store_unavailable
+from convgrpc.errors import deadline_exceeded, store_unavailable
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
@@ -56,6 +57,7 @@ from convgrpc.store.protocol import (
 )
 from convgrpc.store.requests import Attempt, Window
 from convgrpc.store.reserve import Reserve
+from convgrpc.store.searches import Search
 from convgrpc.store.troubles import Files, Troubles
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
@@ -94,6 +96,8 @@ class SqliteStore(Store):
         self._sizes = sizes
         self._news = news
         self._cursors = Cursors(find_secret(reader, "cursors"))
+        # A lock lasts while a search of its project does.
+        self._search_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -202,10 +206,26 @@ class SqliteStore(Store):
             return find_conversation(connection, project, conversation_id).data
 
     async def list_conversations(
-        self, project: str, *, after: str | None, limit: int, metadata: Mapping[str, str]
+        self, project: str, deadline: float | None, *, after: str | None, limit: int, metadata: Mapping[str, str]
     ) -> ConversationPage:
+        if len(metadata) > 1:
+            return await self._search(project, Search(project, after=after, limit=limit, metadata=metadata), deadline)
+        pair = next(iter(metadata.items()), None)
         with self._snapshot() as connection:
-            return list_conversations(connection, project, after=after, limit=limit, metadata=metadata)
+            return list_conversations(connection, project, after=after, limit=limit, pair=pair)
+
+    async def _search(self, project: str, search: Search, deadline: float | None) -> ConversationPage:
+        """Runs a search in turns, at most one of each project in one iteration of the event loop."""
+        lock = self._search_locks.setdefault(project, asyncio.Lock())
+        while True:
+            async with lock:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise deadline_exceeded()
+                with self._snapshot() as connection:
+                    page = search.turn(connection)
+            if page is not None:
+                return page
+            await asyncio.sleep(0)
 
     async def update_conversation(
         self,
