@@ -73,7 +73,9 @@ def test_a_fork_has_the_items_up_to_one_in_their_order(tmp_path: Path) -> None:
         assert await contents(store, "some") == ["a", "b"]
         assert await store.get_item("alder", "some", "b") == b"data of b"
         assert await store.get_conversation("alder", "some") == b"origin copied"
-        (found,) = (await store.list_conversations("alder", None, after=None, limit=5, metadata={"of": "some"})).conversations
+        (found,) = (
+            await store.list_conversations("alder", None, after=None, limit=5, metadata={"of": "some"})
+        ).conversations
         assert found == b"origin copied"
         await create(store, "empty")
         await fork(store, "empty", "nothing")

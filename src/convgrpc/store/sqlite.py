@@ -223,9 +223,10 @@ class SqliteStore(Store):
                     raise deadline_exceeded()
                 with self._snapshot() as connection:
                     page = search.turn(connection)
+                # Other tasks run before the next search of the project has its turn.
+                await asyncio.sleep(0)
             if page is not None:
                 return page
-            await asyncio.sleep(0)
 
     async def update_conversation(
         self,
