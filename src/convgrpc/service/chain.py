@@ -39,6 +39,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class CallerGone(Exception):
+    """A failure of a transport to reach the caller, who has cancelled the call or lost the connection."""
+
+
 class Context(NamedTuple):
     """The project of a call, its deadline (`time.monotonic()`), and the account that is charged for its work.
 
@@ -150,7 +154,10 @@ class Chain:
                     yield await self._done(context.project, len(reply.data), call.encode, reply)
 
     async def exchange(self, call: StreamCall, admitted: Admitted) -> AsyncGenerator[bytes]:
-        """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`."""
+        """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`.
+
+        Raises `CallerGone` where that is how `messages` ends.
+        """
         handle: BatchHandler = self._handlers[call.method.path]
 
         async def decode(message: bytes) -> Message:
@@ -183,12 +190,12 @@ class Chain:
 
 @contextmanager
 def _faults(method: Method, request_id: str) -> Iterator[None]:
-    """Makes of every fault a `ConvgrpcError`."""
+    """Makes of every fault but `CallerGone` a `ConvgrpcError`."""
     try:
         yield
     except TimeoutError:
         raise errors.deadline_exceeded() from None
-    except errors.ConvgrpcError:
+    except (errors.ConvgrpcError, CallerGone):
         raise
     except Exception:
         _log.exception("unexpected error in %s, request %s", method.path, request_id)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
 from math import ceil
+from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import grpc
@@ -24,7 +25,7 @@ from convgrpc.contract.stored import Answer
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import LARGE, Call, Chain, Reply, StreamCall, request_id
+from convgrpc.service.chain import LARGE, Call, CallerGone, Chain, Reply, StreamCall, request_id
 from convgrpc.service.clock import Clock, Deadline
 from convgrpc.service.endings import Ending
 from convgrpc.service.keyless import Keyless
@@ -109,13 +110,15 @@ class GrpcServer:
 
     async def _call(self, method: Method, requests: object, context: Any) -> bytes:
         head = _Head.of(context.invocation_metadata() or ())
-        with CallNote(self._metrics, head.request_id, method) as note:
+        with CallNote(self._metrics, head.request_id, method) as note, _ENDS_WITH_CALLER:
             try:
                 with await self._admission.enter(head.authorization) as admitted:
                     note.project = admitted.project
                     reply = await self._answer(method, admitted, context, note)
             except ConvgrpcError as error:
                 await _abort(context, error, note)
+            except CallerGone:
+                raise
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
                 await _abort(context, errors.internal_error(), note)
@@ -125,13 +128,15 @@ class GrpcServer:
 
     async def _stream(self, method: Method, answer: _Answer, requests: object, context: Any) -> None:
         head = _Head.of(context.invocation_metadata() or ())
-        with CallNote(self._metrics, head.request_id, method) as note:
+        with CallNote(self._metrics, head.request_id, method) as note, _ENDS_WITH_CALLER:
             try:
                 with await self._admission.enter(head.authorization) as admitted:
                     note.project = admitted.project
                     await answer(method, admitted, context, note)
             except ConvgrpcError as error:
                 await _abort(context, error, note)
+            except CallerGone:
+                raise
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
                 await _abort(context, errors.internal_error(), note)
@@ -170,7 +175,8 @@ class GrpcServer:
             yield data
             try:
                 async with asyncio.timeout(self._transfer_timeout):
-                    data = await context.read()
+                    with _REACHES_CALLER:
+                        data = await context.read()
             except TimeoutError:
                 raise errors.stream_idle(self._transfer_timeout) from None
 
@@ -183,7 +189,8 @@ class GrpcServer:
         began = time.monotonic()
         resting = asyncio.get_running_loop().call_later(self._transfer_timeout, admitted.rest)
         try:
-            await context.write(part)
+            with _REACHES_CALLER:
+                await context.write(part)
         finally:
             resting.cancel()
         if time.monotonic() - began > self._transfer_timeout:
@@ -230,7 +237,8 @@ class GrpcServer:
                 self._make_room()
                 self._waiting[deadline] = None
                 try:
-                    return await context.read()
+                    with _REACHES_CALLER:
+                        return await context.read()
                 finally:
                     self._waiting.pop(deadline, None)
         except TimeoutError:
@@ -267,10 +275,49 @@ def _current_task() -> asyncio.Task[Any]:
 
 async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
     status, code = to_status(error, note.request_id), _CODES[error.report.grpc]
-    note.refused(error)
-    note.status = code.name
-    await context.abort(code, status.message, _trailers(error, status, note.request_id))
+    try:
+        with _REACHES_CALLER:
+            await context.abort(code, status.message, _trailers(error, status, note.request_id))
+    except grpc.aio.AbortError:
+        # grpcio raises it once the refusal is sent.
+        note.refused(error)
+        note.status = code.name
+        raise
     raise error
+
+
+class _ReachesCaller:
+    """Raises `CallerGone` for the errors of grpcio that mean that the call is over.
+
+    grpcio fails a read, a write or an abort with `ExecuteBatchError`, an `InternalError` of its own, when the client
+    has cancelled the call. It fails them with another `BaseError` when the server has stopped.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.AbortError | grpc.aio.UsageError):
+            raise CallerGone from error
+
+
+class _EndsWithCaller:
+    """Ends a handler whose caller is gone as grpcio ends it when it notices first: with `CancelledError`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, CallerGone):
+            raise asyncio.CancelledError from error
+
+
+_REACHES_CALLER = _ReachesCaller()
+_ENDS_WITH_CALLER = _EndsWithCaller()
 
 
 def _trailers(error: ConvgrpcError, status: Status, identity: str) -> tuple[tuple[str, str | bytes], ...]:
