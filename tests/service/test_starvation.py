@@ -21,8 +21,13 @@ from google.protobuf.message import Message
 
 from convgrpc.contract.decoder import decode
 from convgrpc.settings import Settings
-from convgrpc.v1.conversations_service_pb2 import AppendItemsRequest, CreateItemsRequest, ExportItemsRequest
-from convgrpc.v1.conversations_service_pb2 import ListItemsRequest as ListItems
+from convgrpc.v1.conversations_service_pb2 import (
+    AppendItemsRequest,
+    CreateItemsRequest,
+    ExportItemsRequest,
+    ListConversationsRequest,
+    ListItemsRequest,
+)
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.input_tokens_service_pb2_grpc import InputTokensServiceStub
@@ -36,7 +41,7 @@ MULTIPLE = 16
 """How many times as long as a count of 1 MB, made before the attack, another project's call may take."""
 REFUSED = (429, 504)
 REFUSED_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
-LETTERS = 1_000_000
+LETTERS = 700_000
 CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
@@ -98,9 +103,13 @@ class Caller:
         self._call(lambda given, **options: list(self._conversations.ExportItems(given, **options)), request)
 
     def list_by_grpc(self, conversation: str, tokens: int) -> None:
-        request = ListItems(conversation_id=conversation)
+        request = ListItemsRequest(conversation_id=conversation)
         request.budget.input_tokens = tokens
         self._call(self._conversations.ListItems, request)
+
+    def search_by_grpc(self, request: ListConversationsRequest) -> None:
+        for _ in range(5):
+            self._call(self._conversations.ListConversations, request)
 
     def _call(self, method: Any, request: Message | Sequence[Message]) -> None:
         try:
@@ -185,8 +194,8 @@ def chains(attacker: Caller, by_grpc: bool) -> list[Call]:
 
 
 def large_json(attacker: Caller, by_grpc: bool) -> list[Call]:
-    """Counts of calls with 4 MiB of JSON, and of tools with as many values as a request may have."""
-    arguments = '{"a": [' + "1, " * (4 * MIB // 3) + "1]}"
+    """Counts of calls with 2 MiB of JSON, and of tools with as many values as a request may have."""
+    arguments = '{"a": [' + "1, " * (2 * MIB // 3) + "1]}"
     call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": arguments}
     tool = {"type": "function", "name": "f", "parameters": {"enum": list(range(400_000))}}
     conversation = attacker.post("/conversations", items=[call])["id"]
@@ -195,6 +204,19 @@ def large_json(attacker: Caller, by_grpc: bool) -> list[Call]:
         *counts(attacker, {"model": "gpt-4o", "input": "fern", "tools": [tool]}, 3, by_grpc=by_grpc),
         *counts(attacker, {"model": "gpt-4o", "conversation": conversation}, 3, by_grpc=by_grpc),
     ]
+
+
+def searches(attacker: Caller, by_grpc: bool) -> list[Call]:
+    """Searches by 16 pairs of metadata, of which 1,000 conversations lack the last."""
+    pairs = {f"key {number}": "v" * 500 for number in range(16)}
+    for _ in range(1000):
+        attacker.post("/conversations", metadata={**pairs, "key 15": "other"})
+    if by_grpc:
+        request = ListConversationsRequest()
+        request.metadata.pairs.update(pairs)
+        return [partial(attacker.search_by_grpc, request)] * 40
+    query = "&".join(f"metadata[{key}]={value}" for key, value in pairs.items())
+    return [lambda: attacker.rest("GET", f"/x/conversations?{query}")] * 40
 
 
 def counts(attacker: Caller, body: dict[str, Any], times: int, *, by_grpc: bool) -> list[Call]:
@@ -230,8 +252,8 @@ def streamed_copies(attacker: Caller, by_grpc: bool) -> list[Call]:
 
 def budget_lists(attacker: Caller, by_grpc: bool) -> list[Call]:
     """Lists of as much of a conversation of large items as fits into a number of tokens."""
-    conversation, _ = attacker.conversation(*[letters(number, LETTERS) for number in range(5)])
-    return [lambda: attacker.list_by_grpc(conversation, 1_000_000)] * 20
+    conversation, _ = attacker.conversation(*[letters(number, LETTERS) for number in range(3)])
+    return [lambda: attacker.list_by_grpc(conversation, 1_000_000)] * 8
 
 
 def exports(attacker: Caller, by_grpc: bool) -> list[Call]:
@@ -250,6 +272,7 @@ ATTACKS: list[Attack] = [
     files,
     chains,
     large_json,
+    searches,
     copies,
     streamed_copies,
     budget_lists,
@@ -258,6 +281,8 @@ ATTACKS: list[Attack] = [
 ONLY_BY_GRPC = (streamed_copies, budget_lists)
 LONG = {
     (large_json, True),
+    (searches, False),
+    (sent_unbroken_counts, False),
     (unbroken_counts, False),
     (sent_unbroken_counts, True),
     (referenced_counts, True),
