@@ -62,7 +62,10 @@ class Reserve:
     def _allocate(self, size: int) -> bool:
         try:
             with open(self.path, "wb", opener=_private) as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                # Some file systems give zeros no space.
+                file.write(os.urandom(size))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError:
             self._remove()
             return False

@@ -175,11 +175,11 @@ class Writer:
     def _is_enough(self) -> bool:
         return len(self._waiting) >= self._expected or self._waiting.size >= MAX_BATCH_BYTES
 
-    def _commit(self, batch: Sequence[Write]) -> None:
+    def _commit(self, batch: Sequence[Write], *, is_retry: bool = False) -> None:
         if self._is_full():
             batch = self._only_freeing(batch)
         if batch:
-            self._commit_all(batch)
+            self._commit_all(batch, is_retry=is_retry)
 
     def _only_freeing(self, batch: Sequence[Write]) -> Sequence[Write]:
         """Refuses the writes that make no room, and returns the others."""
@@ -187,7 +187,7 @@ class Writer:
         _deliver(refused, [store_unavailable(troubles.FULL) for _ in refused])
         return [write for write in batch if write.frees]
 
-    def _commit_all(self, batch: Sequence[Write], *, is_retry: bool = False) -> None:
+    def _commit_all(self, batch: Sequence[Write], *, is_retry: bool) -> None:
         began = self._began = written = time.monotonic()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -207,9 +207,8 @@ class Writer:
             self._failed(error)
             if troubles.name(error) == troubles.FULL and not is_retry:
                 self._make_room()
-                freeing = self._only_freeing(batch)
-                if freeing:
-                    self._commit_all(freeing, is_retry=True)
+                self._began = float("inf")
+                self._commit(batch, is_retry=True)
                 return
             outcomes = [store_unavailable(troubles.name(error)) for _ in batch]
         ended = time.monotonic()
