@@ -1,5 +1,6 @@
 """How a server ends that was told to stop, whatever hangs on it."""
 
+import os
 import re
 import signal
 import socket
@@ -130,6 +131,7 @@ def test_who_only_hangs_on_a_server_does_not_keep_it(
     cert, key, db = (str(tmp_path / name) for name in ("cert.pem", "key.pem", "a.db"))
     pair.cert_chain_pems[0].write_to_path(cert)
     pair.private_key_pem.write_to_path(key)
+    os.chmod(key, 0o600)
     arguments = ["--db", db, *FREE, "--tls-cert", cert, "--tls-key", key, "--shutdown-grace", "600"]
     with serving(*arguments, command=COMMAND) as (process, started):
         host, _, port = started[3].rpartition(":")

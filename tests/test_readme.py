@@ -28,8 +28,11 @@ from convgrpc.contract import json_text, options, validator
 from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
 from convgrpc.service.connections import MAX_HEAD_BYTES
+from convgrpc.service.counting import MAX_CHAIN
 from convgrpc.settings import Address, Settings
 from convgrpc.store import forks
+from convgrpc.store.protocol import MAX_COPIED_BYTES
+from convgrpc.tokens.extraction import MAX_FILES, SECONDS
 from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.tokens.models_file import read_models
 from convgrpc.v1 import conversations_service_pb2, input_tokens_service_pb2, responses_service_pb2
@@ -470,6 +473,14 @@ EXCESSES: list[tuple[str, int, dict[str, Any]]] = [
 ]
 
 
+OF_STORED = {
+    "Stored items that a request names by their ids": f"{MAX_COPIED_BYTES:,} bytes",
+    "A chain of responses that is counted": f"{MAX_CHAIN:,} responses",
+    "PDF, docx and xlsx files of a count": f"{MAX_FILES} that are read, in {SECONDS:g} seconds",
+}
+"""Limits of stored things, which the tests of counting and of copies reach."""
+
+
 @pytest.mark.parametrize(("row", "limit", "body"), EXCESSES, ids=[row for row, _, _ in EXCESSES])
 def test_limits(row: str, limit: int, body: dict[str, Any], http: httpx.Client) -> None:
     """What goes beyond a limit of the table is refused, and the error names the limit."""
@@ -514,10 +525,12 @@ def test_limit_of_requests() -> None:
     """The table has the default size of a request, and all its rows are tested here."""
     rows = dict(_table("Limits"))
     assert rows["A request"] == f"{Settings.max_message_bytes:,} bytes, set by --max-message-bytes"
+    assert {row: rows[row] for row in OF_STORED} == OF_STORED
     assert list(rows) == [
         "A request",
         "Items in a request",
         "A fork",
+        *OF_STORED,
         "Items in a page",
         "A page",
         *[row for row, _, _ in EXCESSES[1:5]],

@@ -34,7 +34,11 @@ HEEDED_WITHIN = 10.0
 """Seconds; a change is promised to be heeded within one, on a machine that is not busy."""
 
 # What answers without a key: nothing that is stored can be learned by it.
-OPEN_SERVICES = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+OPEN_SERVICES = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+}
 OPEN_PATHS = ["/healthz", "/openapi.json"]
 
 
