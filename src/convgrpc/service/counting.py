@@ -5,9 +5,9 @@ What a stored item counts, in an encoding, never changes. It is remembered, so t
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Self, TypeVar
 
 from convgrpc.errors import NotFound, copies_too_large, lineage_too_long
 from convgrpc.fair_threads import FairThreads
@@ -84,11 +84,12 @@ class Counter(Counts):
         given: dict[str, Sequence[Features]] = {}
         counts = []
         own = [request.model or DEFAULT] if request.HasField("model") or not request.models else []
-        with self._call(context) as call:
+        ids = list(dict.fromkeys(item.id for item in request.input.items.items if item.HasField("item_reference")))
+        with _Call(context) as call:
             for name in [*own, *request.models]:
                 model = self._models.resolve(name)
                 encoding = await self._encoding(call, model.family.encoding)
-                referenced = await self._referenced(request, call, encoding)
+                referenced = await self._referenced(ids, call, encoding) if ids else {}
                 async with self._history(call, before, encoding) as history:
                     is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
                     work = partial(_count, request, model, history, referenced, given)
@@ -99,7 +100,7 @@ class Counter(Counts):
 
     async def fit(self, context: Context, conversation_id: str, model: str, tokens: int, *, max_bytes: int) -> Fitting:
         resolved = self._models.resolve(model or DEFAULT)
-        with self._call(context) as call:
+        with _Call(context) as call:
             encoding = await self._encoding(call, resolved.family.encoding)
             tail = Tail(resolved)
             has_more, position = True, None
@@ -127,11 +128,8 @@ class Counter(Counts):
     async def _may_fit(self, call: "_Call", tail: Tail, tokens: int) -> bool:
         return await self._add_up(call, partial(tail.may_fit, tokens), is_much=len(tail.items) > _LONG)
 
-    async def _referenced(
-        self, request: CountInputTokensRequest, call: "_Call", encoding: Encoding
-    ) -> Mapping[str, Features]:
-        """Returns the features of the stored items to which the request refers, by their ids."""
-        ids = list(dict.fromkeys(item.id for item in request.input.items.items if item.HasField("item_reference")))
+    async def _referenced(self, ids: Sequence[str], call: "_Call", encoding: Encoding) -> Mapping[str, Features]:
+        """Returns the features of the stored items to which a request refers, by their ids."""
         found: dict[str, Features] = {}
         unknown: list[Reference] = []
         for start in range(0, len(ids), _REFERENCES_AT_ONCE):
@@ -156,17 +154,13 @@ class Counter(Counts):
         call.account.release(size)
         return found
 
-    @asynccontextmanager
-    async def _history(self, call: "_Call", before: Predecessor, encoding: Encoding) -> AsyncIterator[History]:
+    def _history(self, call: "_Call", before: Predecessor, encoding: Encoding) -> AbstractAsyncContextManager[History]:
         """All items that come before a request, for as long as nobody else adds to them."""
         if before.conversation_id is not None:
-            async with self._conversation(call, before.conversation_id, encoding) as history:
-                yield history
-        elif before.response_id is not None:
-            async with self._chain(call, before.response_id, encoding) as history:
-                yield history
-        else:
-            yield History()
+            return self._conversation(call, before.conversation_id, encoding)
+        if before.response_id is not None:
+            return self._chain(call, before.response_id, encoding)
+        return nullcontext(History())
 
     @asynccontextmanager
     async def _conversation(self, call: "_Call", conversation_id: str, encoding: Encoding) -> AsyncIterator[History]:
@@ -177,13 +171,16 @@ class Counter(Counts):
             known = KnownConversation()
             self._memory.put(call.project, key, known, known.weight)
         async with known.lock:
+            weight = known.weight
             try:
                 await self._read_growth(call, conversation_id, known, encoding)
             except NotFound:
                 self._memory.forget(call.project, key)
                 raise
             finally:
-                self._weigh(call, key, known)
+                # Unless it was forgotten meanwhile.
+                if known.weight != weight and self._memory.get(call.project, key) is known:
+                    self._memory.put(call.project, key, known, known.weight)
             yield known.history
 
     async def _read_growth(
@@ -297,12 +294,9 @@ class Counter(Counts):
         known.add(read, done, position, removals)
         return True
 
-    def _weigh(self, call: "_Call", key: Key, known: KnownConversation) -> None:
-        """Notes how much is known of a conversation, unless it was forgotten meanwhile."""
-        if self._memory.get(call.project, key) is known:
-            self._memory.put(call.project, key, known, known.weight)
-
     async def _read_stored(self, call: "_Call", items: Sequence[bytes], encoding: Encoding) -> list[Features]:
+        if not items:
+            return []
         with _held(call.account, items):
             return await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
 
@@ -312,8 +306,8 @@ class Counter(Counts):
         """
         if not is_much:
             await asyncio.sleep(0)
-            with suppress(WouldWait), Reader(encoding, call.limits, may_wait=False) as reader:
-                return read(reader)
+            with suppress(WouldWait):
+                return read(Reader(encoding, call.limits, may_wait=False))
         return await self._threads.run(call.project, partial(self._read_in_thread, call, read, encoding))
 
     def _read_in_thread(self, call: "_Call", read: Callable[[Reader], R], encoding: Encoding) -> R:
@@ -330,20 +324,20 @@ class Counter(Counts):
     async def _add_up(self, call: "_Call", work: Callable[[], R], *, is_much: bool) -> R:
         return await self._threads.run(call.project, work) if is_much else work()
 
-    @contextmanager
-    def _call(self, context: Context) -> Iterator["_Call"]:
-        """A call, whose work in threads ends soon after the context."""
-        limits = CallLimits(context.deadline)
-        try:
-            yield _Call(context.project, context.account, limits)
-        finally:
-            limits.end()
 
+class _Call:
+    """A call, as a context. Its work in threads ends soon after the context."""
 
-class _Call(NamedTuple):
-    project: str
-    account: Account
-    limits: CallLimits
+    def __init__(self, context: Context) -> None:
+        self.project = context.project
+        self.account = context.account
+        self.limits = CallLimits(context.deadline)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.limits.end()
 
 
 def _loaded(name: str) -> Encoding:

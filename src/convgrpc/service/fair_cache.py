@@ -32,7 +32,9 @@ class FairCache(Generic[V]):
 
     def put(self, project: str, key: Hashable, value: V, weight: int) -> None:
         """Keeps a value in place of the one before, as the one that was used last."""
-        kept = self._projects.setdefault(project, _Kept())
+        kept = self._projects.get(project)
+        if kept is None:
+            kept = self._projects[project] = _Kept()
         earlier = kept.entries.pop(key, None)
         kept.entries[key] = _Entry(value, weight)
         self._weigh(project, kept, weight - (earlier.weight if earlier else 0))
@@ -49,15 +51,18 @@ class FairCache(Generic[V]):
                 del self._projects[project]
 
     def _weigh(self, project: str, kept: "_Kept[V]", more: int) -> None:
-        before = kept.weight.bit_length()
-        if project in self._by_size.get(before, ()):
-            del self._by_size[before][project]
-            if not self._by_size[before]:
-                del self._by_size[before]
-        kept.weight += more
         self.weight += more
-        if kept.entries:
-            self._by_size.setdefault(kept.weight.bit_length(), OrderedDict())[project] = None
+        kept.weight += more
+        size = kept.weight.bit_length() if kept.entries else None
+        if size == kept.size:
+            return
+        if kept.size is not None:
+            del self._by_size[kept.size][project]
+            if not self._by_size[kept.size]:
+                del self._by_size[kept.size]
+        kept.size = size
+        if size is not None:
+            self._by_size.setdefault(size, OrderedDict())[project] = None
 
 
 class _Entry(NamedTuple, Generic[V]):
@@ -71,3 +76,5 @@ class _Kept(Generic[V]):
     def __init__(self) -> None:
         self.entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()
         self.weight = 0
+        # The number of bits of the weight, while there are values.
+        self.size: int | None = None

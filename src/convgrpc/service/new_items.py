@@ -54,8 +54,10 @@ async def charge(store: Store, items: Sequence[NewItem], context: Context, *, an
 
     If the items are `answered`, takes room for the answer as well. Raises `ResourceExhausted`.
     """
-    brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
-    context.account.hold(brought)
+    brought = 0
+    if any(item.origin is not Origin.MINTED for item in items):
+        brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
+        context.account.hold(brought)
     if answered:
         reserve(context, brought + sum(len(item.data) for item in items))
 

@@ -48,10 +48,3 @@ class LargeReads:
         for _ in range(_THREADS):
             self._connections.get()
         self._closing.close()
-
-
-def whole(data: bytes | None) -> bytes:
-    """Returns the data of an item. Raises `LargeItem` for one that was not read because it is too large."""
-    if data is None:
-        raise LargeItem
-    return data

@@ -13,7 +13,7 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.large_reads import ANY_SIZE, whole
+from convgrpc.store.large_reads import ANY_SIZE, LargeItem
 from convgrpc.store.protocol import ConversationPage, Growth, NewItem, Origin, Page, Reference, Span, Version
 
 _BEFORE_FIRST = 0
@@ -125,7 +125,9 @@ def find_item(
 ) -> bytes | None:
     """Finds an item of a conversation, or of a response on none. Raises `LargeItem`."""
     row = connection.execute(_SELECT_ITEM, (max_item, holder.project, item_id, holder.number)).fetchone()
-    return row and whole(row[0])
+    if row and row[0] is None:
+        raise LargeItem
+    return row[0] if row else None
 
 
 class Content(NamedTuple):
@@ -291,10 +293,11 @@ def growth(
     """Makes a page of items and their positions, of which there may be one beyond the page. They follow `position`."""
     items: list[bytes] = []
     size = 0
-    for read, at in rows:
-        if len(items) == limit or (read is None and items):
+    for data, at in rows:
+        if len(items) == limit or (data is None and items):
             return Growth(items, position, True, removals)
-        data = whole(read)
+        if data is None:
+            raise LargeItem
         size += len(data)
         if items and size > max_bytes:
             return Growth(items, position, True, removals)
@@ -331,10 +334,11 @@ def _cursor_position(
 def _page(rows: Iterable[tuple[bytes | None]], limit: int, max_bytes: int, version: Version) -> Page:
     items: list[bytes] = []
     size = 0
-    for (read,) in rows:
+    for (data,) in rows:
         if len(items) == limit:
             return Page(items, True, version)
-        data = whole(read)
+        if data is None:
+            raise LargeItem
         size += len(data)
         if items and size > max_bytes:
             return Page(items, True, version)

@@ -366,11 +366,10 @@ class SqliteStore(Store):
         return self._news.listening(Topic(project, conversation_id), tell)
 
     async def brought(self, project: str, items: Sequence[NewItem]) -> int:
-        named = [item for item in items if item.origin is not Origin.MINTED]
-        if not named:
+        if _all_minted(items):
             return 0
         with self._snapshot() as connection:
-            return find_brought(connection, project, named)
+            return find_brought(connection, project, [item for item in items if item.origin is not Origin.MINTED])
 
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
         with self._snapshot() as connection:
@@ -465,7 +464,8 @@ class SqliteStore(Store):
 
     async def _size(self, project: str, items: Sequence[NewItem]) -> int:
         """Returns the bytes that a write of new items moves, with those of the items that they stand for."""
-        return sum(len(item.data) for item in items) + await self.brought(project, items)
+        size = sum(len(item.data) for item in items)
+        return size if _all_minted(items) else size + await self.brought(project, items)
 
     async def _read_items(self, project: str, read: Callable[[sqlite3.Connection, int], R]) -> R:
         """Reads items on the event loop, or in a thread if one is large. `read` takes the most bytes of an item."""
@@ -499,3 +499,7 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             self._troubles.note_read(error)
             raise store_unavailable(troubles.name(error)) from error
+
+
+def _all_minted(items: Sequence[NewItem]) -> bool:
+    return all(item.origin is Origin.MINTED for item in items)

@@ -90,7 +90,7 @@ class ThreadCounter:
         self.pattern = _pattern(encoding.name)
 
     def __call__(self, text: str) -> int:
-        return sum(self.steps(text))
+        return self._count(text) if len(text) <= chunks.CHUNK else sum(self.steps(text))
 
     def steps(self, text: str) -> Iterator[int]:
         """Counts a text in steps of bounded time, and yields the tokens of each."""

@@ -97,7 +97,9 @@ class Reader:
         self._may_wait = may_wait
         self._other_thread = other_thread
         self._at_once = _MAX_TEXT_AT_ONCE
-        self._extractor = Extractor(budget=self._limits.files, start=start_process, check=self._limits.check)
+        self._extractor: Extractor | None = None
+        if may_wait:
+            self._extractor = Extractor(budget=self._limits.files, start=start_process, check=self._limits.check)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +108,8 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        self._extractor.close()
+        if self._extractor:
+            self._extractor.close()
 
     def both(self, first: Callable[["Reader"], R], second: Callable[["Reader"], R]) -> tuple[R, R]:
         """Reads two things, each with a reader of its thread."""
@@ -192,7 +195,7 @@ class Reader:
         known = found and kind(found)
         if not found or not known:
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
-        if not self._may_wait:
+        if not self._extractor:
             raise WouldWait
         self.check_time()
         try:
