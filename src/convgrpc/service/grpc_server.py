@@ -275,6 +275,8 @@ def _current_task() -> asyncio.Task[Any]:
 
 async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
     status, code = to_status(error, note.request_id), _CODES[error.report.grpc]
+    # grpcio keeps the error in a reference cycle. With it, its traceback would keep what the handler had read.
+    error.__traceback__ = error.__context__ = None
     try:
         with _REACHES_CALLER:
             await context.abort(code, status.message, _trailers(error, status, note.request_id))
