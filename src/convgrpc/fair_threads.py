@@ -5,6 +5,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,8 @@ class FairThreads:
         self._waiting: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._is_closed = False
         self._lock = threading.Lock()
+        # One thread does all work in the end, even if the system has no room for others.
+        self._pool.submit(int).result()
 
     async def run(self, project: str, work: Callable[[], R]) -> R:
         """Does work in a thread, once one is free and it is the project's turn.
@@ -79,7 +82,9 @@ class FairThreads:
     def _start(self, project: str, job: "_Job") -> None:
         self._free -= 1
         self._busy[project] += 1
-        self._pool.submit(partial(self._do, project, job))
+        with suppress(RuntimeError):
+            # The work is queued before the pool fails to start another thread for it.
+            self._pool.submit(partial(self._do, project, job))
 
     def _do(self, project: str, job: "_Job") -> None:
         if job.outcome.set_running_or_notify_cancel():

@@ -1,6 +1,7 @@
 """What the counter remembers is true, whoever gives up, and however many count at once."""
 
 import asyncio
+import base64
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -20,11 +21,13 @@ from convgrpc.service.predecessors import Predecessor
 from convgrpc.store import lookups
 from convgrpc.store.protocol import NewConversation, NewItem, NewResponse, Origin, Reference, Segment
 from convgrpc.store.sqlite import SqliteStore
+from convgrpc.tokens.extraction import MAX_FILES, FileBudget
 from convgrpc.tokens.families import Models
-from convgrpc.v1.content_pb2 import ContentPart, InputText, Json
-from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
+from convgrpc.v1.content_pb2 import ContentPart, InputFile, InputText, Json
+from convgrpc.v1.input_tokens_service_pb2 import INPUT_PART_FILES, CountInputTokensRequest, Truncation
 from convgrpc.v1.item_pb2 import AdditionalTools, ConversationItem, Message, Role
 from convgrpc.v1.tool_pb2 import FunctionTool, Tool
+from tests.tokens.test_files import pdf, shown
 
 PROJECT = "default"
 EMPTY = 2
@@ -340,5 +343,68 @@ def test_thread_is_free_soon_after_its_call_has_ended(counted: Counted) -> None:
         while counted.counter._threads._free < _THREADS:
             await asyncio.sleep(0.001)
         assert time.monotonic() - began < whole / 5
+
+    asyncio.run(check())
+
+
+def test_files_that_were_not_read_are_not_remembered(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later call reads what an earlier one had no budget for."""
+    part = InputFile(filename="a.pdf", file_data=base64.b64encode(pdf(shown("fern"))).decode())
+
+    def with_files(number: int) -> ConversationItem:
+        return ConversationItem(
+            message=Message(role=Role.ROLE_USER, content=[ContentPart(input_file=part) for _ in range(number)])
+        )
+
+    async def check() -> None:
+        conversation = await counted.conversation(with_files(3))
+        items = [with_files(3), said()]
+        await counted.conversation(*items)
+        request = referring(*(item.id for item in items))
+        whole = await counted.count(await counted.conversation(with_files(3)))
+        monkeypatch.setattr(FileBudget.__init__, "__defaults__", (2, 15.0))
+        partial = await counted.count(conversation)
+        partly_referred = await counted.count(None, request)
+        monkeypatch.undo()
+        assert partial < whole
+        assert await counted.count(conversation) == whole
+        assert await counted.count(None, request) > partly_referred
+
+    asyncio.run(check())
+
+
+def test_models_of_a_request_count_files_alike(counted: Counted) -> None:
+    """Each encoding has the whole budget, so that the order of models does not matter."""
+    part = InputFile(filename="a.pdf", file_data=base64.b64encode(pdf(shown("fern"))).decode())
+    request = CountInputTokensRequest(models=["gpt-4o", "gpt-4.1", "gpt-4-turbo"])
+    content = [ContentPart(input_file=part) for _ in range(MAX_FILES * 3 // 4)]
+    request.input.items.items.add(message=Message(role=Role.ROLE_USER, content=content))
+
+    async def check() -> None:
+        context = Context(PROJECT, time.monotonic() + 60)
+        counts = await counted.counter.count(request, context, Predecessor(None, None))
+        files = [{part.part: part.input_tokens for part in each.parts}[INPUT_PART_FILES] for each in counts]
+        assert len(set(files)) == 1
+
+    asyncio.run(check())
+
+
+def test_truncation_of_many_items_leaves_the_event_loop(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It adds up some items many times."""
+    aside = 0
+    run = counted.counter._threads.run
+
+    async def noted(project: str, work: Any) -> Any:
+        nonlocal aside
+        aside += 1
+        return await run(project, work)
+
+    async def check() -> None:
+        conversation = await counted.conversation(*(said() for _ in range(20)))
+        whole = await counted.count(conversation)
+        monkeypatch.setattr(counted.counter._threads, "run", noted)
+        request = CountInputTokensRequest(truncation=Truncation.TRUNCATION_AUTO)
+        assert await counted.count(conversation, request) == whole
+        assert aside == 1
 
     asyncio.run(check())

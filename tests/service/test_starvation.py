@@ -65,6 +65,7 @@ class Caller:
         channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{victim.grpc}", options=CHANNEL))
         self._conversations, self._tokens = ConversationsServiceStub(channel), InputTokensServiceStub(channel)
         self._metadata = [("authorization", f"Bearer {key}")]
+        self.served = 0
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         answer = self._http.post(path, json=body)
@@ -87,6 +88,7 @@ class Caller:
         with suppress(httpx.RemoteProtocolError, httpx.ReadError):
             answer = self._http.request(verb, path, json=body)
             assert answer.status_code in (200, *REFUSED), answer.text
+            self.served += answer.status_code == 200
 
     def count_by_grpc(self, body: dict[str, Any]) -> None:
         self._call(self._tokens.CountInputTokens, decode(CountInputTokensRequest, body))
@@ -114,6 +116,7 @@ class Caller:
     def _call(self, method: Any, request: Message | Sequence[Message]) -> None:
         try:
             method(request, timeout=TIMEOUT, metadata=self._metadata)
+            self.served += 1
         except grpc.RpcError as error:
             if error.code() not in REFUSED_CODES:
                 raise
@@ -397,8 +400,10 @@ def test_other_project_is_served_during(site: Site, attack: Attack, by_grpc: boo
     before = {name: max(usual, slowest(call)) for name, call in other_calls(site).items()}
     calls = attack(site.attacker, by_grpc)
     memory = site.victim.memory()
+    served = site.attacker.served
     with observed(site) as seen:
         at_once(calls)
+    assert site.attacker.served > served, "an attack of which all calls are refused shows nothing"
     multiple = MULTIPLE_OF.get(attack, MULTIPLE)
     assert {name: each for name, each in seen.slowest.items() if each > multiple * before[name]} == {}
     assert max(seen.memory) - memory < MEMORY_OF.get(attack, MEMORY)

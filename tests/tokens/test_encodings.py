@@ -238,6 +238,21 @@ def test_windows_of_a_long_piece_count_as_much_as_the_whole(name: str, monkeypat
     assert cut > 1000
 
 
+@pytest.mark.parametrize(
+    "unit",
+    ["!\n", "—\n", "});\n\n", "🌿\n", "! ", " \t1", "\u2028!", "!\n ", "x\n", "\n", "1 ", "'s ", "ก่า ", "苔", "\u3000"],
+)
+@each_own
+def test_any_text_is_cut_into_few_chunks(name: str, unit: str) -> None:
+    """Their number grows with the text, and they count as much as it does."""
+    text = unit * (chunks.CHUNK * 5 // 2 // len(unit))
+    encoding = Encoding(name)
+    pieces = list(chunks.chunks(text, encoding.counter().pattern))
+    assert "".join(pieces) == text
+    assert len(pieces) <= 4
+    assert sum(map(len, map(encodings.load(name).encode_ordinary, pieces))) == encoding.count(text)
+
+
 @each_own
 @pytest.mark.parametrize("alphabet", [string.ascii_lowercase, string.ascii_letters, "a", string.digits, "ab", "苔"])
 def test_text_without_words_is_counted_in_bounded_steps(name: str, alphabet: str) -> None:

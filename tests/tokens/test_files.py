@@ -214,6 +214,27 @@ def test_base64_with_line_breaks_is_a_file(head: str, data: str) -> None:
     assert found.data == b"\x00\xff?>"
 
 
+def test_much_base64_is_decoded_in_slices() -> None:
+    """A large file is whole, and a call that has ended stops the decoding."""
+    data = random.Random(1).randbytes(1 << 20)
+    text = base64.encodebytes(data).decode()
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+
+    for url in (text, "data:;base64," + text.replace("\n", "%0A").replace("=", "%3D"), "data:;base64," + quoted(text)):
+        calls = 0
+        assert document(url, "a", check) == ("", "a", data)
+        assert calls > 20
+    assert document("QQ==QUJD", "a") is None
+
+
+def quoted(text: str) -> str:
+    return "".join(f"%{ord(character):02x}" for character in text)
+
+
 def test_line_breaks_of_a_data_url_may_be_percent_encoded() -> None:
     assert document("data:;base64,AP8%2F%0D%0APg%3D%3D%0A", "") == ("", "", b"\x00\xff?>")
 

@@ -19,7 +19,7 @@ from convgrpc.service.predecessors import Predecessor
 from convgrpc.store.protocol import Reference, Segment, Store
 from convgrpc.tokens.count import count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding, load_copies
-from convgrpc.tokens.extraction import WarmProcesses
+from convgrpc.tokens.extraction import FileBudget, WarmProcesses
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
 from convgrpc.tokens.fitting import Tail
 from convgrpc.tokens.history import History, weight
@@ -34,6 +34,8 @@ _LARGE = 1 << 14
 """The most bytes that are read on the event loop, for which others wait half a millisecond."""
 _LONG = 1000
 """The most items that are added up on the event loop."""
+_LONG_TRUNCATION = 10
+"""The most items of which some are left out on the event loop."""
 
 _MAX_REFERENCED_BYTES = 32 << 20
 _REFERENCES_AT_ONCE = 100
@@ -89,9 +91,12 @@ class Counter(Counts):
             for name in [*own, *request.models]:
                 model = self._models.resolve(name)
                 encoding = await self._encoding(call, model.family.encoding)
+                if encoding.name not in given:
+                    # So that the models of a request do not depend on their order.
+                    call.limits.files = FileBudget()
                 referenced = await self._referenced(ids, call, encoding) if ids else {}
                 async with self._history(call, before, encoding) as history:
-                    is_much = request.ByteSize() > _LARGE or _additions(request, model, history) > _LONG
+                    is_much = request.ByteSize() > _LARGE or _is_long(request, model, history)
                     work = partial(_count, request, model, history, referenced, given)
                     counted = await self._read(call, work, encoding, is_much=is_much)
                 counted.model = name
@@ -149,7 +154,9 @@ class Counter(Counts):
             items = await self._store.get_referenced(call.project, some)
             read = await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
             for reference, features in zip(some, read, strict=True):
-                self._memory.put(call.project, _item_key(reference, encoding), features, ITEM_WEIGHT + weight(features))
+                if not call.limits.is_partial:
+                    total = ITEM_WEIGHT + weight(features)
+                    self._memory.put(call.project, _item_key(reference, encoding), features, total)
                 found[reference.item_id] = features
         call.account.release(size)
         return found
@@ -181,7 +188,11 @@ class Counter(Counts):
                 # Unless it was forgotten meanwhile.
                 if known.weight != weight and self._memory.get(call.project, key) is known:
                     self._memory.put(call.project, key, known, known.weight)
-            yield known.history
+            try:
+                yield known.history
+            finally:
+                if call.limits.is_partial:
+                    known.start_again()
 
     async def _read_growth(
         self, call: "_Call", conversation_id: str, known: KnownConversation, encoding: Encoding
@@ -219,7 +230,11 @@ class Counter(Counts):
                     raise
                 if is_current:
                     self._remember(call, known, encoding)
-                    yield known.history
+                    try:
+                        yield known.history
+                    finally:
+                        if call.limits.is_partial:
+                            self._forget(call, known, encoding)
                     return
                 self._forget(call, known, encoding)
 
@@ -386,11 +401,11 @@ def _is_much(items: Sequence[bytes]) -> bool:
     return sum(map(len, items)) > _LARGE
 
 
-def _additions(request: CountInputTokensRequest, model: Resolved, history: History) -> int:
-    """How many stored items there are to add up, unless there is nothing to leave out."""
+def _is_long(request: CountInputTokensRequest, model: Resolved, history: History) -> bool:
+    """Tells whether adding up items takes long. Truncation adds up some items many times."""
     if request.truncation == Truncation.TRUNCATION_AUTO:
-        return len(history.items)
-    return history.lag(model, keeps_reasoning(request, model))
+        return len(history.items) + len(request.input.items.items) > _LONG_TRUNCATION
+    return history.lag(model, keeps_reasoning(request, model)) > _LONG
 
 
 def _count(

@@ -50,8 +50,9 @@ def _end_of_pieces(text: str, start: int, pattern: Any) -> int:
     for piece in pattern.finditer(text, start, concurrent=True):
         if piece.end() - start > CHUNK and end > start:
             break
-        # Where white space is cut off from what follows it, it may become one piece instead of two.
-        if end == start or not text[piece.end() - 1].isspace():
+        # Spaces that are cut off from what follows them may become one piece instead of two.
+        last = text[piece.end() - 1]
+        if end == start or last in "\r\n" or not last.isspace():
             end = piece.end()
         if end - start > CHUNK:
             break

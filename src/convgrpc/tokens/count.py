@@ -1,7 +1,7 @@
 """Counts a whole request: its items, and what is around them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from convgrpc.tokens.families import DEFAULT, Resolved
@@ -86,14 +86,14 @@ def count(
     keeps = keeps_reasoning(request, model)
     around = list(_around(request, model, reader))
     room = model.context_window - sum(each.tokens for _, each in around)
-    tally = history.tally(model, keeps)
+    tally = history.tally(model, keeps, reader.check_time)
     for item in given:
         tally.add(item)
     dropped = 0
     if request.truncation == TRUNCATION_AUTO and _whole(tally, request, model) > room:
         items = [*history.items, *given]
-        dropped = _dropped(request, model, keeps, items, room)
-        tally = added_up(items[dropped:], model, keeps)
+        dropped = _dropped(request, model, keeps, items, room, reader.check_time)
+        tally = added_up(items[dropped:], model, keeps, reader.check_time)
     tally.finish()
     for part, each in [*around, *_beside(tally, request, model)]:
         tally.add_count(part, each)
@@ -147,15 +147,20 @@ def _whole(tally: Tally, request: CountInputTokensRequest, model: Resolved) -> i
 
 
 def _dropped(
-    request: CountInputTokensRequest, model: Resolved, keeps: bool, items: Sequence[Features], room: int
+    request: CountInputTokensRequest,
+    model: Resolved,
+    keeps: bool,
+    items: Sequence[Features],
+    room: int,
+    check: Callable[[], None],
 ) -> int:
     """The fewest items to leave out, from the first on, so that the others fit."""
 
     def fit(first: int) -> bool:
-        return _whole(added_up(items[first:], model, keeps), request, model) <= room
+        return _whole(added_up(items[first:], model, keeps, check), request, model) <= room
 
     def fit_alone(first: int) -> bool:
-        return added_up(items[first:], model, keeps).tokens <= room
+        return added_up(items[first:], model, keeps, check).tokens <= room
 
     # What is beside the items may cost more when some of them go: tools are searched again that were found before.
     least = bisect_left(range(len(items)), True, key=fit_alone)
@@ -163,11 +168,15 @@ def _dropped(
     return bisect_left(range(len(items)), True, least, key=fit) if near is None else near
 
 
-def added_up(items: Iterable[Features], model: Resolved, keeps: bool) -> Tally:
-    """The sum of items; `keeps` tells whether that of reasoning from before the user's last message is in it."""
+def added_up(
+    items: Iterable[Features], model: Resolved, keeps: bool, check: Callable[[], None] = lambda: None
+) -> Tally:
+    """Returns the sum of items. `keeps` tells whether it has the reasoning from before the user's last message.
+
+    `check` is called now and then, and may raise to give up.
+    """
     tally = Tally(model, keeps)
-    for item in items:
-        tally.add(item)
+    tally.add_all(items, check)
     return tally
 
 

@@ -160,7 +160,7 @@ class ThreadCounter:
 
     def _tokens(self, part: str) -> Sequence[int]:
         """Encodes a part of a piece as one piece."""
-        match = self.pattern.match(part)
+        match = self.pattern.match(part, concurrent=True)
         if match and match.end() == len(part):
             return memoryview(bytes(memoryview(self._encode(part, _NO_SPECIAL_TOKENS)))).cast("I")
         tokens: Sequence[int] = self._encode_piece(part.encode())

@@ -30,6 +30,8 @@ SECONDS = 15.0
 _PIECE = 1 << 16
 _LOOK = 0.1
 """Seconds between two checks whether the call has ended."""
+_LINES = 1000
+"""Lines of CSV between two such checks."""
 
 _Process: TypeAlias = subprocess.Popen[bytes]
 StartProcess: TypeAlias = Callable[[], _Process]
@@ -43,6 +45,10 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+class NotRead(Unreadable):
+    """A document was not read for a reason that may be gone the next time."""
+
+
 class FileBudget:
     """The number of documents of one call that may still be read in a process, and the seconds left for them."""
 
@@ -53,9 +59,9 @@ class FileBudget:
     def check(self) -> None:
         """Raises `Unreadable` if nothing is left."""
         if self.files <= 0:
-            raise Unreadable(f"the request has more than {MAX_FILES} documents")
+            raise NotRead("the request has more documents than are read")
         if self.seconds <= 0:
-            raise Unreadable(f"the documents of the request took longer than {SECONDS:g} s")
+            raise NotRead("reading the documents of the request took too long")
 
 
 class Confinement(NamedTuple):
@@ -158,7 +164,7 @@ class Extractor:
             with self._lock:
                 return self._extracted(found, document.data)
         text = self._decoded(document.data)
-        return [_first_rows(text, MAX_ROWS) if found is Kind.CSV else text]
+        return [_first_rows(text, MAX_ROWS, self._check) if found is Kind.CSV else text]
 
     def _decoded(self, data: bytes) -> str:
         if len(data) > self._confinement.text:
@@ -170,7 +176,8 @@ class Extractor:
 
     def _extracted(self, kind: Kind, data: bytes) -> list[str]:
         if self._is_closed:
-            raise Unreadable("the call has ended")
+            raise NotRead("the call has ended")
+        self._check()
         self._budget.check()
         began = time.monotonic()
         seconds = min(self._confinement.seconds, self._budget.seconds)
@@ -180,10 +187,11 @@ class Extractor:
             _exchange(self._process, kind, data, answer, began + seconds, self._check)
         except TimeoutError:
             self._end()
-            raise Unreadable(f"reading it took longer than {seconds:g} s") from None
+            kind_of_error = Unreadable if seconds == self._confinement.seconds else NotRead
+            raise kind_of_error(f"reading it took longer than {seconds:g} s") from None
         except OSError as error:
             self._end()
-            raise Unreadable(f"there is no process to read it in: {error.strerror}") from None
+            raise NotRead(f"there is no process to read it in: {error.strerror}") from None
         except BaseException:
             self._end()
             raise
@@ -307,10 +315,12 @@ def _written(pipe: int, data: memoryview) -> int:
         return len(data)
 
 
-def _first_rows(text: str, most: int) -> str:
+def _first_rows(text: str, most: int, check: Callable[[], None]) -> str:
     """Returns the first rows of a CSV text, in which a quoted cell may have several lines."""
     length = rows = quotes = 0
-    for line in io.StringIO(text, newline=""):
+    for number, line in enumerate(io.StringIO(text, newline="")):
+        if number % _LINES == 0:
+            check()
         length += len(line)
         quotes += line.count('"')
         rows += quotes % 2 == 0

@@ -1,11 +1,10 @@
 """Files in a request: what they are, and what a model reads of them once their text is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
-from urllib.parse import unquote
 
-from convgrpc.tokens.base64_text import decoded
+from convgrpc.tokens.base64_text import decoded, percent_decoded
 
 FILE_TOKENS = 4
 """What a file costs beside its text."""
@@ -33,17 +32,20 @@ class Document(NamedTuple):
     data: bytes
 
 
-def document(file_data: str, filename: str) -> Document | None:
-    """Reads a file from a data URL, or from bare base64; None where it is no base64."""
+def document(file_data: str, filename: str, check: Callable[[], None] = lambda: None) -> Document | None:
+    """Reads a file from a data URL, or from bare base64. Returns None if it is no base64.
+
+    `check` is called now and then, and may raise to give up.
+    """
     media_type, data = "", file_data
     if file_data[:5].lower() == "data:":
         head, comma, data = file_data[5:].partition(",")
         media_type, *parameters = (part.strip().lower() for part in head.split(";"))
         if not comma or "base64" not in parameters:
             return None
-        data = unquote(data) if "%" in data else data
+        data = percent_decoded(data, check)
     try:
-        return Document(media_type, filename, decoded(data))
+        return Document(media_type, filename, decoded(data, check))
     except ValueError:
         return None
 

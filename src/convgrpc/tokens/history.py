@@ -2,7 +2,7 @@
 
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from convgrpc.tokens.families import Resolved
@@ -32,16 +32,18 @@ class History:
         _, counted = self._tallies.get(_key(model, keeps_reasoning), (None, 0))
         return len(self.items) - counted
 
-    def tally(self, model: Resolved, keeps_reasoning: bool) -> Tally:
-        """The sum of all items, of which only those are added now that are new since the last time."""
+    def tally(self, model: Resolved, keeps_reasoning: bool, check: Callable[[], None] = lambda: None) -> Tally:
+        """Returns the sum of all items. Only those are added that are new since the last time.
+
+        `check` is called now and then, and may raise to give up.
+        """
         key = _key(model, keeps_reasoning)
         with self._lock:
             # Whatever fails below leaves nothing behind that was added up in part.
             known = self._tallies.pop(key) if key in self._tallies else None
             tally, counted = known or (Tally(model, keeps_reasoning), 0)
             length = len(self.items)
-            for item in self.items.between(counted, length):
-                tally.add(item)
+            tally.add_all(self.items.between(counted, length), check)
             self._tallies[key] = tally, length
             return tally.copy()
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 from convgrpc.errors import deadline_exceeded
 from convgrpc.tokens.chunks import chunks, halves, is_piece
 from convgrpc.tokens.encodings import Encoding
-from convgrpc.tokens.extraction import Extractor, FileBudget, StartProcess, Unreadable
+from convgrpc.tokens.extraction import Extractor, FileBudget, NotRead, StartProcess, Unreadable
 from convgrpc.tokens.files import FILE_TOKENS, Kind, document, kind, rendered, tokens_around
 from convgrpc.tokens.typescript import TooLarge
 from convgrpc.v1.content_pb2 import FILE_DETAIL_HIGH, InputFile
@@ -51,10 +51,14 @@ class File(NamedTuple):
 
 
 class CallLimits:
-    """The limits of reading for one call: until when (`time.monotonic()`), and how many files. Threads may share it."""
+    """The limits of reading for one call: a deadline (`time.monotonic()`), and how many files. Threads may share it.
+
+    `is_partial` tells that a file was not read because of them, so that its count must not be remembered.
+    """
 
     def __init__(self, deadline: float = math.inf) -> None:
         self.files = FileBudget()
+        self.is_partial = False
         self._deadline = deadline
 
     def end(self) -> None:
@@ -191,7 +195,9 @@ class Reader:
 
     def file(self, part: InputFile) -> File:
         """Counts a file, if it came with the request and its text can be read."""
-        found = document(part.file_data, part.filename) if part.file_data else None
+        if part.file_data and not self._extractor:
+            raise WouldWait
+        found = document(part.file_data, part.filename, self.check_time) if part.file_data else None
         known = found and kind(found)
         if not found or not known:
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
@@ -200,7 +206,8 @@ class Reader:
         self.check_time()
         try:
             pages = self._extractor.pages(found)
-        except Unreadable:
+        except Unreadable as error:
+            self._limits.is_partial = self._limits.is_partial or isinstance(error, NotRead)
             return File(FILE_TOKENS, ESTIMATE_REASON_FILE)
         tokens = tokens_around(known, pages) + sum(map(self.count, rendered(known, pages)))
         is_sure = known in _WELL_KNOWN and part.detail != FILE_DETAIL_HIGH

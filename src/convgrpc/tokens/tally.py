@@ -1,7 +1,7 @@
 """The sum of a sequence of items, for a family of models: item by item, so that it can go on where it stopped."""
 
 from collections import ChainMap
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ from convgrpc.v1.input_tokens_service_pb2 import (
 )
 
 MAX_PLACES = 16
+_UNCHECKED = 1000
+"""Items that are added up between two checks whether the call has ended."""
 PARTS = tuple(InputPart.values())
 """The places of what `Tally.parts` counts."""
 
@@ -90,6 +92,13 @@ class Tally:
     @property
     def tokens(self) -> int:
         return sum(self.parts)
+
+    def add_all(self, items: Iterable[Features], check: Callable[[], None]) -> None:
+        """Counts the next items. `check` is called now and then, and may raise to give up."""
+        for number, item in enumerate(items):
+            if number % _UNCHECKED == 0:
+                check()
+            self.add(item)
 
     def add(self, item: Features) -> None:
         """Counts the next item."""
