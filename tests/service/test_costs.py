@@ -37,7 +37,7 @@ TEXT = "fern " * (LARGE // 5)
 
 
 class Names(NamedTuple):
-    """What is stored: a conversation with the large item, an empty one, the item, and a response that read the item."""
+    """Ids of stored things: a conversation with the large item, an empty one, the item, and a response that read the item."""
 
     conversation: str
     empty: str

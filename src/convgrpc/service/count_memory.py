@@ -10,7 +10,7 @@ from convgrpc.tokens.history import History
 from convgrpc.tokens.items import Features
 
 Key: TypeAlias = tuple[str, str | int, str]
-"""What is remembered, by the kind of thing, its id or number, and an encoding."""
+"""A kind of thing, its id or number, and an encoding."""
 
 HISTORY_WEIGHT = 40
 """The memory of an empty history, in items of a history."""
@@ -41,7 +41,9 @@ class KnownConversation:
 
 
 class KnownChain:
-    """The items of a response and of all that it follows, as far as they were read. Hold the lock as above.
+    """The items of a response and of all that it follows, as far as they were read.
+
+    Hold the lock while it is read or used.
 
     `tip` is the number of the response. `unread` are the segments that were not read yet, the newest first, and
     `position` is how far the last of them was read.

@@ -206,7 +206,7 @@ class Counter(Counts):
             if known.position and growth.removals != known.removals:
                 known.start_again()
                 continue
-            # All at once: a call that ends leaves nothing behind that was read in part.
+            # In one step, so that a call that ends here leaves a whole state.
             known.add(await self._read_stored(call, growth.items, encoding), growth)
             has_more = growth.has_more
 
@@ -305,7 +305,7 @@ class Counter(Counts):
             if len(items) >= _PAGE_ITEMS or sum(map(len, items)) >= _PAGE_BYTES:
                 break
         read = await self._read_stored(call, items, encoding)
-        # All at once: a call that ends leaves nothing behind that was read in part.
+        # In one step, so that a call that ends here leaves a whole state.
         known.add(read, done, position, removals)
         return True
 

@@ -142,7 +142,7 @@ class ThreadCounter:
         yield len(tokens)
 
     def _cut(self, tokens: Sequence[int], piece: str, end: int) -> "_Cut | None":
-        """Finds a place near the end of a window, whose tokens are given, where the piece can be cut."""
+        """Finds a cut near the end of a window. `tokens` are those of the window."""
         rest = b""
         for kept in range(len(tokens) - 1, max(0, len(tokens) - _CANDIDATES), -1):
             rest = self._bytes(tokens[kept]) + rest

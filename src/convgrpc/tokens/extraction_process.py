@@ -125,7 +125,7 @@ def _csv(rows: Iterable[tuple[Any, ...]], most: int) -> str:
 
 
 def _container(data: bytes) -> io.BytesIO:
-    """A container of which it is known that its files can be unpacked."""
+    """Opens a container, and checks that its files can be unpacked."""
     # An encrypted document is a container of another kind.
     if "EncryptedPackage".encode("utf-16-le") in data and data.startswith(_COMPOUND):
         raise _Failed(Status.ENCRYPTED)
@@ -201,7 +201,7 @@ def _confine(limits: Limits) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    """Limits the memory that this process can get beside what it has."""
+    """Limits the memory that this process can still get."""
     # macOS does not enforce this limit.
     if sys.platform != "darwin":
         pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0

@@ -40,7 +40,7 @@ _COMPACTION = 640, 5.44
 
 
 _MAX_COMPACTED = 1 << 17
-"""The most characters of arguments that are written anew without spaces. No other thread runs meanwhile."""
+"""The most characters of arguments that are rewritten without spaces. No other thread runs meanwhile."""
 
 
 class Turn(IntEnum):
