@@ -23,6 +23,7 @@ import h2.connection
 import h2.events
 import h2.settings
 import hpack
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from convgrpc.v1.conversations_service_pb2 import GetConversationRequest, ListItemsRequest, WatchItemsRequest
 
@@ -588,6 +589,24 @@ def health_watches(target: Target) -> None:
             while True:
                 ended += sum(isinstance(event, h2.events.StreamEnded) for event in connection.receive())
     assert ended > 200
+
+
+@attack
+def unread_reflection(target: Target) -> None:
+    """Descriptors that are asked for without a key, and not let through: on streams that go on, and on such as end."""
+    symbol = ServerReflectionRequest(file_containing_symbol="convgrpc.v1.ConversationsService")
+    request = message(symbol.SerializeToString())
+    refused = 0
+    for _ in range(25):
+        connection = Http2(target, INITIAL_WINDOW_SIZE=0)
+        for number in range(90):
+            stream = connection.ask("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            connection.send(stream, request * 2, end=number % 2 == 0)
+        connection.socket.settimeout(0.5)
+        with suppress(TimeoutError):
+            while True:
+                refused += sum(isinstance(event, h2.events.StreamEnded) for event in connection.receive())
+    assert refused > 2000
 
 
 # By TLS.

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -12,11 +14,14 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from h2.events import StreamEnded
+from h2.settings import SettingCodes
 
 from convgrpc.service.keyless import HEALTH_WATCHES, REFLECTION_STREAMS, Bounds, _Displaced, _Streams
 from convgrpc.service.server import Running
 from convgrpc.v1.conversations_service_pb2 import GetConversationRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub
+from tests.service.attacks import Http2, Target, message
 
 TIMEOUT = 60
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
@@ -57,12 +62,13 @@ def test_watch_of_a_connection_past_its_bound_ends_the_oldest_of_it(server: Runn
 
 
 def test_many_watches_of_an_address_keep_out_nobody(server: Running, stack: ExitStack) -> None:
-    """The newest are served, whoever opened the others."""
+    """New watches are served. For each of them, the oldest of a busier connection ends."""
     channels = [connected(server, stack) for _ in range(HEALTH_WATCHES.address // HEALTH_WATCHES.connection + 1)]
     watches = [watch(channel) for channel in channels for _ in range(HEALTH_WATCHES.connection)]
-    for each in watches[: HEALTH_WATCHES.connection]:
+    oldest = watches[: HEALTH_WATCHES.address : HEALTH_WATCHES.connection]
+    for each in oldest:
         assert ended(each) is grpc.StatusCode.UNIMPLEMENTED
-    assert all(each.is_active() for each in watches[HEALTH_WATCHES.connection :])
+    assert all(each.is_active() for each in watches if each not in oldest)
     health = health_pb2_grpc.HealthStub(connected(server, stack))
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status == SERVING
 
@@ -118,33 +124,98 @@ def test_client_with_health_checks_is_served_beside_a_strangers_idle_watches(ser
                 assert failure.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_address_with_the_most_streams_makes_room_at_the_bound_of_the_server() -> None:
-    """Other addresses keep what they have, although it is older."""
-    streams = _Streams(Bounds(connection=4, address=10, server=12))
-    displaced: list[str] = []
+def displaced(bounds: Bounds, peers: list[str]) -> list[str]:
+    """Opens a stream of each peer, and returns the peers of those that end for others."""
+    streams = _Streams(bounds)
+    ended: list[str] = []
 
     async def hold(peer: str) -> None:
         try:
-            with streams.opened(peer) as ending:
-                async with ending:
-                    await asyncio.sleep(TIMEOUT)
+            async with streams.opened(peer):
+                await asyncio.sleep(TIMEOUT)
         except _Displaced:
-            displaced.append(peer)
+            ended.append(peer)
 
-    async def check() -> None:
-        peers = ["ipv4:10.0.0.1:1", "ipv4:10.0.0.1:2"] + [f"ipv4:10.0.0.2:{port}" for port in range(20)]
-        tasks = [asyncio.create_task(hold(peer)) for peer in peers]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert displaced == [f"ipv4:10.0.0.2:{port}" for port in range(10)]
-        assert len(streams._peers) == 12
+    async def hold_all() -> None:
+        tasks = []
+        for peer in peers:
+            tasks.append(asyncio.create_task(hold(peer)))
+            # Until the stream is open, the one before it has ended, and its call is over.
+            for _ in range(4):
+                await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert not streams._peers
+        assert not streams._open
+        assert not streams._calls
 
-    asyncio.run(check())
+    asyncio.run(hold_all())
+    return ended
+
+
+def test_address_with_the_most_streams_makes_room_at_the_bound_of_the_server() -> None:
+    """Other addresses keep what they have, although it is older."""
+    many = [f"ipv4:10.0.0.2:{port}" for port in range(20)]
+    bounds = Bounds(connection=4, address=20, server=12)
+    assert displaced(bounds, ["ipv4:10.0.0.1:1", "ipv4:10.0.0.1:2", *many]) == many[:10]
+
+
+def test_connection_with_the_most_streams_makes_room_at_the_bound_of_an_address() -> None:
+    """Other connections of the address keep what they have, although it is older."""
+    bounds = Bounds(connection=4, address=6, server=12)
+    other, busy, busier = "ipv4:10.0.0.1:1", "ipv4:10.0.0.1:2", "ipv4:10.0.0.1:3"
+    assert displaced(bounds, [other, *[busy] * 2, *[busier] * 4]) == [busier]
+    assert displaced(bounds, [other, *[busy] * 4, *[busier] * 3]) == [busy, busy]
+
+
+def test_every_watch_of_a_burst_ends_with_a_status_or_lasts(server: Running, stack: ExitStack) -> None:
+    """Also one that ends while its first message is sent."""
+    health = health_pb2_grpc.HealthStub(connected(server, stack))
+
+    def status_of_watch(_: int) -> grpc.StatusCode:
+        opened = health.Watch(health_pb2.HealthCheckRequest(), timeout=5)
+        with suppress(grpc.RpcError):
+            list(opened)
+        code: grpc.StatusCode = opened.code()
+        return code
+
+    with ThreadPoolExecutor(90) as pool:
+        statuses = Counter(pool.map(status_of_watch, range(90)))
+    most = HEALTH_WATCHES.connection
+    assert statuses == {grpc.StatusCode.UNIMPLEMENTED: 90 - most, grpc.StatusCode.DEADLINE_EXCEEDED: most}
+
+
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+DESCRIBE = reflection_pb2.ServerReflectionRequest(file_containing_symbol="convgrpc.v1.ConversationsService")
+
+
+def test_stream_that_is_displaced_in_a_write_ends_with_a_status(server: Running) -> None:
+    """Its client learns the status once it takes what was sent before."""
+    connection = Http2(Target(server.grpc.port, server.http.port, ""), INITIAL_WINDOW_SIZE=0)
+    request = message(DESCRIBE.SerializeToString())
+    first, *_ = streams = [connection.ask(REFLECTION) for _ in range(REFLECTION_STREAMS.connection + 1)]
+    for stream in streams:
+        # Of so much, gRPC does not take all before the client lets it through.
+        connection.send(stream, request * 3, end=False)
+        connection.socket.settimeout(0.5)
+        with suppress(TimeoutError):
+            while True:
+                connection.receive()
+    connection.socket.settimeout(TIMEOUT)
+    connection.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+    connection.push()
+    assert connection.status(first) == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+
+
+def test_stream_takes_room_until_its_answer_is_taken(server: Running) -> None:
+    """Streams of which nothing is let through displace others at first, and are refused then."""
+    connection = Http2(Target(server.grpc.port, server.http.port, ""), INITIAL_WINDOW_SIZE=0)
+    request, most = message(DESCRIBE.SerializeToString()), REFLECTION_STREAMS.connection
+    for _ in range(10 * most):
+        connection.send(connection.ask(REFLECTION), request * 2)
+    refused = 0
+    while refused < 8 * most:
+        refused += sum(isinstance(event, StreamEnded) for event in connection.receive())
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

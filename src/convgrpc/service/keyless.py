@@ -1,9 +1,10 @@
 """gRPC's own services, which need no key: health and reflection."""
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
@@ -28,6 +29,8 @@ HEALTH_WATCHES = Bounds(connection=8, address=64, server=128)
 REFLECTION_STREAMS = Bounds(connection=4, address=16, server=32)
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+T = TypeVar("T")
 
 
 class Keyless:
@@ -56,39 +59,73 @@ class _Displaced(Exception):
 
 
 class _Streams:
-    """The open streams of a service that needs no key. Past a bound, an older stream ends for each new one."""
+    """The streams of a service that needs no key. Past a bound, an older stream ends for each new one.
+
+    gRPC keeps what it sends until the client takes it, also after the stream has ended. So a stream takes room until
+    its call is over. Where twice as many streams as a bound allows take room, new ones are refused.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        # The streams and their peers, the oldest first.
-        self._peers: dict[Ending, str] = {}
+        # The peers of the streams that can be displaced, and of the calls that are not over, the oldest first.
+        self._open: dict[Ending, str] = {}
+        self._calls: dict[asyncio.Task[Any], str] = {}
 
-    @contextmanager
-    def opened(self, peer: str) -> Iterator[Ending]:
-        """Counts a stream while the context lasts. A newer stream may end it with `_Displaced`.
+    @asynccontextmanager
+    async def opened(self, peer: str) -> AsyncIterator[None]:
+        """Counts a stream while the context lasts. Raises `_Displaced` when the stream has to end.
 
         `peer` is the address of the caller, a colon and a port.
         """
+        if self._is_full(peer):
+            raise _Displaced
+        task = asyncio.current_task()
+        assert task
+        self._calls[task] = peer
+        task.add_done_callback(self._calls.pop)
         ending = Ending()
-        self._peers[ending] = peer
-        self._make_room(self._bounds.connection, lambda other: other == peer)
-        self._make_room(self._bounds.address, lambda other: _address(other) == _address(peer))
-        # Of all addresses, the one with the most streams loses one.
-        addresses = Counter(map(_address, self._peers.values()))
-        (busiest, number), *_ = addresses.most_common(1)
-        others = len(self._peers) - number
-        self._make_room(self._bounds.server - others, lambda other: _address(other) == busiest)
+        self._open[ending] = peer
+        self._make_room(peer)
         try:
-            yield ending
+            async with ending:
+                yield
         finally:
-            self._peers.pop(ending, None)
+            self._open.pop(ending, None)
 
-    def _make_room(self, most: int, is_counted: Callable[[str], bool]) -> None:
-        """Ends the oldest of the streams that are counted, so that no more than `most` are left."""
-        counted = [ending for ending, peer in self._peers.items() if is_counted(peer)]
-        for ending in counted[: max(0, len(counted) - most)]:
-            del self._peers[ending]
-            ending.end(_Displaced())
+    def _is_full(self, peer: str) -> bool:
+        groups = _groups(self._calls.items(), peer)
+        return any(len(calls) >= 2 * bound for calls, bound in zip(groups, self._bounds, strict=True))
+
+    def _make_room(self, peer: str) -> None:
+        """Ends a stream past each bound: the oldest of the busiest connection of the busiest address."""
+        for position, bound in enumerate(self._bounds):
+            streams = _groups(self._open.items(), peer)[position]
+            if len(streams) > bound:
+                ending = _oldest_of_busiest(streams)
+                del self._open[ending]
+                ending.end(_Displaced())
+
+
+_Owned: TypeAlias = list[tuple[T, str]]
+"""Streams or calls, each with its peer, the oldest first."""
+
+
+def _groups(owned: Iterable[tuple[T, str]], peer: str) -> tuple[_Owned[T], _Owned[T], _Owned[T]]:
+    """Returns those of the connection of `peer`, those of its address, and all."""
+    everything = list(owned)
+    of_address = [each for each in everything if _address(each[1]) == _address(peer)]
+    return [each for each in of_address if each[1] == peer], of_address, everything
+
+
+def _oldest_of_busiest(streams: _Owned[T]) -> T:
+    address = _most_common(_address(peer) for _, peer in streams)
+    connection = _most_common(peer for _, peer in streams if _address(peer) == address)
+    return next(stream for stream, peer in streams if peer == connection)
+
+
+def _most_common(names: Iterable[str]) -> str:
+    """Returns the most common name. Of equally common ones, it is the first."""
+    return Counter(names).most_common(1)[0][0]
 
 
 def _address(peer: str) -> str:
@@ -102,10 +139,10 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]
         self._streams = _Streams(HEALTH_WATCHES)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        await _send_head(context)
         try:
-            with self._streams.opened(context.peer()) as ending:
-                async with ending:
-                    await super().Watch(request, context)
+            async with self._streams.opened(context.peer()):
+                await super().Watch(request, context)
         except _Displaced:
             # By the protocol of health checks, a client then assumes that the server is healthy.
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Too many health watches are open.")
@@ -123,14 +160,20 @@ class _Reflection(reflection_async.ReflectionServicer):  # type: ignore[misc]
         super().__init__(services, _Symbols())
         self._streams = _Streams(REFLECTION_STREAMS)
 
-    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+    async def ServerReflectionInfo(self, requests: Any, context: Any) -> None:
+        """Answers requests. A generator could not end with a status while grpcio sends what it yielded."""
+        await _send_head(context)
         try:
-            with self._streams.opened(context.peer()) as ending:
-                async with ending:
-                    async for answer in super().ServerReflectionInfo(requests, context):
-                        yield answer
+            async with self._streams.opened(context.peer()):
+                async for answer in super().ServerReflectionInfo(requests, context):
+                    await context.write(answer)
         except _Displaced:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, errors.overloaded().message)
+
+
+async def _send_head(context: Any) -> None:
+    """Sends the initial metadata. grpcio would send it twice, and fail, if a stream is displaced in its first write."""
+    await context.send_initial_metadata(())
 
 
 def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
