@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from h2.events import StreamEnded
@@ -216,6 +216,12 @@ def test_stream_takes_room_until_its_answer_is_taken(server: Running) -> None:
     refused = 0
     while refused < 8 * most:
         refused += sum(isinstance(event, StreamEnded) for event in connection.receive())
+
+
+def test_descriptor_of_reflection_does_not_clash_with_that_of_another_package(server: Running) -> None:
+    """Packages such as grpclib add it to protobuf's pool, under a name of their own, whenever they are imported."""
+    with pytest.raises(KeyError):
+        descriptor_pool.Default().FindFileContainingSymbol("grpc.reflection.v1.ServerReflection")
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

@@ -178,8 +178,6 @@ async def _send_head(context: Any) -> None:
 
 def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
     """Adds reflection under both its names: the messages are the same, and tools ask for either."""
-    pool = descriptor_pool.Default()
-    _describe_newer_reflection(pool)
     servicer = _Reflection([*services, _REFLECTION_V1, reflection.SERVICE_NAME])
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
@@ -192,28 +190,40 @@ def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
     )
 
 
-def _describe_newer_reflection(pool: descriptor_pool.DescriptorPool) -> None:
-    """Adds the descriptor of the newer reflection, which grpcio-reflection does not have: only its package differs."""
-    with suppress(KeyError):
-        pool.FindServiceByName(_REFLECTION_V1)
-        return
+def _newer_reflection() -> descriptor_pool.DescriptorPool:
+    """Returns a pool with the descriptor of the newer reflection, which grpcio-reflection does not have.
+
+    Only its package differs. The default pool must not have it: other packages, such as grpclib, add theirs there.
+    """
     older = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(older)
     text = text_format.MessageToString(older).replace("grpc_reflection/v1alpha", "grpc/reflection/v1")
     newer = text_format.Parse(text.replace("v1alpha", "v1"), descriptor_pb2.FileDescriptorProto())
+    pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(newer.SerializeToString())
+    return pool
 
 
 class _Symbols:
-    """The descriptors of protobuf's pool, which by itself does not find methods by name."""
+    """The descriptors of protobuf's default pool and of the newer reflection. Methods are found by name, too."""
 
-    _POOL = descriptor_pool.Default()
+    def __init__(self) -> None:
+        self._default = descriptor_pool.Default()
+        self._newer = _newer_reflection()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._POOL, name)
+        return getattr(self._default, name)
+
+    def FindFileByName(self, name: str) -> FileDescriptor:
+        try:
+            return self._default.FindFileByName(name)
+        except KeyError:
+            return self._newer.FindFileByName(name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
-        try:
-            return self._POOL.FindFileContainingSymbol(symbol)
-        except KeyError:
-            return self._POOL.FindMethodByName(symbol).containing_service.file
+        for pool in (self._default, self._newer):
+            with suppress(KeyError):
+                return pool.FindFileContainingSymbol(symbol)
+            with suppress(KeyError):
+                return pool.FindMethodByName(symbol).containing_service.file
+        raise KeyError(symbol)
