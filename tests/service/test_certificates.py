@@ -353,3 +353,15 @@ def test_key_that_others_can_read_is_told(
         f"Other users can read the TLS key {folder.key}, which has the mode {mode:04o}: run chmod 600 {folder.key}"
     )
     assert warned == ([expected] if mode & ~may_read else [])
+
+
+def test_new_key_that_others_can_read_is_told(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    """The key is checked whenever it is read again."""
+    certificates = Certificates(folder.files())
+    folder.key.chmod(0o600)
+    assert certificates.expires_at
+    caplog.clear()
+    folder.write_pair(Authority().server())
+    folder.key.chmod(0o644)
+    assert certificates.expires_at
+    assert f"Other users can read the TLS key {folder.key}, which has the mode 0644" in caplog.text

@@ -109,12 +109,12 @@ class Certificates:
                 context.load_verify_locations(files.client_authorities)
                 context.verify_mode = ssl.CERT_REQUIRED
                 authorities = Path(files.client_authorities).read_bytes()
+            _warn_of_mode(files.key)
         except (OSError, _HasPassword) as error:
             # SSLError is one of the system's.
             named = ", ".join(filter(None, files))
             why = getattr(error, "strerror", None) or error
             raise ValueError(f"cannot use the certificates in {named}: {why}") from None
-        _warn_of_mode(files.key)
         expires_at = _expiry(files)
         if expires_at < time.time():
             _log.warning("The certificate in %s has expired", files.certificate)
