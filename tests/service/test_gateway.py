@@ -374,6 +374,14 @@ def test_a_query_string_does_not_change_what_the_body_says(http: httpx.Client) -
         ("http://evil.example", "localhost", 403),
         ("http:///v1/conversations/conv_1", "localhost", 403),
         ("http://localhost.evil.example?/localhost", "localhost", 403),
+        ("http://a@b@evil.example/v1/conversations/conv_1", "localhost", 403),
+        ("http://localhost:80x/v1/conversations/conv_1", "localhost", 403),
+        ("http://[::1", "localhost", 403),
+        ("ftp://evil.example/v1/conversations/conv_1", "localhost", 403),
+        ("http://evil.example\\@localhost/v1/conversations/conv_1", "localhost", 400),
+        ("h2+http://localhost/v1/conversations/conv_1", "localhost", 400),
+        ("evil.example:443", "localhost", 400),
+        ("//evil.example/v1/conversations/conv_1", "localhost", 404),
     ],
 )
 def test_authority_of_an_absolute_target_is_checked_like_a_host(
@@ -383,3 +391,25 @@ def test_authority_of_an_absolute_target_is_checked_like_a_host(
     with socket.create_connection(server.http, timeout=30) as client:
         client.sendall(f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         assert int(client.recv(65536).split()[1]) == status
+
+
+def test_authority_of_a_target_counts_for_its_own_request_only(server: Running) -> None:
+    """The next request of the connection is checked by its own target and Host."""
+    asks = [
+        b"GET http://localhost/v1/conversations/conv_1 HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        b"GET http://evil.example/v1/conversations/conv_1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /v1/conversations/conv_1 HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        b"GET /v1/conversations/conv_1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    ]
+    with socket.create_connection(server.http, timeout=30) as client:
+        client.sendall(b"".join(asks))
+        answers = b"".join(iter(lambda: client.recv(65536), b"")).split(b"HTTP/1.1 ")[1:]
+    assert [int(answer.split()[0]) for answer in answers] == [404, 403, 403, 404]
+
+
+@pytest.mark.parametrize("authority", ["evil.example:443", "localhost:443"])
+def test_connect_is_refused(server: Running, authority: str) -> None:
+    """The server is no proxy, not even to itself."""
+    with socket.create_connection(server.http, timeout=30) as client:
+        client.sendall(f"CONNECT {authority} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert int(client.recv(65536).split()[1]) == 400
