@@ -25,6 +25,7 @@ from convgrpc.v1.conversations_service_pb2 import (
     AppendItemsRequest,
     CreateItemsRequest,
     ExportItemsRequest,
+    ForkConversationRequest,
     ListConversationsRequest,
     ListItemsRequest,
 )
@@ -108,6 +109,9 @@ class Caller:
         request = ListItemsRequest(conversation_id=conversation)
         request.budget.input_tokens = tokens
         self._call(self._conversations.ListItems, request)
+
+    def fork_by_grpc(self, conversation: str) -> None:
+        self._call(self._conversations.ForkConversation, ForkConversationRequest(conversation_id=conversation))
 
     def search_by_grpc(self, request: ListConversationsRequest) -> None:
         for _ in range(5):
@@ -242,6 +246,14 @@ def copies(attacker: Caller, by_grpc: bool) -> list[Call]:
     return calls
 
 
+def forks(attacker: Caller, by_grpc: bool) -> list[Call]:
+    """Forks of a conversation of 20 MiB."""
+    conversation, _ = attacker.conversation(*[letters(number, 10 * MIB - 1) for number in range(2)])
+    if by_grpc:
+        return [lambda: attacker.fork_by_grpc(conversation)] * 15
+    return [lambda: attacker.rest("POST", f"/x/conversations/{conversation}:fork", {})] * 15
+
+
 def streamed_copies(attacker: Caller, by_grpc: bool) -> list[Call]:
     """Streams of appends that copy 3 items of 10 MiB each."""
     _, items = attacker.conversation(*[f"{number}" + "fern " * (2 * MIB - 1) for number in range(3)])
@@ -277,6 +289,7 @@ ATTACKS: list[Attack] = [
     large_json,
     searches,
     copies,
+    forks,
     streamed_copies,
     budget_lists,
     exports,
@@ -285,6 +298,7 @@ ONLY_BY_GRPC = (streamed_copies, budget_lists)
 LONG = {
     (large_json, True),
     (searches, False),
+    (forks, True),
     (sent_unbroken_counts, False),
     (unbroken_counts, False),
     (sent_unbroken_counts, True),
@@ -296,7 +310,7 @@ LONG = {
 MEMORY = 300 * MIB
 """How much more memory a server may have during an attack, unless it is said below."""
 MEMORY_OF: dict[Attack, int] = {exports: 700 * MIB}
-MULTIPLE_OF: dict[Attack, int] = {copies: 24, streamed_copies: 24}
+MULTIPLE_OF: dict[Attack, int] = {copies: 24, forks: 24, streamed_copies: 24}
 """A write waits for the write before it, which is one of 30 MiB here."""
 
 

@@ -236,6 +236,10 @@ def test_free_pages_of_the_file_let_writes_go_on(settings: Settings, tmp_path: P
             kept = [server.create("x" * 20_000).json()["id"] for _ in range(20)]
             assert server.texts(kept[-1]) == ["x" * 20_000]
             assert [server.delete(each).status_code for each in kept] == [200] * 20
+            # Once there is room, the reserve is made again while others write.
+            remount(disk, "size=40m")
+            reserved = Path(f"{settings.db}-reserve")
+            eventually(lambda: server.create("x").status_code == 200 and reserved.exists())
 
 
 def test_deletions_in_a_batch_that_finds_the_disk_full_are_done(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ class Reserve:
         self.is_spent = False
         self._lock = threading.Lock()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Tells whether the file has to be made, or other writes than deletions are not done."""
+        return self.is_spent or self._size() != SIZE
+
     def start(self) -> None:
         """Makes the file at the start of a server. Without room for it, the disk counts as full."""
         self.is_spent = self.is_spent or not self.make()

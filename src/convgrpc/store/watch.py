@@ -51,8 +51,8 @@ class Watch:
         if self._writer.stalled:
             return TOO_SLOW
         idle = time.monotonic() - self._writer.committed_at > _IDLE
-        is_full = self._reserve is not None and self._reserve.is_spent
-        if idle or is_full or self._writer.was_slow or self._troubles.failure or self._troubles.damage:
+        is_wanted = self._reserve is not None and self._reserve.is_wanted
+        if idle or is_wanted or self._writer.was_slow or self._troubles.failure or self._troubles.damage:
             await self._try()
         # Where each takes too long, one that is done at last is no good news.
         return self._troubles.failure or (TOO_SLOW if self._writer.was_slow else None)

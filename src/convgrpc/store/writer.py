@@ -283,11 +283,12 @@ class Writer:
         try:
             self._untidy = self._tidy(self._connection)
         except sqlite3.Error as error:
-            _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             self._roll_back()
             if troubles.name(error) == troubles.FULL:
                 self._failed(error)
                 self._make_room()
+            else:
+                _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             if troubles.code(error) == sqlite3.SQLITE_BUSY:
                 self._wait_for_others(_IMPATIENCE)
             self._untidy = False
