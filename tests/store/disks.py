@@ -24,8 +24,8 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 24 MiB, in memory."""
-    with mounted(folder, "-t", "tmpfs", "-o", "size=24m", "tmpfs") as disk:
+    """A disk of 64 MiB, in memory."""
+    with mounted(folder, "-t", "tmpfs", "-o", "size=64m", "tmpfs") as disk:
         yield disk
 
 

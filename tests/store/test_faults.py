@@ -237,9 +237,19 @@ def test_free_pages_of_the_file_let_writes_go_on(settings: Settings, tmp_path: P
             assert server.texts(kept[-1]) == ["x" * 20_000]
             assert [server.delete(each).status_code for each in kept] == [200] * 20
             # Once there is room, the reserve is made again while others write.
-            remount(disk, "size=40m")
+            remount(disk, "size=128m")
             reserved = Path(f"{settings.db}-reserve")
             eventually(lambda: server.create("x").status_code == 200 and reserved.exists())
+
+
+def test_large_item_can_be_deleted_on_a_full_disk(settings: Settings, tmp_path: Path) -> None:
+    """Its space is used again."""
+    with small_disk(tmp_path / "disk") as disk, killable(replace(settings, db=str(disk / "convgrpc.db"))) as server:
+        large = server.create("x" * 10_000_000).json()["id"]
+        fill(disk)
+        eventually(lambda: refused(server.create("x" * 300_000), FULL))
+        assert server.delete(large).status_code == 200
+        eventually(lambda: server.create("x").status_code == 200)
 
 
 def test_deletions_in_a_batch_that_finds_the_disk_full_are_done(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ class Counter(Counts):
                         call, partial(tail.look, growth.items), is_much=_is_much(growth.items)
                     )
                 has_more, position = growth.has_more, growth.position
+                call.limits.check()
+                await asyncio.sleep(0)
             first = await self._add_up(call, partial(tail.fitting, tokens, max_bytes), is_much=len(tail.items) > _LONG)
         return Fitting(tail.items[first:], has_more=is_longer or first > 0)
 

@@ -25,6 +25,7 @@ from convgrpc.store.lookups import (
     find_content,
     find_conversation,
     find_item,
+    find_minted,
     last_item_id,
 )
 from convgrpc.store.protocol import MAX_COPIED_BYTES, NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
@@ -296,9 +297,11 @@ def _content(
         return Content(True, item.data)
     if find_item(connection, holder, item.id) is not None:
         raise item_already_in_conversation(group)
-    known = earlier.get(item.id) or find_content(connection, holder.project, item.id)
+    known = earlier.get(item.id)
     if item.origin is Origin.SENT:
+        known = known or find_minted(connection, holder.project, item.id)
         return known if known and known.minted else Content(False, item.data)
+    known = known or find_content(connection, holder.project, item.id)
     if known is None:
         raise referenced_item_not_found(item.id)
     return known

@@ -63,6 +63,7 @@ _SELECT_STANDING = f"""
     ORDER BY minted DESC, conversation DESC, position DESC LIMIT 1
 """
 _SELECT_CONTENT = _SELECT_STANDING.format(columns="minted, data")
+_SELECT_MINTED = _SELECT_STANDING.format(columns="minted, CASE WHEN minted THEN data END")
 _SELECT_PLACE = _SELECT_STANDING.format(columns="position, length(data)")
 _SELECT_SIZE = _SELECT_STANDING.format(columns="minted, length(data)")
 _SELECT_AT = "SELECT data FROM items WHERE position = ?"
@@ -143,6 +144,12 @@ def find_content(connection: sqlite3.Connection, project: int, item_id: str) -> 
     return row and Content(*row)
 
 
+def find_minted(connection: sqlite3.Connection, project: int, item_id: str) -> Content | None:
+    """Finds what an id of this store's making stands for. Reads nothing of an item whose id a client made up."""
+    row = connection.execute(_SELECT_MINTED, (project, item_id)).fetchone()
+    return Content(*row) if row and row[0] else None
+
+
 def find_references(connection: sqlite3.Connection, project: str, item_ids: Sequence[str]) -> list[Reference]:
     """Finds the items that ids stand for in a project. Raises `NotFound`."""
     row = connection.execute(_SELECT_PROJECT, (project,)).fetchone()
@@ -155,10 +162,12 @@ def find_references(connection: sqlite3.Connection, project: str, item_ids: Sequ
     return references
 
 
-def find_brought(connection: sqlite3.Connection, project: str, items: Sequence[NewItem]) -> int:
-    """Returns the bytes of the items for which new items stand by their ids, stored ones or earlier new ones."""
+def find_brought(connection: sqlite3.Connection, project: str, items: Sequence[NewItem], sizes: dict[str, int]) -> int:
+    """Returns the bytes of the items for which new items stand by their ids, stored ones or earlier new ones.
+
+    `sizes` are those of the ids before, and get those of these.
+    """
     row = connection.execute(_SELECT_PROJECT, (project,)).fetchone()
-    sizes: dict[str, int] = {}
     brought = 0
     for item in items:
         if item.id not in sizes:

@@ -4,11 +4,14 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from convgrpc.store import troubles
 
-SIZE = 4 << 20
-"""The bytes that are kept: room for the write-ahead log between two checkpoints, and to spare."""
+SIZE = 16 << 20
+"""The bytes that are kept: room to copy the write-ahead log into the file, and for the deletions themselves."""
+_FREE_BYTES = 8 << 20
+"""The bytes of free pages in the file with which all writes go on."""
 _LEAST = 1 << 16
 """The bytes of the index of the log, which SQLite needs to read."""
 _MARGIN = 1 << 20
@@ -60,17 +63,14 @@ class Reserve:
 
         `free_bytes` are those of free pages in the database file, which writes use before the file grows.
         """
-        if self.make() or free_bytes >= 2 * SIZE:
+        if self.make() or free_bytes >= _FREE_BYTES:
             self.is_spent = False
         return not self.is_spent
 
     def _allocate(self, size: int) -> bool:
         try:
             with open(self.path, "wb", opener=_private) as file:
-                # Some file systems give zeros no space.
-                file.write(os.urandom(size))
-                file.flush()
-                os.fsync(file.fileno())
+                _fill(file, size)
         except OSError:
             self._remove()
             return False
@@ -89,6 +89,15 @@ class Reserve:
 def is_full(error: BaseException) -> bool:
     """Tells whether the disk has no room."""
     return troubles.name(error) == troubles.FULL
+
+
+def _fill(file: BinaryIO, size: int) -> None:
+    """Gives a file so many bytes of the disk. Raises `OSError`."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        # Some file systems give zeros no space.
+        file.write(os.urandom(size))
 
 
 def _has_room(folder: Path, size: int) -> bool:

@@ -68,6 +68,9 @@ gets one of its own.
 """
 
 
+_LOOKED_UP_AT_ONCE = 50
+"""The most items that are looked up before others have a turn on the event loop."""
+
 R = TypeVar("R")
 
 
@@ -156,6 +159,8 @@ class SqliteStore(Store):
             def make_room() -> None:
                 if reserve:
                     reserve.spend()
+                    # Zeros over deleted data would take as much of the log as the data have bytes.
+                    connection.execute("PRAGMA secure_delete = FAST")
                     # What is copied into the file need not stay in the log, which begins anew.
                     checkpoints.copy()
 
@@ -366,10 +371,15 @@ class SqliteStore(Store):
         return self._news.listening(Topic(project, conversation_id), tell)
 
     async def brought(self, project: str, items: Sequence[NewItem]) -> int:
-        if _all_minted(items):
-            return 0
-        with self._snapshot() as connection:
-            return find_brought(connection, project, [item for item in items if item.origin is not Origin.MINTED])
+        named = [item for item in items if item.origin is not Origin.MINTED]
+        sizes: dict[str, int] = {}
+        size = 0
+        for start in range(0, len(named), _LOOKED_UP_AT_ONCE):
+            with self._snapshot() as connection:
+                size += find_brought(connection, project, named[start : start + _LOOKED_UP_AT_ONCE], sizes)
+            if len(named) > _LOOKED_UP_AT_ONCE:
+                await asyncio.sleep(0)
+        return size
 
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
         with self._snapshot() as connection:
