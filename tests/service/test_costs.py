@@ -26,7 +26,7 @@ from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.service.responses import ResponsesService
 from convgrpc.store.sqlite import SqliteStore
 from convgrpc.tokens.families import Models
-from convgrpc.v1.conversations_service_pb2 import ConversationItemList, ListItemsRequest, TokenBudget
+from convgrpc.v1.conversations_service_pb2 import ConversationItemList, ConversationList, ListItemsRequest, TokenBudget
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -271,6 +271,7 @@ def test_call_is_refused_where_there_is_no_room_and_nothing_is_stored(
             await served.call(name, request_of(ids), Charges(LARGE // 2))
         assert refused.value.retry_after
         assert await served.items(ids.empty) == []
-        assert len((await served.call("ListConversations", {})).data) == 2
+        listed = await served.call("ListConversations", {})
+        assert len(ConversationList.FromString(listed.SerializeToString()).data) == 2
 
     run(tmp_path, scenario)

@@ -234,7 +234,7 @@ def test_an_item_deleted_after_it_was_found_is_not_found(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("size", [INLINE, INLINE + 1])
 def test_large_items_are_read_in_a_thread(tmp_path: Path, size: int) -> None:
-    """Reads of items above `INLINE` bytes leave the event loop, and return the same items."""
+    """Reads of more than `INLINE` bytes leave the event loop, and return the same items."""
 
     async def scenario(store: SqliteStore) -> None:
         runs = 0
@@ -246,7 +246,7 @@ def test_large_items_are_read_in_a_thread(tmp_path: Path, size: int) -> None:
             return await run_in_thread(project, read)
 
         store._large_reads.run = noted  # type: ignore[method-assign]
-        large = "x" * size
+        large = "x" * (size - 2)
         await create(store, "conv_1", minted("a"), minted("b", large), minted("c"))
         expected = [b"a", large.encode(), b"c"]
         page = await store.list_items(PROJECT, "conv_1", after=None, limit=9, descending=False, max_bytes=MUCH)

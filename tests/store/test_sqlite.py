@@ -638,7 +638,7 @@ def test_read_sees_one_state(tmp_path: Path) -> None:
         with store._snapshot() as connection, closing(connect(tmp_path / "convgrpc.db", "FULL", 5)) as writer:
             version = find_version(connection, PROJECT, "conv_1")
             changes.append_items(writer, PROJECT, Append("conv_1", [minted("b")]))
-            found = list_items(connection, version, after=None, limit=9, descending=False, max_bytes=99, max_item=99)
+            found = list_items(connection, version, after=None, limit=9, descending=False, max_bytes=99, max_read=99)
             assert found.items == [b"a"]
         assert await contents(store, "conv_1") == ["a", "b"]
 
@@ -662,7 +662,7 @@ def everything(connection: Connection, suffix: str) -> None:
     changes.update_conversation(connection, PROJECT, conversation, {"topic": "b"}, lambda data: data)
     for pair in (None, ("topic", "b")):
         for cursor in (None, conversation):
-            list_conversations(connection, PROJECT, after=cursor, limit=2, pair=pair)
+            list_conversations(connection, PROJECT, after=cursor, limit=2, pair=pair, max_read=MUCH)
     for cursor in (None, conversation):
         search = Search(PROJECT, after=cursor, limit=2, metadata={"topic": "a", "suffix": "x"})
         while search.turn(connection) is None:
@@ -671,7 +671,7 @@ def everything(connection: Connection, suffix: str) -> None:
     found = find_version(connection, PROJECT, conversation)
     for descending in (False, True):
         for after in (None, "rs_1"):
-            list_items(connection, found, after=after, limit=2, descending=descending, max_bytes=MUCH, max_item=MUCH)
+            list_items(connection, found, after=after, limit=2, descending=descending, max_bytes=MUCH, max_read=MUCH)
     changes.delete_item(connection, PROJECT, conversation, "rs_1")
     changes.delete_conversation(connection, PROJECT, conversation)
 
@@ -719,7 +719,7 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
             everything(connection, suffix)
             changes.append_items(connection, PROJECT, Append("conv_first", [sent(f"rs_{suffix}", "x")]))
             found = find_version(connection, PROJECT, "conv_first")
-            list_items(connection, found, after="rs_1", limit=1, descending=False, max_bytes=MUCH, max_item=MUCH)
+            list_items(connection, found, after="rs_1", limit=1, descending=False, max_bytes=MUCH, max_read=MUCH)
             connection.set_progress_handler(None, 1)
             return steps
 

@@ -1,6 +1,5 @@
 """The RPCs of `convgrpc.v1.ConversationsService`. What each of them does is said in the contract."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 
@@ -42,8 +41,6 @@ from convgrpc.v1.item_pb2 import ConversationItem
 SERVICE = conversations_service_pb2.DESCRIPTOR.services_by_name["ConversationsService"]
 
 _DEFAULT_LIMIT = 20
-_PARSED_AT_ONCE = 10
-"""The most conversations that are parsed before others have a turn on the event loop: 40 kB each."""
 
 # Stubs refuse replies of more than 4 MiB unless told otherwise, and JSON is larger than protobuf.
 _MAX_PAGE_BYTES = 3_500_000
@@ -81,7 +78,7 @@ class ConversationsService:
     async def GetConversation(self, request: GetConversationRequest, context: Context) -> Conversation:
         return Conversation.FromString(await self._store.get_conversation(context.project, request.conversation_id))
 
-    async def ListConversations(self, request: ListConversationsRequest, context: Context) -> ConversationList:
+    async def ListConversations(self, request: ListConversationsRequest, context: Context) -> Answer:
         page = await self._store.list_conversations(
             context.project,
             context.deadline,
@@ -91,15 +88,11 @@ class ConversationsService:
         )
         reserve(context, sum(map(len, page.conversations)))
         result = ConversationList(has_more=page.has_more)
-        for number, data in enumerate(page.conversations, 1):
-            result.data.add().MergeFromString(data)
-            if number % _PARSED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        if result.data:
-            result.first_id = result.data[0].id
-        if page.cursor is not None and (result.data or page.has_more):
+        if page.conversations:
+            result.first_id = Conversation.FromString(page.conversations[0]).id
+        if page.cursor is not None and (page.conversations or page.has_more):
             result.last_id = page.cursor
-        return result
+        return StoredList(result, "data", Conversation, page.conversations)
 
     async def UpdateConversation(self, request: UpdateConversationRequest, context: Context) -> Conversation:
         def change(data: bytes) -> bytes:

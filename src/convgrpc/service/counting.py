@@ -3,7 +3,6 @@
 What a stored item counts, in an encoding, never changes. It is remembered, so that a count reads only what is new.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Self, TypeVar
 
 from convgrpc.errors import NotFound, copies_too_large, lineage_too_long
 from convgrpc.fair_threads import FairThreads
+from convgrpc.loop_turns import LoopTurns
 from convgrpc.service.accounts import Account
 from convgrpc.service.chain import Context
 from convgrpc.service.count_memory import ITEM_WEIGHT, CountMemory, Key, KnownChain, KnownConversation
@@ -67,6 +67,7 @@ class Counter(Counts):
         self._store = store
         self._models = models
         self._threads = FairThreads(_THREADS, "counting")
+        self._turns = LoopTurns()
         self._processes = WarmProcesses()
         self._encodings: dict[str, Encoding] = {}
         self._memory: CountMemory = CountMemory(max_items)
@@ -111,6 +112,7 @@ class Counter(Counts):
             has_more, position = True, None
             fetch = partial(self._store.get_growth, context.project, conversation_id, descending=True)
             while has_more and tail.size <= max_bytes and await self._may_fit(call, tail, tokens):
+                await self._turns.turn(context.project)
                 growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
                 # The items are kept until the call ends.
                 call.account.hold(sum(map(len, growth.items)))
@@ -121,6 +123,7 @@ class Counter(Counts):
             # An output whose call was not read is kept only if the call is in an older item.
             unasked = tail.unasked()
             while has_more and unasked:
+                await self._turns.turn(context.project)
                 growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
                 with _held(call.account, growth.items):
                     unasked -= await self._add_up(
@@ -128,7 +131,6 @@ class Counter(Counts):
                     )
                 has_more, position = growth.has_more, growth.position
                 call.limits.check()
-                await asyncio.sleep(0)
             first = await self._add_up(call, partial(tail.fitting, tokens, max_bytes), is_much=len(tail.items) > _LONG)
         return Fitting(tail.items[first:], has_more=is_longer or first > 0)
 
@@ -140,6 +142,7 @@ class Counter(Counts):
         found: dict[str, Features] = {}
         unknown: list[Reference] = []
         for start in range(0, len(ids), _REFERENCES_AT_ONCE):
+            await self._turns.turn(call.project)
             references = await self._store.find_references(call.project, ids[start : start + _REFERENCES_AT_ONCE])
             for reference in references:
                 known = self._memory.get(call.project, _item_key(reference, encoding))
@@ -147,7 +150,6 @@ class Counter(Counts):
                     found[reference.item_id] = known
                 else:
                     unknown.append(reference)
-            await asyncio.sleep(0)
         size = sum(reference.size for reference in unknown)
         if size > _MAX_REFERENCED_BYTES:
             raise copies_too_large(_MAX_REFERENCED_BYTES, param="input")
@@ -202,6 +204,7 @@ class Counter(Counts):
         """Reads what a conversation has got since it was counted."""
         has_more = True
         while has_more:
+            await self._turns.turn(call.project)
             growth = await self._store.get_growth(
                 call.project, conversation_id, known.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
             )
@@ -257,7 +260,7 @@ class Counter(Counts):
                 newer.append(segment)
             _check_length(len(newer))
             has_more = lineage.has_more
-            await asyncio.sleep(0)
+            await self._turns.turn(call.project)
         # Another call may have begun to read the same chain meanwhile.
         known = self._memory.get(call.project, _chain_key(newer[0].number, encoding))
         if not isinstance(known, KnownChain):
@@ -289,6 +292,7 @@ class Counter(Counts):
 
     async def _read_segments(self, call: "_Call", known: KnownChain, encoding: Encoding) -> bool:
         """Reads some of the segments that were not read yet, in the way of `_read_chain`."""
+        await self._turns.turn(call.project)
         items: list[bytes] = []
         position, removals, done = known.position, known.removals, 0
         for segment in known.unread[: -_SEGMENTS_AT_ONCE - 1 : -1]:
@@ -322,7 +326,7 @@ class Counter(Counts):
         others.
         """
         if not is_much:
-            await asyncio.sleep(0)
+            await self._turns.turn(call.project)
             with suppress(WouldWait):
                 return read(Reader(encoding, call.limits, may_wait=False))
         return await self._threads.run(call.project, partial(self._read_in_thread, call, read, encoding))

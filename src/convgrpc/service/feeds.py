@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from convgrpc.contract import wire
 from convgrpc.contract.includes import hide
+from convgrpc.loop_turns import LoopTurns
 from convgrpc.service.chain import LARGE, Reply
 from convgrpc.service.fair_cache import FairCache
 from convgrpc.store.protocol import Store
@@ -23,8 +24,6 @@ _MAX_BYTES = LARGE - 4096
 _MAX_SHARED_BYTES = 8 << 20
 _BATCH_BYTES = 1024
 """How many bytes count for a batch beside its items."""
-_WOKEN_AT_ONCE = 64
-"""How many who watch go on before others have their turn: a thousand of them take some 50 milliseconds."""
 _DATA = ConversationItemBatch.DESCRIPTOR.fields_by_name["data"]
 
 Include: TypeAlias = frozenset[str] | None
@@ -53,6 +52,7 @@ class Feeds:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._feeds: dict[tuple[str, str], _Feed] = {}
+        self._turns = LoopTurns()
         # The batches that were read for several who watch.
         self._recent: FairCache[_Batch] = FairCache(_MAX_SHARED_BYTES)
 
@@ -60,6 +60,7 @@ class Feeds:
         """What is there now."""
         position, last = await self._store.get_span(part.project, part.conversation_id, part.after)
         while position < last:
+            await self._turns.turn(part.project)
             batch = await self._read(part, position, last)
             if batch.is_empty:
                 return
@@ -78,6 +79,7 @@ class Feeds:
                 position = last
             has_begun = False
             while True:
+                await self._turns.turn(part.project)
                 number = feed.number
                 batch = await self._shared(feed, part, position)
                 if not (has_begun and batch.is_empty):
@@ -137,8 +139,10 @@ class _Feed:
     def tell(self) -> None:
         """Tells of a change."""
         self.number += 1
-        waiting, self._waiting = list(self._waiting), set()
-        _wake(waiting)
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     async def changed(self, number: int) -> None:
         """Waits for a change after so many of them."""
@@ -149,14 +153,6 @@ class _Feed:
                 await future
             finally:
                 self._waiting.discard(future)
-
-
-def _wake(waiting: list[asyncio.Future[None]]) -> None:
-    for each in waiting[:_WOKEN_AT_ONCE]:
-        if not each.done():
-            each.set_result(None)
-    if rest := waiting[_WOKEN_AT_ONCE:]:
-        asyncio.get_running_loop().call_soon(_wake, rest)
 
 
 def _shown(data: bytes, include: Collection[str]) -> bytes:

@@ -24,8 +24,8 @@ from convgrpc.store.lookups import (
     StoredConversation,
     find_content,
     find_conversation,
-    find_item,
     find_minted,
+    has_item,
     last_item_id,
 )
 from convgrpc.store.protocol import MAX_COPIED_BYTES, NO_LIMITS, Append, InTurn, NewConversation, NewItem, Origin, Sizes
@@ -295,7 +295,7 @@ def _content(
     """Settles what is stored for a new item; `earlier` has the items before it in the same request."""
     if item.origin is Origin.MINTED:
         return Content(True, item.data)
-    if find_item(connection, holder, item.id) is not None:
+    if has_item(connection, holder, item.id):
         raise item_already_in_conversation(group)
     known = earlier.get(item.id)
     if item.origin is Origin.SENT:

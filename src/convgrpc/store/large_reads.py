@@ -1,4 +1,4 @@
-"""Reads of large items, which would hold up the event loop."""
+"""Reads of many bytes, which would hold up the event loop."""
 
 import queue
 import sqlite3
@@ -9,15 +9,15 @@ from typing import TypeVar
 from convgrpc.fair_threads import FairThreads
 
 INLINE = 256 << 10
-"""The largest item, in bytes, that is read on the event loop."""
+"""The most bytes that one call reads on the event loop at once."""
 ANY_SIZE = (1 << 63) - 1
 _THREADS = 2
 
 R = TypeVar("R")
 
 
-class LargeItem(Exception):
-    """An item is too large to be read on the event loop."""
+class LargeRead(Exception):
+    """What is read has too many bytes for the event loop."""
 
 
 class LargeReads:

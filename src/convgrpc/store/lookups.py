@@ -13,7 +13,7 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.store.large_reads import ANY_SIZE, LargeItem
+from convgrpc.store.large_reads import LargeRead
 from convgrpc.store.protocol import ConversationPage, Growth, NewItem, Origin, Page, Reference, Span, Version
 
 _BEFORE_FIRST = 0
@@ -47,6 +47,7 @@ _SELECT_LAST_ID = "SELECT id FROM items WHERE conversation = ? ORDER BY position
 DATA = "CASE WHEN length(data) <= ? THEN data END"
 """The data of an item, or NULL for an item that has more bytes."""
 _SELECT_ITEM = f"SELECT {DATA} FROM items WHERE {IN_CONVERSATION} LIMIT 1"
+_SELECT_PRESENCE = f"SELECT 1 FROM items WHERE {IN_CONVERSATION} LIMIT 1"
 RESPONSE_IS_THERE = """
     (origin IS NULL OR EXISTS (SELECT 1 FROM conversations WHERE conversations.number = responses.origin))
 """
@@ -121,14 +122,9 @@ def find_version(connection: sqlite3.Connection, project: str, conversation_id: 
     return Version(*row)
 
 
-def find_item(
-    connection: sqlite3.Connection, holder: Holder, item_id: str, *, max_item: int = ANY_SIZE
-) -> bytes | None:
-    """Finds an item of a conversation, or of a response on none. Raises `LargeItem`."""
-    row = connection.execute(_SELECT_ITEM, (max_item, holder.project, item_id, holder.number)).fetchone()
-    if row and row[0] is None:
-        raise LargeItem
-    return row[0] if row else None
+def has_item(connection: sqlite3.Connection, holder: Holder, item_id: str) -> bool:
+    """Tells whether an item is in a conversation, or in a response on none."""
+    return connection.execute(_SELECT_PRESENCE, (holder.project, item_id, holder.number)).fetchone() is not None
 
 
 class Content(NamedTuple):
@@ -193,18 +189,25 @@ def find_items(
     conversation: StoredConversation,
     item_ids: Sequence[str],
     max_bytes: int,
-    max_item: int,
+    max_read: int,
 ) -> list[bytes]:
     """Finds items of a conversation, all of them, or raises."""
     items: list[bytes] = []
     size = 0
     for item_id in item_ids:
-        data = find_item(connection, conversation.holder, item_id, max_item=max_item)
-        if data is None:
+        row = connection.execute(
+            _SELECT_ITEM, (max_read, conversation.project, item_id, conversation.number)
+        ).fetchone()
+        if row is None:
             raise item_not_found(item_id)
+        (data,) = row
+        if data is None:
+            raise LargeRead
         size += len(data)
         if items and size > max_bytes:
             raise answer_too_large(max_bytes)
+        if size > max_read:
+            raise LargeRead
         items.append(data)
     return items
 
@@ -216,7 +219,13 @@ def last_item_id(connection: sqlite3.Connection, conversation: StoredConversatio
 
 
 def list_conversations(
-    connection: sqlite3.Connection, project: str, *, after: str | None, limit: int, pair: tuple[str, str] | None
+    connection: sqlite3.Connection,
+    project: str,
+    *,
+    after: str | None,
+    limit: int,
+    pair: tuple[str, str] | None,
+    max_read: int,
 ) -> ConversationPage:
     """Reads a page of a project's conversations, or of those with one pair of metadata.
 
@@ -225,7 +234,14 @@ def list_conversations(
     before = find_before(connection, project, after)
     select, values = (_SELECT_NUMBERS, ()) if pair is None else (_SELECT_NUMBERS_BY_PAIR, pair)
     numbers = [row[0] for row in connection.execute(select, (project, *values, before, limit + 1))]
-    rows = [find_by_number(connection, number) for number in numbers[:limit]]
+    rows: list[Numbered] = []
+    size = 0
+    for number in numbers[:limit]:
+        row = find_by_number(connection, number)
+        size += len(row.data)
+        if size > max_read:
+            raise LargeRead
+        rows.append(row)
     cursor = rows[-1].id if rows else after
     return ConversationPage([row.data for row in rows], len(numbers) > limit, cursor)
 
@@ -260,15 +276,15 @@ def list_items(
     limit: int,
     descending: bool,
     max_bytes: int,
-    max_item: int,
+    max_read: int,
 ) -> Page:
     """Reads a page of a conversation's items."""
     position = _AFTER_LAST if descending else _BEFORE_FIRST
     if after is not None:
         position = _cursor_position(connection, version, after, descending)
     select = _SELECT_DESCENDING if descending else _SELECT_ASCENDING
-    with closing(connection.execute(select, (max_item, version.number, position, limit + 1))) as rows:
-        return _page(rows, limit, max_bytes, version)
+    with closing(connection.execute(select, (max_read, version.number, position, limit + 1))) as rows:
+        return _page(rows, limit, max_bytes, max_read, version)
 
 
 def find_growth(
@@ -281,7 +297,7 @@ def find_growth(
     limit: int,
     max_bytes: int,
     descending: bool,
-    max_item: int,
+    max_read: int,
 ) -> Growth:
     """Reads what follows a position of a conversation, or raises."""
     row = connection.execute(_SELECT_REMOVALS, (project, conversation_id)).fetchone()
@@ -292,7 +308,7 @@ def find_growth(
         position = _AFTER_LAST if descending else _BEFORE_FIRST
     select = _SELECT_TAIL if descending else _SELECT_GROWTH
     last = _AFTER_LAST if last is None else last
-    with closing(connection.execute(select, (max_item, number, position, last, limit + 1))) as rows:
+    with closing(connection.execute(select, (max_read, number, position, last, limit + 1))) as rows:
         return growth(rows, position, removals, limit, max_bytes)
 
 
@@ -306,7 +322,7 @@ def growth(
         if len(items) == limit or (data is None and items):
             return Growth(items, position, True, removals)
         if data is None:
-            raise LargeItem
+            raise LargeRead
         size += len(data)
         if items and size > max_bytes:
             return Growth(items, position, True, removals)
@@ -340,16 +356,18 @@ def _cursor_position(
     return int(position)
 
 
-def _page(rows: Iterable[tuple[bytes | None]], limit: int, max_bytes: int, version: Version) -> Page:
+def _page(rows: Iterable[tuple[bytes | None]], limit: int, max_bytes: int, max_read: int, version: Version) -> Page:
     items: list[bytes] = []
     size = 0
     for (data,) in rows:
         if len(items) == limit:
             return Page(items, True, version)
         if data is None:
-            raise LargeItem
+            raise LargeRead
         size += len(data)
         if items and size > max_bytes:
             return Page(items, True, version)
+        if size > max_read:
+            raise LargeRead
         items.append(data)
     return Page(items, False, version)

@@ -117,13 +117,13 @@ def find_lineage(
 
 
 def find_segment(
-    connection: sqlite3.Connection, segment: Segment, position: int, limit: int, max_bytes: int, max_item: int
+    connection: sqlite3.Connection, segment: Segment, position: int, limit: int, max_bytes: int, max_read: int
 ) -> Growth:
     """Reads what a segment has after a position, or raises."""
     row: tuple[int] | None = connection.execute(_SELECT_REMOVALS, (segment.number,)).fetchone()
     if row is None:
         raise previous_response_not_found(segment.response_id)
-    values = (max_item, segment.holder, position, segment.last_position, limit + 1)
+    values = (max_read, segment.holder, position, segment.last_position, limit + 1)
     with closing(connection.execute(_SELECT_SEGMENT, values)) as rows:
         return growth(rows, position, row[0], limit, max_bytes)
 

@@ -12,6 +12,8 @@ MAX_SEARCHED = 1000
 """The most candidates for one page: conversations that have the rarest pair."""
 MAX_ROWS_PER_TURN = 100
 """The most candidates for one turn: with 16 pairs they take less than a millisecond."""
+MAX_MATCHES_PER_TURN = 10
+"""The most conversations that one turn reads: with 16 pairs they have up to 40 kB each."""
 
 _SELECT_PAIR = """
     SELECT 1 FROM metadata
@@ -93,12 +95,13 @@ class Search:
         rows = min(MAX_ROWS_PER_TURN, MAX_SEARCHED - self._searched)
         # One row more tells whether the search goes on.
         values = [*chain.from_iterable(others), self._project, *rarest, self._before, rows + 1]
+        most = min(MAX_MATCHES_PER_TURN, self._limit - len(self._found))
         numbers: list[int] = []
         last: int | None = None
         has_more = False
         with closing(connection.execute(self._select, values)) as candidates:
             for looked, (number, matches) in enumerate(candidates):
-                has_more = looked == rows or len(self._found) + len(numbers) == self._limit
+                has_more = looked == rows or len(numbers) == most
                 if has_more:
                     break
                 last = number

@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from convgrpc.errors import deadline_exceeded, store_unavailable
+from convgrpc.loop_turns import LoopTurns
 from convgrpc.store import changes, forks, keys, responses, troubles
 from convgrpc.store.checkpoints import Checkpoints
 from convgrpc.store.cursors import Cursors
 from convgrpc.store.database import Claim, Connection, connect, open_database
-from convgrpc.store.large_reads import ANY_SIZE, INLINE, LargeItem, LargeReads
+from convgrpc.store.large_reads import ANY_SIZE, INLINE, LargeRead, LargeReads
 from convgrpc.store.leftovers import check_leftovers
 from convgrpc.store.lookups import (
     find_brought,
@@ -99,8 +99,7 @@ class SqliteStore(Store):
         self._sizes = sizes
         self._news = news
         self._cursors = Cursors(find_secret(reader, "cursors"))
-        # A lock lasts while a search of its project does.
-        self._search_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = LoopTurns()
         self._closing_down = ExitStack()
         self._closing_lock = threading.Lock()
         self._closed = False
@@ -216,20 +215,20 @@ class SqliteStore(Store):
         if len(metadata) > 1:
             return await self._search(project, Search(project, after=after, limit=limit, metadata=metadata), deadline)
         pair = next(iter(metadata.items()), None)
-        with self._snapshot() as connection:
-            return list_conversations(connection, project, after=after, limit=limit, pair=pair)
+
+        def read(connection: sqlite3.Connection, max_read: int) -> ConversationPage:
+            return list_conversations(connection, project, after=after, limit=limit, pair=pair, max_read=max_read)
+
+        return await self._read_bounded(project, read)
 
     async def _search(self, project: str, search: Search, deadline: float | None) -> ConversationPage:
-        """Runs a search in turns, at most one of each project in one iteration of the event loop."""
-        lock = self._search_locks.setdefault(project, asyncio.Lock())
+        """Runs a search in turns."""
         while True:
-            async with lock:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise deadline_exceeded()
-                with self._snapshot() as connection:
-                    page = search.turn(connection)
-                # Other tasks run before the next search of the project has its turn.
-                await asyncio.sleep(0)
+            await self._turns.turn(project)
+            if deadline is not None and time.monotonic() > deadline:
+                raise deadline_exceeded()
+            with self._snapshot() as connection:
+                page = search.turn(connection)
             if page is not None:
                 return page
 
@@ -305,7 +304,7 @@ class SqliteStore(Store):
     async def list_items(
         self, project: str, conversation_id: str, *, after: str | None, limit: int, descending: bool, max_bytes: int
     ) -> Page:
-        def read(connection: sqlite3.Connection, max_item: int) -> Page:
+        def read(connection: sqlite3.Connection, max_read: int) -> Page:
             version = find_version(connection, project, conversation_id)
             return list_items(
                 connection,
@@ -314,10 +313,10 @@ class SqliteStore(Store):
                 limit=limit,
                 descending=descending,
                 max_bytes=max_bytes,
-                max_item=max_item,
+                max_read=max_read,
             )
 
-        return await self._read_items(project, read)
+        return await self._read_bounded(project, read)
 
     async def get_item(self, project: str, conversation_id: str, item_id: str) -> bytes:
         (item,) = await self.get_items(project, conversation_id, [item_id], max_bytes=0)
@@ -326,11 +325,11 @@ class SqliteStore(Store):
     async def get_items(
         self, project: str, conversation_id: str, item_ids: Sequence[str], *, max_bytes: int
     ) -> list[bytes]:
-        def read(connection: sqlite3.Connection, max_item: int) -> list[bytes]:
+        def read(connection: sqlite3.Connection, max_read: int) -> list[bytes]:
             conversation = find_conversation(connection, project, conversation_id)
-            return find_items(connection, conversation, item_ids, max_bytes, max_item)
+            return find_items(connection, conversation, item_ids, max_bytes, max_read)
 
-        return await self._read_items(project, read)
+        return await self._read_bounded(project, read)
 
     async def get_growth(
         self,
@@ -343,7 +342,7 @@ class SqliteStore(Store):
         max_bytes: int,
         descending: bool = False,
     ) -> Growth:
-        def read(connection: sqlite3.Connection, max_item: int) -> Growth:
+        def read(connection: sqlite3.Connection, max_read: int) -> Growth:
             return find_growth(
                 connection,
                 project,
@@ -353,10 +352,10 @@ class SqliteStore(Store):
                 limit=limit,
                 max_bytes=max_bytes,
                 descending=descending,
-                max_item=max_item,
+                max_read=max_read,
             )
 
-        return await self._read_items(project, read)
+        return await self._read_bounded(project, read)
 
     async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
         position = None if after is None else self._cursors.position(conversation_id, after)
@@ -375,10 +374,9 @@ class SqliteStore(Store):
         sizes: dict[str, int] = {}
         size = 0
         for start in range(0, len(named), _LOOKED_UP_AT_ONCE):
+            await self._turns.turn(project)
             with self._snapshot() as connection:
                 size += find_brought(connection, project, named[start : start + _LOOKED_UP_AT_ONCE], sizes)
-            if len(named) > _LOOKED_UP_AT_ONCE:
-                await asyncio.sleep(0)
         return size
 
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
@@ -386,12 +384,12 @@ class SqliteStore(Store):
             return find_references(connection, project, item_ids)
 
     async def get_referenced(self, project: str, references: Sequence[Reference]) -> list[bytes]:
-        def read(connection: sqlite3.Connection, max_item: int) -> list[bytes]:
-            if any(reference.size > max_item for reference in references):
-                raise LargeItem
+        def read(connection: sqlite3.Connection, max_read: int) -> list[bytes]:
+            if any(reference.size > max_read for reference in references):
+                raise LargeRead
             return find_referenced(connection, references)
 
-        return await self._read_items(project, read)
+        return await self._read_bounded(project, read)
 
     async def delete_item(self, project: str, conversation_id: str, item_id: str, deadline: float | None) -> bytes:
         work = partial(changes.delete_item, project=project, conversation_id=conversation_id, item_id=item_id)
@@ -421,10 +419,10 @@ class SqliteStore(Store):
             return responses.find_lineage(connection, project, response_id, after, limit)
 
     async def get_segment(self, project: str, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
-        def read(connection: sqlite3.Connection, max_item: int) -> Growth:
-            return responses.find_segment(connection, segment, position, limit, max_bytes, max_item)
+        def read(connection: sqlite3.Connection, max_read: int) -> Growth:
+            return responses.find_segment(connection, segment, position, limit, max_bytes, max_read)
 
-        return await self._read_items(project, read)
+        return await self._read_bounded(project, read)
 
     @property
     def waiting_writes(self) -> int:
@@ -477,12 +475,12 @@ class SqliteStore(Store):
         size = sum(len(item.data) for item in items)
         return size if _all_minted(items) else size + await self.brought(project, items)
 
-    async def _read_items(self, project: str, read: Callable[[sqlite3.Connection, int], R]) -> R:
-        """Reads items on the event loop, or in a thread if one is large. `read` takes the most bytes of an item."""
+    async def _read_bounded(self, project: str, read: Callable[[sqlite3.Connection, int], R]) -> R:
+        """Reads on the event loop, or in a thread what has many bytes. `read` takes the most bytes to read."""
         try:
             with self._snapshot() as connection:
                 return read(connection, INLINE)
-        except LargeItem:
+        except LargeRead:
             return await self._large_reads.run(project, partial(self._read_any, read))
 
     def _read_any(self, read: Callable[[sqlite3.Connection, int], R], connection: sqlite3.Connection) -> R:
