@@ -245,6 +245,28 @@ def run(tmp_path: Path, scenario: Callable[[Served, Names], Awaitable[None]]) ->
     asyncio.run(check())
 
 
+def test_repeat_is_charged_for_what_it_answers(tmp_path: Path) -> None:
+    """A repeated request answers what its references stood for at first, whatever they stand for now."""
+
+    async def scenario(served: Served, ids: Names) -> None:
+        async def append(conversation: str, item: Mapping[str, str], account: Account = UNBOUNDED, **keys: str) -> Any:
+            request = {"conversation_id": conversation, "items": [item], **keys}
+            return await served.call("CreateItems", request, account)
+
+        third = await served.call("CreateConversation", {})
+        await append(ids.conversation, {**said(TEXT), "id": "msg_own"})
+        first = await append(ids.empty, reference("msg_own"), request_id="r")
+        await append(third.id, {**said("moss"), "id": "msg_own"})
+        with pytest.raises(ResourceExhausted):
+            await append(ids.empty, reference("msg_own"), Charges(LARGE // 2), request_id="r")
+        charges = Charges(2 * LARGE)
+        repeated = await append(ids.empty, reference("msg_own"), charges, request_id="r")
+        assert repeated.SerializeToString() == first.SerializeToString()
+        assert (round(charges.held / LARGE), round(charges.reserved / LARGE)) == (1, 1)
+
+    run(tmp_path, scenario)
+
+
 ALL = [*((name, cost.request, cost.held, cost.reserved) for name, cost in COSTS.items()), *MORE]
 
 

@@ -12,7 +12,7 @@ from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.feeds import Feeds, Part
 from convgrpc.service.lists import Asked, Given, Lists
-from convgrpc.service.new_items import charge, new_items, request_key, reserve
+from convgrpc.service.new_items import charge, charge_answer, new_items, request_key, reserve
 from convgrpc.settings import IncludePolicy
 from convgrpc.store.protocol import NewConversation, Store
 from convgrpc.v1 import conversations_service_pb2
@@ -130,7 +130,7 @@ class ConversationsService:
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> Answer:
         key = request_key("CreateItems", request)
         items = new_items(request.items, request.conversation_id, self._clock())
-        await charge(self._store, items, context, answered=True)
+        await charge_answer(self._store, items, context, key)
         stored = await self._store.append_items(
             context.project,
             request.conversation_id,

@@ -49,17 +49,26 @@ def new_items(items: Collection[ConversationItem], holder: str, now: float) -> l
     return [_new_item(item, holder, now) for item in items]
 
 
-async def charge(store: Store, items: Sequence[NewItem], context: Context, *, answered: bool = False) -> None:
-    """Charges a call for the stored items that its new items stand for, before they are read.
+async def charge(store: Store, items: Sequence[NewItem], context: Context) -> int:
+    """Charges a call for the stored items that its new items stand for, before they are read. Returns their bytes.
 
-    If the items are `answered`, takes room for the answer as well. Raises `ResourceExhausted`.
+    Raises `ResourceExhausted`.
     """
-    brought = 0
-    if any(item.origin is not Origin.MINTED for item in items):
-        brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
-        context.account.hold(brought)
-    if answered:
-        reserve(context, brought + sum(len(item.data) for item in items))
+    if all(item.origin is Origin.MINTED for item in items):
+        return 0
+    brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
+    context.account.hold(brought)
+    return brought
+
+
+async def charge_answer(store: Store, items: Sequence[NewItem], context: Context, key: RequestKey | None) -> None:
+    """Does what `charge` does, and takes room for an answer with the items, or with those of an earlier attempt."""
+    size = await charge(store, items, context) + sum(len(item.data) for item in items)
+    earlier = await store.measure_appended(context.project, key) if key else 0
+    if earlier > size:
+        # The ids stood for other items then.
+        context.account.hold(earlier - size)
+    reserve(context, max(size, earlier))
 
 
 def reserve(context: Context, size: int) -> None:

@@ -363,6 +363,9 @@ class Store(Protocol):
     async def brought(self, project: str, items: Sequence[NewItem]) -> int:
         """Returns the bytes of stored items that new items would copy, because ids stand for them."""
 
+    async def measure_appended(self, project: str, request: RequestKey) -> int:
+        """Returns the bytes of the items that an earlier attempt of `append_items` stored; 0 if there was none."""
+
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
         """Finds the items that ids stand for, in any conversation or response of the project, in the order of the
         ids.

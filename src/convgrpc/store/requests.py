@@ -18,6 +18,12 @@ _SELECT = """
     SELECT digest, conversation, first_position, last_position FROM requests
     WHERE project = ? AND method = ? AND id = ? AND created_at > ?
 """
+_MEASURE = """
+    SELECT coalesce(sum(length(items.data)), 0) FROM requests
+    JOIN items ON items.conversation = requests.conversation AND items.position BETWEEN first_position AND last_position
+    WHERE requests.project = (SELECT number FROM projects WHERE name = ?)
+    AND method = ? AND requests.id = ? AND digest = ? AND created_at > ?
+"""
 _INSERT = """
     INSERT OR REPLACE INTO requests
     (project, method, id, digest, created_at, conversation, first_position, last_position)
@@ -71,6 +77,12 @@ def record_request(
     """Remembers what was stored by a write that is safe to repeat."""
     if attempt:
         connection.execute(_INSERT, (project, *attempt.key, attempt.window.now, *stored))
+
+
+def measure_appended(connection: sqlite3.Connection, project: str, attempt: Attempt) -> int:
+    """Returns how many bytes the items have that an earlier attempt appended; 0 if there was none."""
+    row = connection.execute(_MEASURE, (project, *attempt.key, attempt.window.start)).fetchone()
+    return int(row[0])
 
 
 def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:

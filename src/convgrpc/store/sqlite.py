@@ -55,7 +55,7 @@ from convgrpc.store.protocol import (
     StoredKey,
     Version,
 )
-from convgrpc.store.requests import Attempt, Window
+from convgrpc.store.requests import Attempt, Window, measure_appended
 from convgrpc.store.reserve import Reserve
 from convgrpc.store.searches import Search
 from convgrpc.store.troubles import Files, Troubles
@@ -378,6 +378,10 @@ class SqliteStore(Store):
             with self._snapshot() as connection:
                 size += find_brought(connection, project, named[start : start + _LOOKED_UP_AT_ONCE], sizes)
         return size
+
+    async def measure_appended(self, project: str, request: RequestKey) -> int:
+        with self._reading() as connection:
+            return measure_appended(connection, project, Attempt(request, self._window()))
 
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
         with self._snapshot() as connection:
