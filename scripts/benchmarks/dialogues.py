@@ -12,6 +12,7 @@ from convgrpc.service.chain import Context
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counts import Uncounted
 from convgrpc.service.keys import DEFAULT_PROJECT
+from convgrpc.service.message_work import MessageWork
 from convgrpc.store.sqlite import SqliteStore
 from convgrpc.v1.content_pb2 import ContentPart, InputText, OutputText, ToolOutput
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest
@@ -99,7 +100,7 @@ def store_conversations(db: Path, each: int) -> dict[str, list[Conversation]]:
     with Runner() as runner:
         store = SqliteStore.open(db, alone=True, synchronous="OFF")
         try:
-            service = ConversationsService(store, Uncounted("it has no need to"))
+            service = ConversationsService(store, Uncounted("it has no need to"), MessageWork())
             return {
                 kind: [runner.run(store_conversation(service, source, some)) for _ in range(each)]
                 for kind, some in KINDS.items()

@@ -336,7 +336,10 @@ class OneByOne(Batches):
     def __init__(self) -> None:
         self._left = 0
 
-    def take(self, request: object) -> None:
+    def prepare(self, request: object) -> object:
+        return request
+
+    def take(self, prepared: object) -> None:
         self._left += 1
 
     async def do(self, deadline: float) -> Done:

@@ -23,6 +23,7 @@ from convgrpc.service.chain import Context, handlers
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.counting import Counter
 from convgrpc.service.input_tokens import InputTokensService
+from convgrpc.service.message_work import MessageWork
 from convgrpc.service.responses import ResponsesService
 from convgrpc.store.sqlite import SqliteStore
 from convgrpc.tokens.families import Models
@@ -203,9 +204,9 @@ class Served:
     def __init__(self, store: SqliteStore, counter: Counter) -> None:
         self.store = store
         self._handlers = {
-            **handlers(conversations.SERVICE, ConversationsService(store, counter)),
+            **handlers(conversations.SERVICE, ConversationsService(store, counter, MessageWork())),
             **handlers(input_tokens.SERVICE, InputTokensService(counter)),
-            **handlers(responses.SERVICE, ResponsesService(store)),
+            **handlers(responses.SERVICE, ResponsesService(store, MessageWork())),
         }
 
     async def call(self, name: str, body: Mapping[str, Any] | Message, account: Account = UNBOUNDED) -> Any:
@@ -215,7 +216,7 @@ class Served:
         context = Context("default", time.monotonic() + 60, account)
         if method.takes_stream:
             batches = handle("default")
-            batches.take(request)
+            batches.take(batches.prepare(request))
             return await batches.do(context.deadline)
         if method.returns_stream:
             async with aclosing(handle(request, context)) as replies:

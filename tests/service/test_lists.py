@@ -14,6 +14,7 @@ from convgrpc.service import lists
 from convgrpc.service.chain import Context
 from convgrpc.service.conversations import ConversationsService
 from convgrpc.service.lists import Asked, Given, Lists
+from convgrpc.service.message_work import MessageWork
 from convgrpc.service.responses import ResponsesService
 from convgrpc.store.protocol import Version
 from convgrpc.store.sqlite import SqliteStore
@@ -55,7 +56,7 @@ def run(path: Path, scenario: Callable[[SqliteStore, ConversationsService], Awai
 
 def service(store: SqliteStore) -> ConversationsService:
     counter: Any = None
-    return ConversationsService(store, counter)
+    return ConversationsService(store, counter, MessageWork())
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_list_follows_every_change(tmp_path: Path, reads: list[str]) -> None:
         async def record() -> None:
             output = [message("of a response")]
             recorded = RecordResponseRequest(conversation=ResponseConversation(conversation_id=made.id), output=output)
-            await ResponsesService(store).RecordResponse(recorded, ALDER)
+            await ResponsesService(store, MessageWork()).RecordResponse(recorded, ALDER)
 
         seen = [await lists()]
         for change in (append, delete, replace, record, replace, delete):

@@ -19,12 +19,15 @@ class Appending(Batches):
         self._taken: list[Append] = []
         self._done = 0
 
-    def take(self, request: AppendItemsRequest) -> None:
+    def prepare(self, request: AppendItemsRequest) -> Append:
         # Before the items get their ids: the key is that of what was sent.
         key = request_key("AppendItems", request)
         items = new_items(request.items, request.conversation_id, self._clock())
         expected = request.expected_last_item_id if request.HasField("expected_last_item_id") else None
-        self._taken.append(Append(request.conversation_id, items, key, expected))
+        return Append(request.conversation_id, items, key, expected)
+
+    def take(self, prepared: Append) -> None:
+        self._taken.append(prepared)
 
     async def do(self, deadline: float) -> Done:
         taken, self._taken = self._taken, []

@@ -22,20 +22,16 @@ from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
-from convgrpc.fair_threads import FairThreads
 from convgrpc.service.accounts import UNBOUNDED, Account
 from convgrpc.service.admission import Admitted
 from convgrpc.service.clock import Clock
 from convgrpc.service.exchange import Batches, Exchange
+from convgrpc.service.message_work import MessageWork
 
 _log = logging.getLogger(__name__)
 
 _MAX_REQUEST_ID_LENGTH = 128
-LARGE = 1 << 16
-"""How many bytes of a message are read or written on the event loop: others wait a millisecond for them."""
-_LARGEST = 1 << 20
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -44,7 +40,8 @@ class CallerGone(Exception):
 
 
 class Context(NamedTuple):
-    """The project of a call, its deadline (`time.monotonic()`), and the account that is charged for its work.
+    """The project of a call, its deadline (`time.monotonic()`), the account that is charged for its work, and the bytes
+    of its request.
 
     An answer in several messages has no deadline: each of them has its own.
     """
@@ -52,6 +49,7 @@ class Context(NamedTuple):
     project: str
     deadline: float
     account: Account = UNBOUNDED
+    size: int = 0
 
 
 class Reply:
@@ -112,24 +110,23 @@ class Chain:
     a stream, or a `BatchHandler` where the requests are one too.
     """
 
-    def __init__(self, handlers: Mapping[str, Any], *, max_timeout: float, policy: ItemPolicy = HOSTED) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Any], work: MessageWork, *, max_timeout: float, policy: ItemPolicy = HOSTED
+    ) -> None:
         self._handlers = handlers
+        self._work = work
         self._policy = policy
         self._max_timeout = max_timeout
         self._clock = Clock()
-        # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
-        # must not wait for it.
-        self._aside = FairThreads(2, "large-messages")
-        self._far_aside = FairThreads(1, "largest-messages")
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
-        context = Context(call.admitted.project, time.monotonic() + timeout, call.admitted)
+        context = Context(call.admitted.project, time.monotonic() + timeout, call.admitted, call.size)
         try:
             with self._clock.within(timeout):
                 reply = await self._handled(call, context)
-                return await self._done(context.project, reply.ByteSize(), call.encode, reply)
+                return await self._work.do(context.project, reply.ByteSize(), partial(call.encode, reply))
         except TimeoutError:
             raise errors.deadline_exceeded() from None
         except errors.ConvgrpcError:
@@ -144,14 +141,14 @@ class Chain:
 
         Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
         """
-        context = Context(call.admitted.project, math.inf, call.admitted)
+        context = Context(call.admitted.project, math.inf, call.admitted, call.size)
         with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
-                request = await self._done(context.project, call.size, self._request, call.decode)
+                request = await self._decoded(call, context)
             handle: StreamHandler = self._handlers[call.method.path]
             async with aclosing(handle(request, context)) as replies:
                 async for reply in replies:
-                    yield await self._done(context.project, len(reply.data), call.encode, reply)
+                    yield await self._work.do(context.project, len(reply.data), partial(call.encode, reply))
 
     async def exchange(self, call: StreamCall, admitted: Admitted) -> AsyncGenerator[bytes]:
         """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`.
@@ -160,27 +157,27 @@ class Chain:
         """
         handle: BatchHandler = self._handlers[call.method.path]
 
-        async def decode(message: bytes) -> Message:
-            return await self._done(admitted.project, len(message), self._request, partial(call.decode, message))
-
         batches = handle(admitted.project)
+
+        def prepare(message: bytes) -> Any:
+            return batches.prepare(self._request(partial(call.decode, message)))
+
+        async def decode(message: bytes) -> Any:
+            return await self._work.do(admitted.project, len(message), partial(prepare, message))
+
         exchange = Exchange(batches, admitted, call.messages, decode, timeout=self._max_timeout)
         with _faults(call.method, call.request_id):
             async with aclosing(exchange.replies()) as replies:
                 async for reply in replies:
-                    yield await self._done(admitted.project, reply.ByteSize(), call.encode, reply)
+                    yield await self._work.do(admitted.project, reply.ByteSize(), partial(call.encode, reply))
 
     async def _handled(self, call: Call, context: Context) -> Answer:
-        request = await self._done(context.project, call.size, self._request, call.decode)
+        request = await self._decoded(call, context)
         handle: Handler = self._handlers[call.method.path]
         return await handle(request, context)
 
-    async def _done(self, project: str, size: int, work: Callable[[T], R], argument: T) -> R:
-        """Does work on a message: in a thread if the message is large, in turn with other projects."""
-        if size <= LARGE:
-            return work(argument)
-        threads = self._aside if size <= _LARGEST else self._far_aside
-        return await threads.run(project, partial(work, argument))
+    async def _decoded(self, call: Call, context: Context) -> Message:
+        return await self._work.do(context.project, call.size, partial(self._request, call.decode))
 
     def _request(self, decode: Callable[[], Message]) -> Message:
         request = decode()

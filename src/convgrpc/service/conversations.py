@@ -12,9 +12,10 @@ from convgrpc.service.chain import Context, Reply
 from convgrpc.service.counts import Counts
 from convgrpc.service.feeds import Feeds, Part
 from convgrpc.service.lists import Asked, Given, Lists
+from convgrpc.service.message_work import MessageWork
 from convgrpc.service.new_items import charge, charge_answer, new_items, request_key, reserve
 from convgrpc.settings import IncludePolicy
-from convgrpc.store.protocol import NewConversation, Store
+from convgrpc.store.protocol import NewConversation, NewItem, RequestKey, Store
 from convgrpc.v1 import conversations_service_pb2
 from convgrpc.v1.conversation_pb2 import Conversation, DeletedConversation
 from convgrpc.v1.conversations_service_pb2 import (
@@ -53,22 +54,27 @@ class ConversationsService:
         self,
         store: Store,
         counter: Counts,
+        work: MessageWork,
         *,
         include_policy: IncludePolicy = "all",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._counter = counter
+        self._work = work
         self._feeds = Feeds(store)
         self._lists = Lists()
         self._hides = include_policy == "strict"
         self._clock = clock
 
     async def CreateConversation(self, request: CreateConversationRequest, context: Context) -> Conversation:
-        key = request_key("CreateConversation", request)
         now = self._clock()
         conversation = Conversation(id=ids.conversation_id(), created_at=int(now), metadata=request.metadata)
-        items = new_items(request.items, conversation.id, now)
+
+        def prepare() -> tuple[RequestKey | None, list[NewItem]]:
+            return request_key("CreateConversation", request), new_items(request.items, conversation.id, now)
+
+        key, items = await self._work.do(context.project, context.size, prepare)
         await charge(self._store, items, context)
         stored = await self._store.create_conversation(
             context.project, _new(conversation), items, context.deadline, request=key
@@ -128,8 +134,11 @@ class ConversationsService:
         return Conversation.FromString(stored)
 
     async def CreateItems(self, request: CreateItemsRequest, context: Context) -> Answer:
-        key = request_key("CreateItems", request)
-        items = new_items(request.items, request.conversation_id, self._clock())
+        def prepare() -> tuple[RequestKey | None, list[NewItem]]:
+            key = request_key("CreateItems", request)
+            return key, new_items(request.items, request.conversation_id, self._clock())
+
+        key, items = await self._work.do(context.project, context.size, prepare)
         await charge_answer(self._store, items, context, key)
         stored = await self._store.append_items(
             context.project,

@@ -97,7 +97,7 @@ class Counter(Counts):
                     call.limits.files = FileBudget()
                 referenced = await self._referenced(ids, call, encoding) if ids else {}
                 async with self._history(call, before, encoding) as history:
-                    is_much = request.ByteSize() > _LARGE or _is_long(request, model, history)
+                    is_much = context.size > _LARGE or _is_long(request, model, history)
                     work = partial(_count, request, model, history, referenced, given)
                     counted = await self._read(call, work, encoding, is_much=is_much)
                 counted.model = name

@@ -19,8 +19,8 @@ MAX_REQUESTS = 128
 MAX_BYTES = 1 << 20
 """How much of a stream is read and not begun; the last request may go beyond that. A batch is as much."""
 
-Decode: TypeAlias = Callable[[bytes], Awaitable[Message]]
-"""Makes a valid message of what was received."""
+Decode: TypeAlias = Callable[[bytes], Awaitable[Any]]
+"""Makes what `Batches` prepared of what was received."""
 
 
 class Done(NamedTuple):
@@ -36,7 +36,10 @@ class Done(NamedTuple):
 class Batches(Protocol):
     """Does the requests of one stream."""
 
-    def take(self, request: Any) -> None:
+    def prepare(self, request: Any) -> Any:
+        """Makes of a valid request what `take` takes. A thread may call it."""
+
+    def take(self, prepared: Any) -> None:
         """Takes a request up."""
 
     async def do(self, deadline: float) -> Done:

@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeAlias
 from convgrpc.contract import wire
 from convgrpc.contract.includes import hide
 from convgrpc.loop_turns import LoopTurns
-from convgrpc.service.chain import LARGE, Reply
+from convgrpc.service.chain import Reply
 from convgrpc.service.fair_cache import FairCache
+from convgrpc.service.message_work import LARGE
 from convgrpc.store.protocol import Store
 from convgrpc.v1.conversations_service_pb2 import ConversationItemBatch
 from convgrpc.v1.item_pb2 import ConversationItem

@@ -25,10 +25,11 @@ from convgrpc.contract.stored import Answer
 from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.service.admission import Admission, Admitted
 from convgrpc.service.calls import CallNote
-from convgrpc.service.chain import LARGE, Call, CallerGone, Chain, Reply, StreamCall, request_id
+from convgrpc.service.chain import Call, CallerGone, Chain, Reply, StreamCall, request_id
 from convgrpc.service.clock import Clock, Deadline
 from convgrpc.service.endings import Ending
 from convgrpc.service.keyless import Keyless
+from convgrpc.service.message_work import LARGE
 from convgrpc.service.metrics import Metrics
 
 MAX_CALLS_ON_CONNECTION = 100

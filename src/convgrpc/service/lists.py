@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from convgrpc.contract.stored import StoredList
-from convgrpc.service.chain import LARGE
 from convgrpc.service.fair_cache import FairCache
+from convgrpc.service.message_work import LARGE
 from convgrpc.store.protocol import Version
 
 _MOST, _LARGEST = 4 << 20, LARGE

@@ -8,7 +8,8 @@ from convgrpc import ids
 from convgrpc.contract import options
 from convgrpc.contract.defaults import fill_in
 from convgrpc.contract.json_text import with_id
-from convgrpc.service.chain import LARGE, Context
+from convgrpc.service.chain import Context
+from convgrpc.service.message_work import LARGE
 from convgrpc.store.protocol import MAX_COPIED_BYTES, NewItem, Origin, RequestKey, Store
 from convgrpc.v1.conversations_service_pb2 import (
     AppendItemsRequest,

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 from convgrpc import ids
 from convgrpc.service.chain import Context
+from convgrpc.service.message_work import MessageWork
 from convgrpc.service.new_items import charge, new_items, request_key, reserve
 from convgrpc.service.predecessors import predecessor
-from convgrpc.store.protocol import NewResponse, Store
+from convgrpc.store.protocol import NewResponse, RequestKey, Store
 from convgrpc.v1 import responses_service_pb2
 from convgrpc.v1.conversation_pb2 import ConversationReference
 from convgrpc.v1.responses_service_pb2 import (
@@ -24,13 +25,16 @@ SERVICE = responses_service_pb2.DESCRIPTOR.services_by_name["ResponsesService"]
 class ResponsesService:
     """Answers the RPCs from a store."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, work: MessageWork, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._work = work
         self._clock = clock
 
     async def RecordResponse(self, request: RecordResponseRequest, context: Context) -> Response:
-        key = request_key("RecordResponse", request)
-        new = _new_response(request, self._clock())
+        def prepare() -> tuple[RequestKey | None, NewResponse]:
+            return request_key("RecordResponse", request), _new_response(request, self._clock())
+
+        key, new = await self._work.do(context.project, context.size, prepare)
         await charge(self._store, [*new.input, *new.output], context)
         stored = await self._store.record_response(context.project, new, context.deadline, request=key)
         return Response.FromString(stored)

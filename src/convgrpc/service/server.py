@@ -30,6 +30,7 @@ from convgrpc.service.grpc_server import GrpcServer, milliseconds
 from convgrpc.service.health import Health
 from convgrpc.service.input_tokens import InputTokensService
 from convgrpc.service.keys import Keys
+from convgrpc.service.message_work import MessageWork
 from convgrpc.service.metrics import Metrics
 from convgrpc.service.operations import Operations
 from convgrpc.service.responses import ResponsesService
@@ -266,14 +267,15 @@ def _item_policy(settings: Settings) -> ItemPolicy:
 
 
 def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
+    work = MessageWork()
+    about_conversations = ConversationsService(store, counter, work, include_policy=settings.include_policy)
     return Chain(
         {
-            **handlers(
-                conversations.SERVICE, ConversationsService(store, counter, include_policy=settings.include_policy)
-            ),
+            **handlers(conversations.SERVICE, about_conversations),
             **handlers(input_tokens.SERVICE, InputTokensService(counter)),
-            **handlers(responses.SERVICE, ResponsesService(store)),
+            **handlers(responses.SERVICE, ResponsesService(store, work)),
         },
+        work,
         max_timeout=settings.request_timeout,
         policy=_item_policy(settings),
     )
