@@ -57,7 +57,8 @@ def parse(text: bytes) -> Any:
 
 def load(text: str) -> Any:
     """The value of JSON text that `parse` has accepted before."""
-    return json.loads(text) if _LONG_NUMBER.search(text.encode()) else orjson.loads(text.encode())
+    data = text.encode()
+    return json.loads(data) if _has(_LONG_NUMBER, data) else orjson.loads(data)
 
 
 def dump(value: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from convgrpc.contract import json_text
 from convgrpc.tokens.families import Family
 from convgrpc.tokens.reading import Reader
 from convgrpc.v1.input_tokens_service_pb2 import ResponseTextFormat
@@ -36,7 +37,7 @@ def count_format(form: ResponseTextFormat, family: Family, reader: Reader) -> in
         return 0
     wanted = form.json_schema
     description = f"// {wanted.description}\n" if wanted.description else ""
-    schema = json.dumps(_read(json.loads(wanted.schema.text)), ensure_ascii=False, separators=(",", ":"))
+    schema = json.dumps(_read(json_text.load(wanted.schema.text)), ensure_ascii=False, separators=(",", ":"))
     text = f"# Response Formats\n\n## {wanted.name}\n\n{description}{schema}"
     return family.json_schema + reader.count(text)
 

@@ -344,7 +344,8 @@ def _tool_search_output(item: ConversationItem, place: str, reader: Reader) -> _
 
 def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader: Reader) -> _Unread:
     """Of items that bring tools."""
-    functions = functions_of(each.function for each in members_of(tools) if each.HasField("function"))
+    members = (each.function for each in members_of(tools) if each.HasField("function"))
+    functions = list(functions_of(members, reader))
     try:
         text = namespace("functions", functions, "{", reader.allowance()) if functions else ""
     except TooLarge:

@@ -1,10 +1,10 @@
 """Tools: what a model reads of those that it may call, and of the choice among them."""
 
-import json
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from convgrpc.contract import json_text
 from convgrpc.errors import schema_too_large
 from convgrpc.tokens.encodings import Encoding
 from convgrpc.tokens.families import Family
@@ -40,8 +40,11 @@ class Count(NamedTuple):
     place: str = ""
 
 
-def functions_of(tools: Iterable[FunctionTool]) -> list[Function]:
-    return [Function(tool.name, tool.description, json.loads(tool.parameters.text or "null")) for tool in tools]
+def functions_of(tools: Iterable[FunctionTool], reader: Reader) -> Iterator[Function]:
+    """Reads the schemas of function tools, one at a time. Raises what `Reader.check_time` does."""
+    for tool in tools:
+        reader.check_time()
+        yield Function(tool.name, tool.description, json_text.load(tool.parameters.text or "null"))
 
 
 def members_of(tools: Iterable[Tool]) -> Iterator[Tool | NamespaceMember]:
@@ -122,7 +125,7 @@ class _Writer:
     def declared(self, name: str, functions: Sequence[FunctionTool]) -> int:
         """The tokens of a namespace of functions."""
         try:
-            text = namespace(name, functions_of(functions), self._family.brace, self._charge)
+            text = namespace(name, functions_of(functions, self._reader), self._family.brace, self._charge)
         except TooLarge as error:
             raise schema_too_large("tools", str(error)) from error
         return self._family.functions + self._reader.count(text)
