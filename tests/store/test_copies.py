@@ -75,3 +75,25 @@ def test_no_commit_copies_more_than_others_may_wait_for(tmp_path: Path, write: W
             await store.close()
 
     asyncio.run(scenario())
+
+
+def test_no_commit_stores_more_items_than_others_may_wait_for(tmp_path: Path) -> None:
+    """About 2,000, however small they are."""
+
+    async def scenario() -> None:
+        commits: list[Commit] = []
+        store = SqliteStore.open(tmp_path / "convgrpc.db", synchronous="OFF", observe=commits.append)
+        try:
+            for number in range(5):
+                await create(store, f"conv_{number}")
+            await create(store, "source")
+            commits.clear()
+            some = [[NewItem(f"msg_{number}_{at}", b"", Origin.MINTED) for at in range(500)] for number in range(5)]
+            appends = [store.append_items(PROJECT, f"conv_{at}", items, None) for at, items in enumerate(some)]
+            outcomes = await together(store, PROJECT, "source", *appends)
+            assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            assert [commit.writes for commit in commits] == [1, 4, 1], "the one that held them up comes first"
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())

@@ -39,6 +39,7 @@ from convgrpc.store.requests import (
     forget_requests,
     record_request,
 )
+from convgrpc.store.waiting import ITEM_COST
 
 SWEPT_AT_ONCE = 500
 """How many items, and how many responses, of a deleted conversation one transaction removes at most."""
@@ -231,7 +232,7 @@ def count_items(connection: Connection, holder: Holder, more: int, size: int, si
             raise project_out_of_room(sizes.project_bytes, param=param)
     connection.execute(_COUNT_ITEMS, (more, holder.number))
     connection.execute(_COUNT_BYTES, (size, holder.project))
-    connection.moved += size
+    connection.moved += size + more * ITEM_COST
 
 
 def _insert_metadata(

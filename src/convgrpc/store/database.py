@@ -73,8 +73,9 @@ class Claim:
 class Connection(sqlite3.Connection):
     """A connection to the database.
 
-    `moved` is how many bytes of items were stored by it, swept, and read to answer writes that were repeated: what a
-    write is sent tells little of that, as it may name items that are copied. It is never set back.
+    `moved` is how many bytes of items were stored by it, with `ITEM_COST` for each, swept, and read to answer writes
+    that were repeated: what a write is sent tells little of that, as it may name items that are copied. It is never set
+    back.
     """
 
     moved = 0

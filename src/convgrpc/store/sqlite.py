@@ -59,6 +59,7 @@ from convgrpc.store.requests import Attempt, Window, measure_appended
 from convgrpc.store.reserve import Reserve
 from convgrpc.store.searches import Search
 from convgrpc.store.troubles import Files, Troubles
+from convgrpc.store.waiting import ITEM_COST
 from convgrpc.store.watch import Watch
 from convgrpc.store.writer import Writer
 
@@ -475,8 +476,8 @@ class SqliteStore(Store):
         return request and Attempt(request, self._window())
 
     async def _size(self, project: str, items: Sequence[NewItem]) -> int:
-        """Returns the bytes that a write of new items moves, with those of the items that they stand for."""
-        size = sum(len(item.data) for item in items)
+        """Returns what a write of new items counts for in a commit, with the items that they stand for."""
+        size = sum(len(item.data) + ITEM_COST for item in items)
         return size if _all_minted(items) else size + await self.brought(project, items)
 
     async def _read_bounded(self, project: str, read: Callable[[sqlite3.Connection, int], R]) -> R:

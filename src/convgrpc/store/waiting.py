@@ -12,6 +12,8 @@ from convgrpc.store.news import Topic
 MAX_BATCH_WRITES = 512
 MAX_BATCH_BYTES = 1 << 20
 """How many bytes the writes of a commit are sent, and how many they then move, but for the last."""
+ITEM_COST = 512
+"""How many bytes each item counts for beside its own: 2,000 references to tiny items take 80 milliseconds."""
 _TURN = 64
 """How many writes a project has done before it is another's turn."""
 
