@@ -350,8 +350,9 @@ def rate_limited(limit: str, retry_after: float) -> ConvgrpcError:
     return _later(failure(ErrorReason.ERROR_REASON_RATE_LIMITED, message), retry_after)
 
 
-def overloaded() -> ConvgrpcError:
-    message = "The server has too much to do. Nothing was stored; please retry later."
+def overloaded(what: str) -> ConvgrpcError:
+    """`what` is the resource of which the project has its share."""
+    message = f"The server has too much to do: no room for more {what}. Nothing was stored; please retry later."
     return _later(failure(ErrorReason.ERROR_REASON_OVERLOADED, message), _BREATH)
 
 

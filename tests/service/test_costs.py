@@ -195,7 +195,7 @@ class Charges(Account):
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            raise overloaded()
+            raise overloaded("bytes")
 
 
 class Served:

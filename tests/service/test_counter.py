@@ -268,7 +268,7 @@ class Charged(Account):
 
     def hold(self, size: int) -> None:
         if self.held + size > self.limit:
-            raise overloaded()
+            raise overloaded("bytes")
         self.held += size
         self.most = max(self.most, self.held)
 

@@ -53,11 +53,11 @@ class Admission:
         self._ticks = ticks
         # By name. There are no more than the operator made keys for.
         self._projects: dict[str, _Project] = {}
-        self._calls = _Room(limits.server_calls)
-        self._bytes = _Room(limits.server_bytes)
-        self._answers = _Room(limits.server_bytes)
-        self._watchers = _Room(limits.watchers)
-        self._connections = _Room(limits.watching_connections)
+        self._calls = _Room(limits.server_calls, "calls at once (--max-calls)")
+        self._bytes = _Room(limits.server_bytes, "bytes of requests (--max-request-bytes)")
+        self._answers = _Room(limits.server_bytes, "bytes of answers (--max-request-bytes)")
+        self._watchers = _Room(limits.watchers, "watches (--max-watchers)")
+        self._connections = _Room(limits.watching_connections, "watches over REST (--max-connections)")
         # What ends those that last, by what they showed, and whether a server that stops lets them finish.
         self._lasting: dict[tuple[str, ...], dict[End, bool]] = {}
         self.running = 0
@@ -214,7 +214,7 @@ class Admitted(Account):
         until = time.monotonic() + seconds
         while not self._shares.answers.has_room(size):
             if time.monotonic() > until:
-                raise errors.overloaded()
+                self._shares.answers.check(size)
             await asyncio.sleep(_PAUSE)
 
     @contextmanager
@@ -266,8 +266,9 @@ class Admitted(Account):
 class _Room:
     """What the server has room for, and how much of that is taken."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, what: str) -> None:
         self.size = size
+        self.what = what
         self.taken = 0
 
 
@@ -285,7 +286,7 @@ class _Share:
     def check(self, more: int) -> None:
         """Refuses a project for which there is no room."""
         if not self.has_room(more):
-            raise errors.overloaded()
+            raise errors.overloaded(self._room.what)
 
     def take(self, size: int) -> None:
         self._own += size

@@ -168,7 +168,7 @@ class _Reflection(reflection_async.ReflectionServicer):  # type: ignore[misc]
                 async for answer in super().ServerReflectionInfo(requests, context):
                     await context.write(answer)
         except _Displaced:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, errors.overloaded().message)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, errors.overloaded("streams of reflection").message)
 
 
 async def _send_head(context: Any) -> None:

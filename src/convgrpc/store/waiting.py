@@ -59,7 +59,7 @@ class Waiting:
         # One that is too large for the bound must be able to pass, before others.
         large = write.size and self.size and queue.size + write.size > self._max_bytes - self.size
         if many or large:
-            raise overloaded()
+            raise overloaded("writes")
         queue.writes.append(write)
         self._queues[write.project] = queue
         self._count_in(queue, write)
