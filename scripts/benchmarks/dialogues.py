@@ -116,5 +116,7 @@ async def store_conversation(
     while len(items) < ITEMS:
         items += some(source)
     request = CreateConversationRequest(items=[each.item for each in items])
-    stored = await service.CreateConversation(request, Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT))
+    stored = await service.CreateConversation(
+        request, Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT, request.ByteSize())
+    )
     return Conversation(stored.id, [text for each in items for text in each.texts])

@@ -143,7 +143,7 @@ class Layer:
 
     def seconds(self, request: CountInputTokensRequest) -> float:
         async def counted() -> float:
-            context = Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT)
+            context = Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT, request.ByteSize())
             start = time.perf_counter()
             await self._counter.count(request, context, Predecessor(request.conversation.conversation_id or None, None))
             return time.perf_counter() - start

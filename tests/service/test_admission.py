@@ -120,7 +120,7 @@ def test_a_project_gets_no_more_room_than_is_left() -> None:
 
     async def scenario() -> None:
         working = [await work("alder") for _ in range(4)]
-        with pytest.raises(ResourceExhausted, match="no room for more calls at once .--max-calls.") as refused:
+        with pytest.raises(ResourceExhausted, match=r"no room for more calls at once \(--max-calls\)") as refused:
             await work("alder")
         assert refused.value.retry_after == 1
         working += [await work("birch") for _ in range(2)]

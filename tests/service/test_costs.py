@@ -213,7 +213,7 @@ class Served:
         method = METHODS[name]
         request = body if isinstance(body, Message) else decode(method.request, body)
         handle = self._handlers[method.path]
-        context = Context("default", time.monotonic() + 60, account)
+        context = Context("default", time.monotonic() + 60, request.ByteSize(), account)
         if method.takes_stream:
             batches = handle("default")
             batches.take(batches.prepare(request))

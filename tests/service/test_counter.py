@@ -52,7 +52,7 @@ class Counted:
 
     async def count(self, conversation: str | None, request: CountInputTokensRequest | None = None) -> int:
         asked = request or CountInputTokensRequest()
-        context = Context(PROJECT, time.monotonic() + 60)
+        context = Context(PROJECT, time.monotonic() + 60, asked.ByteSize())
         (counted,) = await self.counter.count(asked, context, Predecessor(conversation, None))
         return counted.input_tokens
 
@@ -198,7 +198,7 @@ def segments_read(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 async def count_chain(counted: Counted, response: str) -> int:
-    context = Context(PROJECT, time.monotonic() + 60)
+    context = Context(PROJECT, time.monotonic() + 60, 0)
     (found,) = await counted.counter.count(CountInputTokensRequest(), context, Predecessor(None, response))
     return found.input_tokens
 
@@ -298,7 +298,7 @@ def test_referenced_items_are_charged_and_read_once(counted: Counted, monkeypatc
     monkeypatch.setattr(counted.store, "get_referenced", noted)
 
     async def count(request: CountInputTokensRequest, account: Charged) -> int:
-        context = Context(PROJECT, time.monotonic() + 60, account)
+        context = Context(PROJECT, time.monotonic() + 60, request.ByteSize(), account)
         (found,) = await counted.counter.count(request, context, Predecessor(None, None))
         return found.input_tokens
 
@@ -381,7 +381,7 @@ def test_models_of_a_request_count_files_alike(counted: Counted) -> None:
     request.input.items.items.add(message=Message(role=Role.ROLE_USER, content=content))
 
     async def check() -> None:
-        context = Context(PROJECT, time.monotonic() + 60)
+        context = Context(PROJECT, time.monotonic() + 60, request.ByteSize())
         counts = await counted.counter.count(request, context, Predecessor(None, None))
         files = [{part.part: part.input_tokens for part in each.parts}[INPUT_PART_FILES] for each in counts]
         assert len(set(files)) == 1

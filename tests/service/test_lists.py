@@ -34,7 +34,7 @@ from convgrpc.v1.conversations_service_pb2 import (
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role
 from convgrpc.v1.responses_service_pb2 import RecordResponseRequest
 
-ALDER, BIRCH = Context("alder", 1e12), Context("birch", 1e12)
+ALDER, BIRCH = Context("alder", 1e12, 0), Context("birch", 1e12, 0)
 
 
 def message(text: str) -> ConversationItem:

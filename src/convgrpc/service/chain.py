@@ -40,16 +40,16 @@ class CallerGone(Exception):
 
 
 class Context(NamedTuple):
-    """The project of a call, its deadline (`time.monotonic()`), the account that is charged for its work, and the bytes
-    of its request.
+    """The project of a call, its deadline (`time.monotonic()`), the bytes of its request, and the account that is
+    charged for its work.
 
     An answer in several messages has no deadline: each of them has its own.
     """
 
     project: str
     deadline: float
+    size: int
     account: Account = UNBOUNDED
-    size: int = 0
 
 
 class Reply:
@@ -122,7 +122,7 @@ class Chain:
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
-        context = Context(call.admitted.project, time.monotonic() + timeout, call.admitted, call.size)
+        context = Context(call.admitted.project, time.monotonic() + timeout, call.size, call.admitted)
         try:
             with self._clock.within(timeout):
                 reply = await self._handled(call, context)
@@ -141,7 +141,7 @@ class Chain:
 
         Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
         """
-        context = Context(call.admitted.project, math.inf, call.admitted, call.size)
+        context = Context(call.admitted.project, math.inf, call.size, call.admitted)
         with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
                 request = await self._decoded(call, context)
