@@ -9,8 +9,8 @@ import grpc
 import httpx
 import pytest
 
-from convgrpc.service.keys import new_key
-from convgrpc.service.server import Running, open_store
+from convgrpc.server.app import Running, open_store
+from convgrpc.server.auth import new_key
 from convgrpc.settings import Address, Settings
 from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub

@@ -28,7 +28,7 @@ from benchmarks.library import fill
 from benchmarks.processes import Process
 from benchmarks.results import Effort, Measurement, Result, Spread, Unavailable
 from benchmarks.turns import Turns
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2 import CreateItemsRequest

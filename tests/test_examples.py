@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 
 from .node_packages import NODE, installed, needs_node
 

@@ -27,11 +27,11 @@ from google.rpc.status_pb2 import Status
 from convgrpc.contract import json_text, options, validator
 from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
-from convgrpc.service.connections import MAX_HEAD_BYTES
-from convgrpc.service.counting import MAX_CHAIN
+from convgrpc.handlers.token_counter import MAX_CHAIN
+from convgrpc.server.http.connections import MAX_HEAD_BYTES
 from convgrpc.settings import Address, Settings
-from convgrpc.store import forks
-from convgrpc.store.protocol import MAX_COPIED_BYTES
+from convgrpc.storage.interface import MAX_COPIED_BYTES
+from convgrpc.storage.sqlite import fork_conversation
 from convgrpc.tokens.extraction import MAX_FILES, SECONDS
 from convgrpc.tokens.families import FAMILIES, Models
 from convgrpc.tokens.models_file import read_models
@@ -516,7 +516,10 @@ def test_limits_of_pages(http: httpx.Client) -> None:
 def test_limit_of_forks() -> None:
     """And of streams of appends."""
     limits = dict(_table("Limits"))
-    assert limits["A fork"] == f"{forks.MAX_FORKED_ITEMS:,} items, and {forks.MAX_FORKED_BYTES:,} bytes of them"
+    assert (
+        limits["A fork"]
+        == f"{fork_conversation.MAX_FORKED_ITEMS:,} items, and {fork_conversation.MAX_FORKED_BYTES:,} bytes of them"
+    )
     items = options.field_options(AppendItemsRequest.DESCRIPTOR.fields_by_name["items"])
     assert f"; {items.max_items} on a stream of appends" in limits["Items in a request"]
 

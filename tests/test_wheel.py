@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 180
@@ -92,7 +92,7 @@ def test_the_wheel_has_what_is_read_at_run_time(wheel: Path) -> None:
         *(f"protos/{path.relative_to(ROOT / 'protos')}" for path in (ROOT / "protos").rglob("*.proto")),
     ):
         assert f"convgrpc/{path}" in names
-    assert "convgrpc = convgrpc.cli:main" in text
+    assert "convgrpc = convgrpc.cli.main:main" in text
     assert "convgrpc.testing = convgrpc.testing" in text
     assert [name for name in names if name.startswith("tests/")] == []
 

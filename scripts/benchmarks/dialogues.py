@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from convgrpc.service.chain import Context
-from convgrpc.service.conversations import ConversationsService
-from convgrpc.service.counts import Uncounted
-from convgrpc.service.keys import DEFAULT_PROJECT
-from convgrpc.service.message_work import MessageWork
-from convgrpc.store.sqlite import SqliteStore
+from convgrpc.handlers.context import Context
+from convgrpc.handlers.conversations import ConversationsService
+from convgrpc.handlers.counts import Uncounted
+from convgrpc.handlers.message_work import MessageWork
+from convgrpc.server.auth import DEFAULT_PROJECT
+from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.v1.content_pb2 import ContentPart, InputText, OutputText, ToolOutput
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest
 from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, FunctionCallOutput, Message, Role

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from benchmarks.dialogues import message, prose
 from convgrpc import ids
 from convgrpc.contract.defaults import fill_in
-from convgrpc.service.keys import DEFAULT_PROJECT
-from convgrpc.store.sqlite import SqliteStore
+from convgrpc.server.auth import DEFAULT_PROJECT
+from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.v1.conversation_pb2 import Conversation
 from convgrpc.v1.item_pb2 import Role
 

@@ -14,7 +14,7 @@ import grpc
 
 from benchmarks.checkouts import HERE, Checkout
 from benchmarks.processes import SCRIPTS, Process, inherited, python, started
-from convgrpc.service.keys import DEFAULT_PROJECT
+from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 
 TIMEOUT = 30

@@ -18,12 +18,12 @@ import uvloop
 from benchmarks.dialogues import Conversation, prose, store_conversations
 from benchmarks.results import Effort, Measurement
 from benchmarks.service import TIMEOUT, Server, serving
-from convgrpc.service.chain import Context
-from convgrpc.service.counting import Counter, load_models
-from convgrpc.service.keys import DEFAULT_PROJECT
-from convgrpc.service.predecessors import Predecessor
+from convgrpc.handlers.context import Context
+from convgrpc.handlers.predecessors import Predecessor
+from convgrpc.handlers.token_counter import Counter, load_models
+from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.settings import Settings
-from convgrpc.store.sqlite import SqliteStore
+from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.tokens.encodings import load
 from convgrpc.v1.conversation_pb2 import ResponseConversation
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ResponseInput

@@ -3,10 +3,10 @@
 import sys
 from functools import partial
 
-from convgrpc.cli import main
-from convgrpc.service.chain import Context
-from convgrpc.service.conversations import ConversationsService
-from convgrpc.store.sqlite import SqliteStore
+from convgrpc.cli.main import main
+from convgrpc.handlers.context import Context
+from convgrpc.handlers.conversations import ConversationsService
+from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.v1.conversation_pb2 import Conversation
 from convgrpc.v1.conversations_service_pb2 import GetConversationRequest
 

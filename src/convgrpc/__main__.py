@@ -1,5 +1,5 @@
 """`python -m convgrpc`."""
 
-from convgrpc.cli import main
+from convgrpc.cli.main import main
 
 main()

@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from convgrpc.client.client import Client
-    from convgrpc.service.server import Running
+    from convgrpc.server.app import Running
     from convgrpc.settings import Settings
 
 _TIMEOUT = 30
@@ -57,7 +57,7 @@ def served(settings: "Settings") -> "Iterator[Running]":
     try:
         import uvloop  # noqa: F401
 
-        import convgrpc.service.server  # noqa: F401
+        import convgrpc.server.app  # noqa: F401
     except ImportError as error:
         message = f"a server for tests needs '{error.name}': install it with pip install 'convgrpc[server]'"
         raise ImportError(message, name=error.name) from None
@@ -92,7 +92,7 @@ class _Serving:
                 self.started.set_exception(failure)
 
     async def _serve(self) -> None:
-        from convgrpc.service.server import running
+        from convgrpc.server.app import running
 
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)

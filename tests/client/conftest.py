@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 
 from convgrpc import AsyncClient, Client
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 
 
 class Waiting:

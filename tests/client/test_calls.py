@@ -12,7 +12,7 @@ from openai.types.responses import ResponseFunctionToolCall
 import convgrpc
 from convgrpc import AsyncClient, Client
 from convgrpc.client.methods import Methods
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversations_service_pb2 import Include, Order, TokenBudget
 from convgrpc.v1.item_pb2 import ConversationItem, Message, Role

@@ -17,7 +17,7 @@ import pytest
 import convgrpc
 from convgrpc import AsyncClient, Client
 from convgrpc.client.endpoint import is_local
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 
 from .raw_server import answering
 

@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 
 import convgrpc
 from convgrpc import AsyncClient, Client, errors
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 from .raw_server import Handle, answering

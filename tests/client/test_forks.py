@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 
 TIMEOUT = 60
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 SERVER = {
-    "click", "convgrpc.contract.validator", "convgrpc.service", "convgrpc.store", "convgrpc.tokens", "httptools",
+    "click", "convgrpc.contract.validator", "convgrpc.handlers", "convgrpc.server", "convgrpc.storage", "convgrpc.tokens", "httptools",
     "imagesize", "orjson", "pytest", "sqlite3", "sqlite_utils", "tiktoken", "uvicorn", "uvloop",
 }  # fmt: skip
 WITHOUT_ORJSON = "import sys; sys.modules['orjson'] = None; "
@@ -32,7 +32,7 @@ def test_the_client_does_not_import_the_server(name: str) -> None:
 
 
 def test_the_server_does_not_import_the_client() -> None:
-    assert [name for name in imported("import convgrpc.service.server") if name.startswith("convgrpc.client")] == []
+    assert [name for name in imported("import convgrpc.server.app") if name.startswith("convgrpc.client")] == []
 
 
 def test_what_is_offered_is_there() -> None:

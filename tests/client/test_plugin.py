@@ -96,7 +96,7 @@ def test_without_the_server_the_test_is_told_what_to_install(missing: str, tmp_p
 def test_a_server_that_cannot_start_fails_its_test(tmp_path: Path) -> None:
     test = """
 import pytest
-from convgrpc.service.server import CannotListen
+from convgrpc.server.app import CannotListen
 from convgrpc.settings import Address, Settings
 from convgrpc.testing import served
 

@@ -18,7 +18,7 @@ import convgrpc
 from convgrpc import Client
 from convgrpc.client import retries
 from convgrpc.contract.options import field_options
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.v1.content_pb2 import ContentPart, InputText
 from convgrpc.v1.conversations_service_pb2 import CreateConversationRequest, CreateItemsRequest, GetConversationRequest
 from convgrpc.v1.conversations_service_pb2_grpc import ConversationsServiceStub

@@ -17,7 +17,7 @@ import pytest
 import convgrpc
 from convgrpc import AsyncClient, Client, errors
 from convgrpc.client import outbox
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.conversations_service_pb2 import (

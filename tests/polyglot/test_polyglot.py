@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToJson
 
 from convgrpc.contract import options
 from convgrpc.contract.decoder import decode
-from convgrpc.service.server import Running
+from convgrpc.server.app import Running
 from convgrpc.v1.conversations_service_pb2 import ConversationItemList
 from convgrpc.v1.item_pb2 import ConversationItem
 

@@ -1,0 +1,1 @@
+"""What projects share fairly: threads, turns on the event loop, caches."""

@@ -1,0 +1,1 @@
+"""The RPCs: what a call does, whatever transport it came by."""

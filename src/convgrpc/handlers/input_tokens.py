@@ -1,0 +1,21 @@
+"""The RPCs of `convgrpc.v1.InputTokensService`. What each of them does is said in the contract."""
+
+from convgrpc.handlers.context import Context
+from convgrpc.handlers.counts import Counts
+from convgrpc.handlers.predecessors import predecessor
+from convgrpc.v1 import input_tokens_service_pb2
+from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount
+
+SERVICE = input_tokens_service_pb2.DESCRIPTOR.services_by_name["InputTokensService"]
+
+
+class InputTokensService:
+    """Answers the RPCs from a counter."""
+
+    def __init__(self, counter: Counts) -> None:
+        self._counter = counter
+
+    async def CountInputTokens(self, request: CountInputTokensRequest, context: Context) -> InputTokenCount:
+        before = predecessor(request)
+        counts = await self._counter.count(request, context, before)
+        return InputTokenCount(input_tokens=counts[0].input_tokens, counts=counts)

@@ -1,0 +1,39 @@
+"""Work on messages, which takes longer the larger they are."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from convgrpc.fairness.loop_turns import LoopTurns
+from convgrpc.fairness.threads import FairThreads
+
+LARGE = 1 << 16
+"""The most bytes of a message that is worked on on the event loop."""
+_SMALL = 1 << 12
+"""The most bytes of a message that waits for no turn. A thousand tiny items have 30 kB, and take 20 milliseconds."""
+_LARGEST = 1 << 20
+
+R = TypeVar("R")
+
+
+class MessageWork:
+    """Does work on small messages on the event loop, and on large ones in threads, in turn with other projects."""
+
+    def __init__(self) -> None:
+        self._turns = LoopTurns()
+        self._threads = FairThreads(2, "large-messages")
+        # The largest have one thread of their own: while a message is decoded it takes many times its size, and others
+        # must not wait for it.
+        self._thread = FairThreads(1, "largest-messages")
+
+    async def do(self, project: str, size: int, work: Callable[[], R]) -> R:
+        """Does work on a message of so many bytes."""
+        if size <= LARGE:
+            return work()
+        threads = self._threads if size <= _LARGEST else self._thread
+        return await threads.run(project, work)
+
+    async def do_in_turn(self, project: str, size: int, work: Callable[[], R]) -> R:
+        """Does work on a message that was received, which may have a thousand tiny items."""
+        if _SMALL < size <= LARGE:
+            await self._turns.turn(project)
+        return await self.do(project, size, work)

@@ -1,0 +1,1 @@
+"""All that is between a socket and a handler."""

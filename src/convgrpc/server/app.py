@@ -1,0 +1,458 @@
+"""The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Container, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from convgrpc.contract.item_policy import ItemPolicy
+from convgrpc.contract.methods import Method, methods
+from convgrpc.handlers import conversations, input_tokens, responses
+from convgrpc.handlers.conversations import ConversationsService
+from convgrpc.handlers.counts import Counts, Uncounted
+from convgrpc.handlers.input_tokens import InputTokensService
+from convgrpc.handlers.message_work import MessageWork
+from convgrpc.handlers.responses import ResponsesService
+from convgrpc.server.admission import Admission, Limits
+from convgrpc.server.auth import Keys
+from convgrpc.server.grpc.server import GrpcServer, milliseconds
+from convgrpc.server.health import Health
+from convgrpc.server.http.admin import Operations
+from convgrpc.server.http.connections import Bounds, Connections
+from convgrpc.server.http.gateway import Gateway
+from convgrpc.server.metrics import Metrics
+from convgrpc.server.pipeline import Chain, handlers
+from convgrpc.server.tls import Certificates, Files
+from convgrpc.settings import Address, Settings
+from convgrpc.storage.interface import Commit, Sizes, Store
+from convgrpc.storage.sqlite.store import SqliteStore
+
+_FRONTS = 3
+"""gRPC, REST and metrics."""
+_OTHER_FILES = 200
+_BACKLOG = 1024
+_SEND_BUFFER = 256 << 10
+_MMAP_THRESHOLD = -3
+"""The option of that name of glibc's `mallopt`."""
+_LARGE = 128 << 10
+_LAST_ANSWERS = 0.5
+"""Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+_log = logging.getLogger(__name__)
+
+
+class CannotListen(Exception):
+    """An address cannot be served; the message says why, for the operator."""
+
+
+class CannotSecure(Exception):
+    """The certificates cannot be used; the message says why, for the operator."""
+
+
+class CannotCount(Exception):
+    """The file of models cannot be used; the message says why, for the operator."""
+
+
+class Running(NamedTuple):
+    """The addresses of a server that runs; metrics are not served unless that was asked for."""
+
+    grpc: Address
+    http: Address
+    metrics: Address | None = None
+
+
+async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
+    """Serves until SIGTERM, SIGINT or SIGHUP; then lets what is in flight finish. A second signal ends that too.
+
+    The process is the server's own: its limits and its memory are set for it. Raises `UnusableDatabase`, `CannotCount`,
+    `CannotSecure` and `CannotListen` before anything is served.
+    """
+    _give_memory_back()
+    _raise_open_files(settings)
+    stopping = asyncio.Event()
+    with _signals(stopping):
+        async with running(settings) as addresses:
+            started(addresses)
+            _log.info("serving")
+            await stopping.wait()
+            _log.info("stopping: what is in flight has %g seconds", settings.shutdown_grace)
+    _log.info("stopped")
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[Running]:
+    """Runs a server while the context lasts.
+
+    At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that
+    is on its way is cut off.
+    """
+    certificates = _certificates(settings)
+    metrics = Metrics()
+    if certificates:
+        metrics.observe_gauge(
+            "convgrpc_tls_certificate_expires_at_seconds",
+            "Until when the server's certificate is valid, in Unix time.",
+            lambda: certificates.expires_at,
+        )
+    store = await open_store(settings, metrics.observe_commit, alone=True)
+    metrics.observe_gauge(
+        "convgrpc_store_waiting_writes", "Writes that wait to be stored.", lambda: store.waiting_writes
+    )
+    try:
+        has_keys = await store.has_keys()
+        for address in (settings.grpc, settings.http):
+            _check_exposure(address, settings, has_keys=has_keys)
+        with _counter(store, settings) as counter:
+            async with _fronts(store, counter, metrics, certificates, settings, linger) as addresses:
+                yield addresses
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        await store.close()
+
+
+def _raise_open_files(settings: Settings) -> None:
+    """Has the system allow as many open files as there may be connections, as far as it lets us."""
+    wanted = _FRONTS * settings.max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+
+
+def _give_memory_back() -> None:
+    """Has the C library take large pieces of memory apart, so that the system gets each back as soon as it is free."""
+    with suppress(AttributeError):
+        # Not every C library has it.
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+async def open_store(
+    settings: Settings, observe: Callable[[Commit], None] = lambda commit: None, *, alone: bool = False
+) -> Store:
+    """Opens the database; `observe` is told of each commit, in another thread. Raises `UnusableDatabase`.
+
+    `alone` is for a server: of those that open it so there is one at a time.
+    """
+    sizes = Sizes(
+        item_bytes=settings.max_item_bytes,
+        conversation_items=settings.max_conversation_items,
+        project_conversations=settings.max_project_conversations,
+        project_bytes=settings.max_project_bytes,
+    )
+    opened = partial(SqliteStore.open, settings.db, keep_requests=settings.keep_requests, sizes=sizes, observe=observe)
+    return await asyncio.to_thread(opened, alone=alone)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_cert:
+        return None
+    try:
+        return Certificates(Files(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    except ValueError as error:
+        raise CannotSecure(str(error)) from None
+
+
+@asynccontextmanager
+async def _fronts(
+    store: Store,
+    counter: Counts,
+    metrics: Metrics,
+    certificates: Certificates | None,
+    settings: Settings,
+    linger: float,
+) -> AsyncIterator[Running]:
+    contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
+    chain = _chain(store, counter, settings)
+    admission = Admission(Keys(store), _limits(settings))
+    metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
+    metrics.observe_gauge("convgrpc_watchers", "Callers that watch.", lambda: admission.watching)
+    grpc_server = GrpcServer(
+        admission,
+        chain,
+        metrics,
+        contract,
+        max_message_bytes=settings.max_message_bytes,
+        max_calls=settings.max_calls,
+        max_connections=settings.max_connections,
+        transfer_timeout=settings.transfer_timeout,
+        request_timeout=settings.request_timeout,
+        with_reflection=settings.reflection,
+    )
+    health = Health(store, grpc_server.keyless.tell_health)
+    _observe_health(metrics, health)
+    gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
+    pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
+    if settings.metrics:
+        operations = Operations(metrics.registry, health)
+        pages.append(_Page("metrics", settings.metrics, _http_server(operations, bounds, None)))
+    with ExitStack() as stack:
+        # Longer than connections are left alone here, where their other ends are told.
+        patience = 2 * settings.transfer_timeout
+        listeners = [stack.enter_context(_listening(page.address, page.name, patience)) for page in pages]
+        grpc_address = _bound(grpc_server, settings.grpc, certificates)
+        bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
+        await grpc_server.keyless.tell_health(True)
+        await health.look()
+        await grpc_server.start()
+        # If REST cannot go on, the group ends what waits for the signal to stop.
+        async with asyncio.TaskGroup() as group:
+            for page, listener in zip(pages, listeners, strict=True):
+                group.create_task(page.server.serve([listener]))
+            looking = [group.create_task(each) for each in (health.watch(), admission.check())]
+            try:
+                yield Running(grpc_address, *bound)
+            finally:
+                for each in looking:
+                    each.cancel()
+                health.draining = True
+                await _drain(admission, grpc_server, settings.shutdown_grace, linger)
+                for page in pages:
+                    page.server.should_exit = True
+                await grpc_server.stop(_LAST_ANSWERS)
+
+
+class _Page(NamedTuple):
+    """What is served by HTTP: its name for the operator, where, and by what."""
+
+    name: str
+    address: Address
+    server: uvicorn.Server
+
+
+async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, linger: float) -> None:
+    """Lets both fronts finish, in an order in which no call is cancelled that could be answered."""
+    await grpc_server.keyless.drain()
+    # What was sent before those who watch the health could know is served still.
+    await asyncio.sleep(linger)
+    await admission.finish(grace)
+    # What is on its way is refused in words: grpcio would cancel it.
+    await asyncio.sleep(linger)
+
+
+@contextmanager
+def _counter(store: Store, settings: Settings) -> Iterator[Counts]:
+    try:
+        # What it needs is an extra.
+        from convgrpc.handlers.token_counter import Counter, load_models
+    except ImportError as error:
+        yield Uncounted(str(error))
+        return
+    try:
+        models = load_models(settings.models)
+    except ValueError as error:
+        raise CannotCount(str(error)) from None
+    with closing(Counter(store, models, max_items=settings.max_counted_items)) as counter:
+        counter.warm_up()
+        yield counter
+
+
+def _item_policy(settings: Settings) -> ItemPolicy:
+    any_ids = settings.ids == "any"
+    return ItemPolicy(keep_unknown=settings.unknown == "keep", any_ids=any_ids, need_ids=not any_ids)
+
+
+def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
+    work = MessageWork()
+    about_conversations = ConversationsService(store, counter, work, include_policy=settings.include_policy)
+    return Chain(
+        {
+            **handlers(conversations.SERVICE, about_conversations),
+            **handlers(input_tokens.SERVICE, InputTokensService(counter)),
+            **handlers(responses.SERVICE, ResponsesService(store, work)),
+        },
+        work,
+        max_timeout=settings.request_timeout,
+        policy=_item_policy(settings),
+    )
+
+
+def _observe_health(metrics: Metrics, health: Health) -> None:
+    metrics.observe_gauge(
+        "convgrpc_store_failing",
+        "1 while the database cannot be written or read.",
+        lambda: health.condition.trouble is not None,
+    )
+    metrics.observe_gauge(
+        "convgrpc_store_damaged",
+        "1 once something that was stored could not be read.",
+        lambda: health.condition.damage is not None,
+    )
+
+
+def _gateway(
+    admission: Admission, health: Health, chain: Chain, metrics: Metrics, contract: list[Method], settings: Settings
+) -> Gateway:
+    return Gateway(
+        admission,
+        health,
+        chain,
+        metrics,
+        contract,
+        max_body_bytes=settings.max_message_bytes,
+        body_timeout=settings.transfer_timeout,
+        hosts=_hosts(settings),
+        policy=_item_policy(settings),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.project_rate,
+        settings.project_concurrency,
+        settings.max_calls,
+        settings.max_request_bytes,
+        settings.max_watchers,
+        # Each of these is one that nobody else can use.
+        settings.max_connections // 2,
+    )
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(settings.max_connections, settings.transfer_timeout)
+
+
+def _check_exposure(address: Address, settings: Settings, *, has_keys: bool) -> None:
+    if not (address.is_loopback or settings.insecure or has_keys):
+        raise CannotListen(
+            f"{address} can be reached from other machines, and whoever reaches it may read and write everything; "
+            "make a key with 'convgrpc keys create', use a loopback address, or --insecure if that is meant"
+        )
+
+
+def _hosts(settings: Settings) -> Container[str] | None:
+    """The host names by which REST requests may come; any where other machines are served."""
+    if not settings.http.is_loopback:
+        return None
+    more = (name.strip().lower() for name in settings.allowed_hosts.split(","))
+    return {"localhost", "127.0.0.1", "::1", settings.http.host.lower(), *filter(None, more)}
+
+
+def _bound(server: GrpcServer, address: Address, certificates: Certificates | None) -> Address:
+    # grpcio does not say why it cannot take an address, but writes to stderr: a socket of our own fails first.
+    with _listening(address, "gRPC"):
+        pass
+    try:
+        return Address(address.host, server.bind(str(address), certificates.for_grpc() if certificates else None))
+    except RuntimeError as error:
+        raise CannotListen(f"cannot serve gRPC on {address}: {error}") from None
+
+
+@contextmanager
+def _listening(address: Address, what: str, patience: float = 0) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    # As gRPC does: all addresses are those of IPv4, too.
+    is_dual = address.host == "::" and socket.has_dualstack_ipv6()
+    try:
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
+    except OSError as error:
+        raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
+    with listener:
+        # By itself the kernel takes some megabytes of answers that are not read.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if patience and sys.platform == "linux":
+            # Nor does it give up a client whose machine is gone before a quarter of an hour has passed.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds(patience))
+        yield listener
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+
+
+class _HttpServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self._accepting: list[asyncio.Task[NoReturn]] = []
+        self.servers = []
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals to `serve`, which stops both fronts together."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
+        for each in self._accepting:
+            each.cancel()
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort_idle)
+        await super().shutdown(sockets)
+
+    def _abort_idle(self) -> None:
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, HttpToolsProtocol)
+            # A request that is at work is cancelled later, and answered.
+            if connection.cycle is None or connection.cycle.response_complete:
+                connection.transport.abort()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens."""
+        made = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
+        loop = asyncio.get_running_loop()
+        if context := self.config.ssl:
+            accepting = [self._connections.accept(each, context, made) for each in sockets or []]
+            self._accepting = [loop.create_task(each) for each in accepting]
+        else:
+            self.servers = [await loop.create_server(made, sock=each, backlog=_BACKLOG) for each in sockets or []]
+        await self.lifespan.startup()
+        self.started = True
+
+    async def main_loop(self) -> None:
+        watching = asyncio.create_task(self._connections.watch())
+        try:
+            await super().main_loop()
+        finally:
+            watching.cancel()
+
+
+def _http_server(application: Any, bounds: Bounds, certificates: Certificates | None) -> uvicorn.Server:
+    connections = Connections(bounds)
+    config = uvicorn.Config(
+        application,
+        # It asks for a class, and only ever calls it.
+        http=cast(type[asyncio.Protocol], connections),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+        ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
+    )
+    return _HttpServer(config, connections)
+
+
+@contextmanager
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in _STOP_SIGNALS:
+            # Not the default action: the first process of a container has none.
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)

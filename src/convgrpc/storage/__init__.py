@@ -1,0 +1,1 @@
+"""The interface of storage, and what implements it."""

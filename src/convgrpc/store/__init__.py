@@ -1,1 +1,0 @@
-"""Where conversations and items are kept."""
