@@ -18,8 +18,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convgrpc import Client, InternalError
-from convgrpc.server.app import CannotListen, Running
+from convgrpc.server.app import Running
 from convgrpc.server.auth import Keys
+from convgrpc.server.listener import CannotListen
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.conversation_pb2 import Metadata

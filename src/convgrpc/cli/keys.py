@@ -2,16 +2,16 @@
 
 import asyncio
 import re
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from math import inf, isnan
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import click
 
+from convgrpc.cli.failure import fail
 from convgrpc.errors import ConvgrpcError
 from convgrpc.server.app import open_store
 from convgrpc.server.auth import is_valid, key_id, new_key
@@ -95,16 +95,16 @@ def revoke(key: str, db: str) -> None:
     identity = key_id(key)
     # What is no id may be a key that was mistyped, and has no place in what others may read.
     if identity is None:
-        _fail("this is no id of a key, which has 12 digits from 0 to f")
+        fail("this is no id of a key, which has 12 digits from 0 to f")
     if not _with_store(db, lambda store: store.revoke_key(identity, time.time())):
-        _fail(f"there is no key with the id '{identity}'")
+        fail(f"there is no key with the id '{identity}'")
     click.echo(f"revoked {identity}")
 
 
 def _check_exists(db: str) -> None:
     # Opening it would make one, without keys.
     if not Path(db).exists():
-        _fail(f"there is no database {db}")
+        fail(f"there is no database {db}")
 
 
 def _row(key: StoredKey, now: float) -> tuple[str, ...]:
@@ -128,9 +128,4 @@ def _with_store(db: str, work: Callable[[Store], Awaitable[T]]) -> T:
     try:
         return asyncio.run(done())
     except (ConvgrpcError, UnusableDatabase) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"convgrpc: {message}", err=True)
-    sys.exit(1)
+        fail(str(error))

@@ -1,20 +1,13 @@
 """The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
 
 import asyncio
-import ctypes
 import logging
-import os
-import resource
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Container, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import NamedTuple
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method, methods
@@ -26,37 +19,22 @@ from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.responses import ResponsesService
 from convgrpc.server.admission import Admission, Limits
 from convgrpc.server.auth import Keys
-from convgrpc.server.grpc.server import GrpcServer, milliseconds
+from convgrpc.server.grpc.server import GrpcServer
 from convgrpc.server.health import Health
 from convgrpc.server.http.admin import Operations
-from convgrpc.server.http.connections import Bounds, Connections
+from convgrpc.server.http.connections import Bounds
 from convgrpc.server.http.gateway import Gateway
+from convgrpc.server.http.server import LAST_ANSWERS, http_server
+from convgrpc.server.listener import CannotListen, listening
 from convgrpc.server.metrics import Metrics
 from convgrpc.server.pipeline import Chain, handlers
+from convgrpc.server.process import give_memory_back, raise_open_files, stop_signals
 from convgrpc.server.tls import Certificates, Files
 from convgrpc.settings import Address, Settings
 from convgrpc.storage.interface import Commit, Sizes, Store
 from convgrpc.storage.sqlite.store import SqliteStore
 
-_FRONTS = 3
-"""gRPC, REST and metrics."""
-_OTHER_FILES = 200
-_BACKLOG = 1024
-_SEND_BUFFER = 256 << 10
-_MMAP_THRESHOLD = -3
-"""The option of that name of glibc's `mallopt`."""
-_LARGE = 128 << 10
-_LAST_ANSWERS = 0.5
-"""Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
-
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 _log = logging.getLogger(__name__)
-
-
-class CannotListen(Exception):
-    """An address cannot be served; the message says why, for the operator."""
 
 
 class CannotSecure(Exception):
@@ -81,10 +59,10 @@ async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
     The process is the server's own: its limits and its memory are set for it. Raises `UnusableDatabase`, `CannotCount`,
     `CannotSecure` and `CannotListen` before anything is served.
     """
-    _give_memory_back()
-    _raise_open_files(settings)
+    give_memory_back()
+    raise_open_files(settings.max_connections)
     stopping = asyncio.Event()
-    with _signals(stopping):
+    with stop_signals(stopping):
         async with running(settings) as addresses:
             started(addresses)
             _log.info("serving")
@@ -123,22 +101,6 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         raise group.exceptions[0] from None
     finally:
         await store.close()
-
-
-def _raise_open_files(settings: Settings) -> None:
-    """Has the system allow as many open files as there may be connections, as far as it lets us."""
-    wanted = _FRONTS * settings.max_connections + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-
-
-def _give_memory_back() -> None:
-    """Has the C library take large pieces of memory apart, so that the system gets each back as soon as it is free."""
-    with suppress(AttributeError):
-        # Not every C library has it.
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 async def open_store(
@@ -196,14 +158,14 @@ async def _fronts(
     health = Health(store, grpc_server.keyless.tell_health)
     _observe_health(metrics, health)
     gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
-    pages = [_Page("REST", settings.http, _http_server(gateway, bounds, certificates))]
+    pages = [_Page("REST", settings.http, http_server(gateway, bounds, certificates))]
     if settings.metrics:
         operations = Operations(metrics.registry, health)
-        pages.append(_Page("metrics", settings.metrics, _http_server(operations, bounds, None)))
+        pages.append(_Page("metrics", settings.metrics, http_server(operations, bounds, None)))
     with ExitStack() as stack:
         # Longer than connections are left alone here, where their other ends are told.
         patience = 2 * settings.transfer_timeout
-        listeners = [stack.enter_context(_listening(page.address, page.name, patience)) for page in pages]
+        listeners = [stack.enter_context(listening(page.address, page.name, patience)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
         await grpc_server.keyless.tell_health(True)
@@ -223,7 +185,7 @@ async def _fronts(
                 await _drain(admission, grpc_server, settings.shutdown_grace, linger)
                 for page in pages:
                     page.server.should_exit = True
-                await grpc_server.stop(_LAST_ANSWERS)
+                await grpc_server.stop(LAST_ANSWERS)
 
 
 class _Page(NamedTuple):
@@ -344,115 +306,9 @@ def _hosts(settings: Settings) -> Container[str] | None:
 
 def _bound(server: GrpcServer, address: Address, certificates: Certificates | None) -> Address:
     # grpcio does not say why it cannot take an address, but writes to stderr: a socket of our own fails first.
-    with _listening(address, "gRPC"):
+    with listening(address, "gRPC"):
         pass
     try:
         return Address(address.host, server.bind(str(address), certificates.for_grpc() if certificates else None))
     except RuntimeError as error:
         raise CannotListen(f"cannot serve gRPC on {address}: {error}") from None
-
-
-@contextmanager
-def _listening(address: Address, what: str, patience: float = 0) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    # As gRPC does: all addresses are those of IPv4, too.
-    is_dual = address.host == "::" and socket.has_dualstack_ipv6()
-    try:
-        listener = socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
-    except OSError as error:
-        raise CannotListen(f"cannot serve {what} on {address}: {_reason(error)}") from None
-    with listener:
-        # By itself the kernel takes some megabytes of answers that are not read.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        if patience and sys.platform == "linux":
-            # Nor does it give up a client whose machine is gone before a quarter of an hour has passed.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds(patience))
-        yield listener
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
-
-
-class _HttpServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
-        super().__init__(config)
-        self._connections = connections
-        self._accepting: list[asyncio.Task[NoReturn]] = []
-        self.servers = []
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves the signals to `serve`, which stops both fronts together."""
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
-        for each in self._accepting:
-            each.cancel()
-        asyncio.get_running_loop().call_later(_LAST_ANSWERS, self._abort_idle)
-        await super().shutdown(sockets)
-
-    def _abort_idle(self) -> None:
-        for connection in list(self.server_state.connections):
-            assert isinstance(connection, HttpToolsProtocol)
-            # A request that is at work is cancelled later, and answered.
-            if connection.cycle is None or connection.cycle.response_complete:
-                connection.transport.abort()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens."""
-        made = partial(self._connections, config=self.config, server_state=self.server_state, app_state={})
-        loop = asyncio.get_running_loop()
-        if context := self.config.ssl:
-            accepting = [self._connections.accept(each, context, made) for each in sockets or []]
-            self._accepting = [loop.create_task(each) for each in accepting]
-        else:
-            self.servers = [await loop.create_server(made, sock=each, backlog=_BACKLOG) for each in sockets or []]
-        await self.lifespan.startup()
-        self.started = True
-
-    async def main_loop(self) -> None:
-        watching = asyncio.create_task(self._connections.watch())
-        try:
-            await super().main_loop()
-        finally:
-            watching.cancel()
-
-
-def _http_server(application: Any, bounds: Bounds, certificates: Certificates | None) -> uvicorn.Server:
-    connections = Connections(bounds)
-    config = uvicorn.Config(
-        application,
-        # It asks for a class, and only ever calls it.
-        http=cast(type[asyncio.Protocol], connections),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=1,
-        ssl_context_factory=(lambda config, default: certificates.for_rest()) if certificates else None,
-    )
-    return _HttpServer(config, connections)
-
-
-@contextmanager
-def _signals(stopping: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        stopping.set()
-        for number in _STOP_SIGNALS:
-            # Not the default action: the first process of a container has none.
-            signal.signal(number, lambda number, _: os._exit(128 + number))
-
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)

@@ -30,6 +30,7 @@ from convgrpc.server.call_log import CallNote
 from convgrpc.server.cancel_scope import Ending
 from convgrpc.server.deadlines import Clock, Deadline
 from convgrpc.server.grpc.health_reflection import Keyless
+from convgrpc.server.listener import milliseconds
 from convgrpc.server.metrics import Metrics
 from convgrpc.server.pipeline import Call, CallerGone, Chain, StreamCall, request_id
 
@@ -364,11 +365,6 @@ def _options(
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     ]
-
-
-def milliseconds(seconds: float) -> int:
-    """Seconds for an option that holds no more than 31 bits of milliseconds: 24 days and a half."""
-    return min(ceil(seconds * 1000), _MAX_OPTION)
 
 
 def _decode(method: Method, data: bytes) -> Message:
