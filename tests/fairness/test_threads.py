@@ -58,6 +58,45 @@ def test_project_gets_at_most_half_of_the_threads(threads: FairThreads) -> None:
     asyncio.run(check())
 
 
+def test_project_alone_is_served_by_few_threads(threads: FairThreads) -> None:
+    """Its share of them: each keeps things for itself, such as a copy of an encoding."""
+
+    async def check() -> None:
+        tasks = [threads.run("one", threading.get_ident) for _ in range(200)]
+        assert len(set(await asyncio.gather(*tasks))) <= 2
+
+    asyncio.run(check())
+
+
+def test_one_thread_does_all_where_the_system_has_room_for_no_more(
+    threads: FairThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work is done once, and by several threads again when there is room for them."""
+    done: list[int] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def work() -> int:
+        done.append(1)
+        return threading.get_ident()
+
+    async def check() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            tasks = [threads.run(project, work) for project in ("one", "other") for _ in range(20)]
+            assert len(set(await asyncio.gather(*tasks))) == 1
+        assert len(done) == 40
+        gate = Gate()
+        again = [asyncio.create_task(threads.run("one", gate.work)) for _ in range(2)]
+        await until(lambda: gate.began == 2)
+        gate.open()
+        await asyncio.gather(*again)
+        assert len(done) == 40
+
+    asyncio.run(check())
+
+
 def test_projects_take_turns(threads: FairThreads) -> None:
     """Of three projects with work that waits, each has had its share after any number of turns."""
     done: list[str] = []

@@ -5,8 +5,8 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, NamedTuple, TypeVar
 
 R = TypeVar("R")
@@ -15,20 +15,23 @@ R = TypeVar("R")
 class FairThreads:
     """A thread pool for which projects queue: they take turns, and each has at most half of the threads at once.
 
-    `close` it when it is no longer needed. Threads may use it as well as the event loop.
+    The first of the free threads is used: what threads keep for themselves is then kept by few. `close` it when it is
+    no longer needed. Threads may use it as well as the event loop.
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._new_thread = partial(ThreadPoolExecutor, 1, thread_name_prefix=name)
+        self._threads = [self._new_thread() for _ in range(threads)]
+        # A heap of numbers of threads.
+        self._free = list(range(threads))
         self._most = max(1, threads // 2)
-        self._free = threads
         self._busy: Counter[str] = Counter()
         # The projects with work that waits, the one whose turn is next first.
         self._waiting: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._is_closed = False
         self._lock = threading.Lock()
         # One thread does all work in the end, even if the system has no room for others.
-        self._pool.submit(int).result()
+        self._threads[0].submit(int).result()
 
     async def run(self, project: str, work: Callable[[], R]) -> R:
         """Does work in a thread, once one is free and it is the project's turn.
@@ -66,10 +69,11 @@ class FairThreads:
                     job.outcome.cancel()
             self._waiting.clear()
             self._is_closed = True
-        self._pool.shutdown(wait=False)
+        for thread in self._threads:
+            thread.shutdown(wait=False)
 
     def _has_thread(self, project: str) -> bool:
-        return not self._is_closed and self._free > 0 and self._busy[project] < self._most
+        return not self._is_closed and bool(self._free) and self._busy[project] < self._most
 
     def _start_waiting(self) -> None:
         while project := next(filter(self._has_thread, self._waiting), None):
@@ -80,20 +84,24 @@ class FairThreads:
                 del self._waiting[project]
 
     def _start(self, project: str, job: "_Job") -> None:
-        self._free -= 1
+        number = heappop(self._free)
         self._busy[project] += 1
-        with suppress(RuntimeError):
-            # The work is queued before the pool fails to start another thread for it.
-            self._pool.submit(partial(self._do, project, job))
+        work = partial(self._do, number, project, job)
+        try:
+            self._threads[number].submit(work)
+        except RuntimeError:
+            # The system has no room for another thread now. What was submitted is in its queue.
+            self._threads[number] = self._new_thread()
+            self._threads[0].submit(work)
 
-    def _do(self, project: str, job: "_Job") -> None:
+    def _do(self, number: int, project: str, job: "_Job") -> None:
         if job.outcome.set_running_or_notify_cancel():
             try:
                 job.outcome.set_result(job.work())
             except BaseException as error:
                 job.outcome.set_exception(error)
         with self._lock:
-            self._free += 1
+            heappush(self._free, number)
             self._busy[project] -= 1
             self._start_waiting()
 
