@@ -34,6 +34,8 @@ class MessageWork:
 
     async def do_in_turn(self, project: str, size: int, work: Callable[[], R]) -> R:
         """Does work on a message that was received, which may have a thousand tiny items."""
-        if _SMALL < size <= LARGE:
+        if size > LARGE:
+            return await self.do(project, size, work)
+        if size > _SMALL:
             await self._turns.turn(project)
-        return await self.do(project, size, work)
+        return work()

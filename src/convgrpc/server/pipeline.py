@@ -118,7 +118,8 @@ class Chain:
         context = Context(call.admitted.project, math.inf, call.size, call.admitted)
         with _faults(call.method, call.request_id):
             async with asyncio.timeout(self._max_timeout):
-                request = await self._decoded(call, context)
+                work = partial(self._request, call.decode)
+                request = await self._work.do_in_turn(context.project, call.size, work)
             handle: StreamHandler = self._handlers[call.method.path]
             async with aclosing(handle(request, context)) as replies:
                 async for reply in replies:
@@ -146,12 +147,9 @@ class Chain:
                     yield await self._work.do(admitted.project, reply.ByteSize(), partial(call.encode, reply))
 
     async def _handled(self, call: Call, context: Context) -> Answer:
-        request = await self._decoded(call, context)
+        request = await self._work.do_in_turn(context.project, call.size, partial(self._request, call.decode))
         handle: Handler = self._handlers[call.method.path]
         return await handle(request, context)
-
-    async def _decoded(self, call: Call, context: Context) -> Message:
-        return await self._work.do_in_turn(context.project, call.size, partial(self._request, call.decode))
 
     def _request(self, decode: Callable[[], Message]) -> Message:
         request = decode()
