@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.conversations import ConversationsService
-from convgrpc.handlers.counts import Uncounted
+from convgrpc.handlers.counts import UnavailableTokenCounter
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.storage.sqlite.store import SqliteStore
@@ -100,7 +100,7 @@ def store_conversations(db: Path, each: int) -> dict[str, list[Conversation]]:
     with Runner() as runner:
         store = SqliteStore.open(db, alone=True, synchronous="OFF")
         try:
-            service = ConversationsService(store, Uncounted("it has no need to"), MessageWork())
+            service = ConversationsService(store, UnavailableTokenCounter("it has no need to"), MessageWork())
             return {
                 kind: [runner.run(store_conversation(service, source, some)) for _ in range(each)]
                 for kind, some in KINDS.items()

@@ -19,8 +19,8 @@ from benchmarks.dialogues import Conversation, prose, store_conversations
 from benchmarks.results import Effort, Measurement
 from benchmarks.service import TIMEOUT, Server, serving
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.predecessors import Predecessor
-from convgrpc.handlers.token_counter import Counter, load_models
+from convgrpc.handlers.predecessors import InputContext
+from convgrpc.handlers.token_counter import StoredTokenCounter, load_models
 from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.settings import Settings
 from convgrpc.storage.sqlite.store import SqliteStore
@@ -137,7 +137,7 @@ def cpu_timed(server: Server, work: Callable[[], Any]) -> Callable[[int], float]
 class Layer:
     """The service layer alone: what counts, over a store, on an event loop of this process."""
 
-    def __init__(self, runner: Runner, counter: Counter) -> None:
+    def __init__(self, runner: Runner, counter: StoredTokenCounter) -> None:
         self._runner = runner
         self._counter = counter
 
@@ -145,7 +145,9 @@ class Layer:
         async def counted() -> float:
             context = Context(DEFAULT_PROJECT, time.monotonic() + TIMEOUT, request.ByteSize())
             start = time.perf_counter()
-            await self._counter.count(request, context, Predecessor(request.conversation.conversation_id or None, None))
+            await self._counter.count(
+                request, context, InputContext(request.conversation.conversation_id or None, None)
+            )
             return time.perf_counter() - start
 
         return self._runner.run(counted())
@@ -156,7 +158,7 @@ def service_layer(db: Path) -> Iterator[Layer]:
     with Runner(loop_factory=uvloop.new_event_loop) as runner:
         store = SqliteStore.open(db, alone=True)
         try:
-            with closing(Counter(store, load_models(""), max_items=Settings().max_counted_items)) as counter:
+            with closing(StoredTokenCounter(store, load_models(""), max_items=Settings().max_counted_items)) as counter:
                 yield Layer(runner, counter)
         finally:
             runner.run(store.close())

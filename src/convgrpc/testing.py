@@ -96,7 +96,7 @@ class _Serving:
 
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)
-        async with running(self._settings, linger=0) as addresses:
+        async with running(self._settings, drain_delay=0) as addresses:
             self.started.set_result(addresses)
             await stop.wait()
 

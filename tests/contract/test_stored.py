@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from convgrpc.contract import encoder, stored
-from convgrpc.contract.stored import Stored, StoredList
+from convgrpc.contract.stored import RawList, RawMessage
 from convgrpc.v1.content_pb2 import ContentPart, InputText, OutputText
 from convgrpc.v1.conversations_service_pb2 import ConversationItemList
 from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall, Message, Role
@@ -29,7 +29,7 @@ def test_a_list_is_that_of_its_messages(items: list[ConversationItem]) -> None:
     """By gRPC and by REST, the first time and again."""
     rest = ConversationItemList(first_id="msg_0", last_id="msg_9", has_more=True)
     whole = ConversationItemList(data=items, first_id="msg_0", last_id="msg_9", has_more=True)
-    answer = StoredList(rest, "data", ConversationItem, [item.SerializeToString() for item in items])
+    answer = RawList(rest, "data", ConversationItem, [item.SerializeToString() for item in items])
     assert answer.SerializeToString() == whole.SerializeToString()
     for _ in range(2):
         assert stored.dump(answer) == encoder.dump(whole)
@@ -38,7 +38,7 @@ def test_a_list_is_that_of_its_messages(items: list[ConversationItem]) -> None:
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.id)
 def test_an_item_is_its_message(item: ConversationItem) -> None:
-    answer = Stored(ConversationItem, item.SerializeToString())
+    answer = RawMessage(ConversationItem, item.SerializeToString())
     assert answer.SerializeToString() == item.SerializeToString()
     assert answer.ByteSize() == item.ByteSize()
     for _ in range(2):
@@ -51,17 +51,17 @@ def test_a_message_is_itself() -> None:
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the bytes of the texts too: some are many times as long as what they are made of."""
-    texts = stored._Texts()
+    texts = stored.JsonTextCache()
     monkeypatch.setattr(stored, "_texts", texts)
     monkeypatch.setattr(stored, "_MOST_KEPT", 10_000)
     empty = [ContentPart(output_text=OutputText()) for _ in range(500)]
-    assert len(stored.dump(Stored(ConversationItem, ITEMS[1].SerializeToString()))) < 200
-    large = Stored(ConversationItem, ConversationItem(message=Message(content=empty)).SerializeToString())
+    assert len(stored.dump(RawMessage(ConversationItem, ITEMS[1].SerializeToString()))) < 200
+    large = RawMessage(ConversationItem, ConversationItem(message=Message(content=empty)).SerializeToString())
     assert len(stored.dump(large)) > 10 * len(large.data)
     assert [data for _, data in texts._kept] == [ITEMS[1].SerializeToString()]
     for number in range(200):
         item = ConversationItem(id=f"msg_{number}", message=ITEMS[2].message)
-        stored.dump(Stored(ConversationItem, item.SerializeToString()))
+        stored.dump(RawMessage(ConversationItem, item.SerializeToString()))
         size = sum(len(data) + len(text) for (_, data), text in texts._kept.items())
         assert size == texts._size <= 10_000
     assert 10 < len(texts._kept) < 100
@@ -71,7 +71,7 @@ KEPT = """
 import os, sys
 from pathlib import Path
 from convgrpc.contract import stored
-from convgrpc.contract.stored import Stored
+from convgrpc.contract.stored import RawMessage
 from convgrpc.v1.item_pb2 import ConversationItem, FunctionCall
 
 def occupied():
@@ -79,7 +79,7 @@ def occupied():
 
 def dump(number):
     call = FunctionCall(call_id=f"call_{number}", name="f", arguments="{}")
-    return stored.dump(Stored(ConversationItem, ConversationItem(function_call=call).SerializeToString()))
+    return stored.dump(RawMessage(ConversationItem, ConversationItem(function_call=call).SerializeToString()))
 
 dump(0)
 before = occupied()

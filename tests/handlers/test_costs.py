@@ -24,8 +24,8 @@ from convgrpc.handlers.conversations import ConversationsService
 from convgrpc.handlers.input_tokens import InputTokensService
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.responses import ResponsesService
-from convgrpc.handlers.token_counter import Counter
-from convgrpc.server.pipeline import handlers
+from convgrpc.handlers.token_counter import StoredTokenCounter
+from convgrpc.server.pipeline import bind_handlers
 from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.tokens.families import Models
 from convgrpc.v1.conversations_service_pb2 import ConversationItemList, ConversationList, ListItemsRequest, TokenBudget
@@ -183,14 +183,14 @@ class Charges(Account):
         self._limit = limit
         self.held = self.reserved = 0
 
-    def hold(self, size: int) -> None:
+    def reserve_request_bytes(self, size: int) -> None:
         self._check(size)
         self.held += size
 
-    def release(self, size: int) -> None:
+    def release_request_bytes(self, size: int) -> None:
         """Is not noted: what counts is that it was held."""
 
-    def reserve(self, size: int) -> None:
+    def reserve_response_bytes(self, size: int) -> None:
         self._check(size)
         self.reserved += size
 
@@ -202,12 +202,12 @@ class Charges(Account):
 class Served:
     """The handlers of all RPCs over a store, with something stored."""
 
-    def __init__(self, store: SqliteStore, counter: Counter) -> None:
+    def __init__(self, store: SqliteStore, counter: StoredTokenCounter) -> None:
         self.store = store
         self._handlers = {
-            **handlers(conversations.SERVICE, ConversationsService(store, counter, MessageWork())),
-            **handlers(input_tokens.SERVICE, InputTokensService(counter)),
-            **handlers(responses.SERVICE, ResponsesService(store, MessageWork())),
+            **bind_handlers(conversations.SERVICE, ConversationsService(store, counter, MessageWork())),
+            **bind_handlers(input_tokens.SERVICE, InputTokensService(counter)),
+            **bind_handlers(responses.SERVICE, ResponsesService(store, MessageWork())),
         }
 
     async def call(self, name: str, body: Mapping[str, Any] | Message, account: Account = UNBOUNDED) -> Any:
@@ -217,8 +217,8 @@ class Served:
         context = Context("default", time.monotonic() + 60, request.ByteSize(), account)
         if method.takes_stream:
             batches = handle("default")
-            batches.take(batches.prepare(request))
-            return await batches.do(context.deadline)
+            batches.accept(batches.prepare(request))
+            return await batches.run_batch(context.deadline)
         if method.returns_stream:
             async with aclosing(handle(request, context)) as replies:
                 return await anext(replies)
@@ -239,7 +239,7 @@ class Served:
 def run(tmp_path: Path, scenario: Callable[[Served, Names], Awaitable[None]]) -> None:
     async def check() -> None:
         store = SqliteStore.open(tmp_path / "a.db")
-        with closing(Counter(store, Models(), max_items=1000)) as counter:
+        with closing(StoredTokenCounter(store, Models(), max_items=1000)) as counter:
             served = Served(store, counter)
             await scenario(served, await served.store_names())
         await store.close()

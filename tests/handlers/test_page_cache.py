@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from convgrpc.contract.stored import StoredList, dump
+from convgrpc.contract.stored import RawList, dump
 from convgrpc.errors import NotFound
 from convgrpc.handlers import page_cache
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.conversations import ConversationsService
 from convgrpc.handlers.message_work import MessageWork
-from convgrpc.handlers.page_cache import Asked, Given, Lists
+from convgrpc.handlers.page_cache import CachedPage, PageCache, PageKey
 from convgrpc.handlers.responses import ResponsesService
 from convgrpc.storage.interface import Version
 from convgrpc.storage.sqlite.store import SqliteStore
@@ -166,14 +166,14 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The list goes first that was not asked for the longest, and a large one is not kept at all."""
     monkeypatch.setattr(page_cache, "_MOST", 1000 + 3 * page_cache._LIST_BYTES)
     monkeypatch.setattr(page_cache, "_LARGEST", 500)
-    kept, version = Lists(), Version(1, 1, 1, 0)
+    kept, version = PageCache(), Version(1, 1, 1, 0)
 
-    def asked(name: str) -> Asked:
-        return Asked("alder", name, None, 20, True)
+    def asked(name: str) -> PageKey:
+        return PageKey("alder", name, None, 20, True)
 
     def keep(name: str, size: int) -> None:
         items = [b"x" * size]
-        kept.keep(asked(name), Given(version, StoredList(ConversationItemList(), "data", ConversationItem, items)))
+        kept.keep(asked(name), CachedPage(version, RawList(ConversationItemList(), "data", ConversationItem, items)))
 
     def names() -> list[str]:
         return [name for name in ("a", "b", "c", "large") if kept.find(asked(name))]

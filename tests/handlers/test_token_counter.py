@@ -16,9 +16,9 @@ from convgrpc.handlers import token_counter
 from convgrpc.handlers.accounts import Account
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.count_memory import HISTORY_WEIGHT
-from convgrpc.handlers.predecessors import Predecessor
-from convgrpc.handlers.token_counter import _THREADS, Counter
-from convgrpc.storage.interface import NewConversation, NewItem, NewResponse, Origin, Reference, Segment
+from convgrpc.handlers.predecessors import InputContext
+from convgrpc.handlers.token_counter import _THREADS, StoredTokenCounter
+from convgrpc.storage.interface import NewConversation, NewItem, NewResponse, Origin, Reference, ResponseItems
 from convgrpc.storage.sqlite import queries
 from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.tokens.extraction import MAX_FILES, FileBudget
@@ -40,7 +40,7 @@ class Counted:
 
     def __init__(self, store: SqliteStore, max_items: int) -> None:
         self.store = store
-        self.counter = Counter(store, Models(), max_items=max_items)
+        self.counter = StoredTokenCounter(store, Models(), max_items=max_items)
 
     async def conversation(self, *items: ConversationItem) -> str:
         conversation = ids.conversation_id()
@@ -53,7 +53,7 @@ class Counted:
     async def count(self, conversation: str | None, request: CountInputTokensRequest | None = None) -> int:
         asked = request or CountInputTokensRequest()
         context = Context(PROJECT, time.monotonic() + 60, asked.ByteSize())
-        (counted,) = await self.counter.count(asked, context, Predecessor(conversation, None))
+        (counted,) = await self.counter.count(asked, context, InputContext(conversation, None))
         return counted.input_tokens
 
 
@@ -189,7 +189,7 @@ def segments_read(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> list[str
     read: list[str] = []
     get = counted.store.get_segment
 
-    async def noted(project: str, segment: Segment, *arguments: Any, **options: Any) -> Any:
+    async def noted(project: str, segment: ResponseItems, *arguments: Any, **options: Any) -> Any:
         read.append(segment.response_id)
         return await get(project, segment, *arguments, **options)
 
@@ -199,7 +199,7 @@ def segments_read(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 async def count_chain(counted: Counted, response: str) -> int:
     context = Context(PROJECT, time.monotonic() + 60, 0)
-    (found,) = await counted.counter.count(CountInputTokensRequest(), context, Predecessor(None, response))
+    (found,) = await counted.counter.count(CountInputTokensRequest(), context, InputContext(None, response))
     return found.input_tokens
 
 
@@ -266,16 +266,16 @@ class Charged(Account):
         self.limit = limit
         self.held = self.most = 0
 
-    def hold(self, size: int) -> None:
+    def reserve_request_bytes(self, size: int) -> None:
         if self.held + size > self.limit:
             raise overloaded("bytes")
         self.held += size
         self.most = max(self.most, self.held)
 
-    def release(self, size: int) -> None:
+    def release_request_bytes(self, size: int) -> None:
         self.held -= size
 
-    def reserve(self, size: int) -> None:
+    def reserve_response_bytes(self, size: int) -> None:
         raise AssertionError
 
 
@@ -299,7 +299,7 @@ def test_referenced_items_are_charged_and_read_once(counted: Counted, monkeypatc
 
     async def count(request: CountInputTokensRequest, account: Charged) -> int:
         context = Context(PROJECT, time.monotonic() + 60, request.ByteSize(), account)
-        (found,) = await counted.counter.count(request, context, Predecessor(None, None))
+        (found,) = await counted.counter.count(request, context, InputContext(None, None))
         return found.input_tokens
 
     async def check() -> None:
@@ -382,7 +382,7 @@ def test_models_of_a_request_count_files_alike(counted: Counted) -> None:
 
     async def check() -> None:
         context = Context(PROJECT, time.monotonic() + 60, request.ByteSize())
-        counts = await counted.counter.count(request, context, Predecessor(None, None))
+        counts = await counted.counter.count(request, context, InputContext(None, None))
         files = [{part.part: part.input_tokens for part in each.parts}[INPUT_PART_FILES] for each in counts]
         assert len(set(files)) == 1
 

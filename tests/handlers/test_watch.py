@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from convgrpc.handlers.reply import Reply
-from convgrpc.handlers.watch import Feeds, Part
+from convgrpc.handlers.watch import ReadSpec, WatchHub
 from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.v1.conversations_service_pb2 import ConversationItemBatch
 from tests.storage.test_store import PROJECT, append, create, minted, run
 
 MANY = 300
-PART = Part(PROJECT, "conv_1", None, None)
+PART = ReadSpec(PROJECT, "conv_1", None, None)
 
 
 def item(name: str) -> Any:
@@ -30,13 +30,13 @@ def ids(reply: Reply) -> list[str]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The positions from which a store was read."""
     found: list[int] = []
-    read = SqliteStore.get_growth
+    read = SqliteStore.read_after
 
     async def noted(self: SqliteStore, project: str, conversation_id: str, position: int, **bounds: Any) -> Any:
         found.append(position)
         return await read(self, project, conversation_id, position, **bounds)
 
-    monkeypatch.setattr(SqliteStore, "get_growth", noted)
+    monkeypatch.setattr(SqliteStore, "read_after", noted)
     return found
 
 
@@ -50,13 +50,13 @@ def test_what_many_watch_is_read_and_made_once(tmp_path: Path, reads: list[int])
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1", item("item_1"))
-        feeds, heard = Feeds(store), list[str]()
+        feeds, heard = WatchHub(store), list[str]()
 
         async def watch() -> None:
             async with aclosing(feeds.watch(PART, new_only=False)) as replies:
                 for _ in range(2):
                     reply = await anext(replies)
-                    reply.once(make)
+                    reply.cached_encoding(make)
                     heard.extend(ids(reply))
 
         async def hear(number: int) -> None:
@@ -83,7 +83,7 @@ def test_what_was_shared_is_read_anew_after_a_change(tmp_path: Path) -> None:
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1", item("item_1"), item("item_2"), item("item_3"))
-        feeds = Feeds(store)
+        feeds = WatchHub(store)
         async with (
             aclosing(feeds.watch(PART, new_only=False)) as one,
             aclosing(feeds.watch(PART, new_only=False)) as two,
@@ -103,7 +103,7 @@ def test_what_comes_while_a_caller_is_busy_is_told_next(tmp_path: Path) -> None:
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1", item("item_1"))
-        async with aclosing(Feeds(store).watch(PART, new_only=False)) as replies:
+        async with aclosing(WatchHub(store).watch(PART, new_only=False)) as replies:
             assert ids(await anext(replies)) == ["item_1"]
             for name in ("item_2", "item_3"):
                 await append(store, "conv_1", item(name))

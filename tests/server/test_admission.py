@@ -17,11 +17,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from convgrpc import Client
 from convgrpc.errors import ConvgrpcError, ResourceExhausted, Unavailable
-from convgrpc.handlers.batches import Batches, Done
+from convgrpc.handlers.batches import BatchHandler, BatchResult
 from convgrpc.server.admission import Admission, Admitted, Limits
 from convgrpc.server.app import Running
 from convgrpc.server.auth import Keys
-from convgrpc.server.exchange import Exchange
+from convgrpc.server.exchange import BatchedBidiStream
 from convgrpc.settings import Settings
 from convgrpc.testing import served
 from convgrpc.v1.content_pb2 import ContentPart, InputText
@@ -113,7 +113,7 @@ def test_a_project_gets_no_more_room_than_is_left() -> None:
     async def work(project: str) -> Admitted:
         call = await admission.enter([project])
         try:
-            call.work()
+            call.acquire_slot()
         except ResourceExhausted:
             call.leave()
             raise
@@ -141,9 +141,9 @@ def test_calls_that_wait_for_their_requests_take_no_part_in_what_is_done_at_once
 
     async def scenario() -> None:
         waiting = [await admission.enter(["alder"]) for _ in range(10)]
-        waiting[0].work()
+        waiting[0].acquire_slot()
         with pytest.raises(ResourceExhausted):
-            waiting[1].work()
+            waiting[1].acquire_slot()
         with pytest.raises(ResourceExhausted):
             await admission.enter(["alder"])
 
@@ -156,21 +156,21 @@ def test_bytes_at_once_are_bounded() -> None:
 
     async def scenario() -> None:
         first, second = await admission.enter(["alder"]), await admission.enter(["alder"])
-        first.hold(30)
-        first.hold(20)
+        first.reserve_request_bytes(30)
+        first.reserve_request_bytes(20)
         with pytest.raises(ResourceExhausted):
-            second.hold(1)
-        (await admission.enter(["birch"])).hold(50)
+            second.reserve_request_bytes(1)
+        (await admission.enter(["birch"])).reserve_request_bytes(50)
         first.leave()
-        second.hold(50)
-        taken = second.keep(60, may_refuse=False)
+        second.reserve_request_bytes(50)
+        taken = second.keep_response_bytes(60, may_refuse=False)
         with pytest.raises(ResourceExhausted):
-            second.keep(1, may_refuse=True)
+            second.keep_response_bytes(1, may_refuse=True)
         second.leave()
         third = await admission.enter(["alder"])
-        third.hold(50)
+        third.reserve_request_bytes(50)
         taken()
-        third.keep(50, may_refuse=True)
+        third.keep_response_bytes(50, may_refuse=True)
 
     asyncio.run(scenario())
 
@@ -200,8 +200,8 @@ def test_the_end_lets_finish_what_may() -> None:
         with (
             await admission.enter(["alder"]) as one,
             await admission.enter(["alder"]) as other,
-            one.ended_by(ended.append),
-            other.ended_by(finished.append, may_finish=True),
+            one.cancel_on_revoke(ended.append),
+            other.cancel_on_revoke(finished.append, may_finish=True),
         ):
             await admission.finish(0.01)
 
@@ -331,7 +331,7 @@ def test_requests_take_room_by_their_bytes_until_they_are_done(
         assert way(server, conversation) == "OK"
 
 
-class OneByOne(Batches):
+class OneByOne(BatchHandler):
     """Does one request at a time, and leaves the others."""
 
     def __init__(self) -> None:
@@ -340,12 +340,12 @@ class OneByOne(Batches):
     def prepare(self, request: object) -> object:
         return request
 
-    def take(self, prepared: object) -> None:
+    def accept(self, prepared: object) -> None:
         self._left += 1
 
-    async def do(self, deadline: float) -> Done:
+    async def run_batch(self, deadline: float) -> BatchResult:
         self._left -= 1
-        return Done(AppendItemsResponse(), None, self._left)
+        return BatchResult(AppendItemsResponse(), None, self._left)
 
 
 def test_what_is_left_of_a_batch_takes_room_until_it_is_done() -> None:
@@ -360,12 +360,12 @@ def test_what_is_left_of_a_batch_takes_room_until_it_is_done() -> None:
 
     async def scenario() -> None:
         with await admission.enter(["alder"]) as stream, await admission.enter(["birch"]) as other:
-            replies = Exchange(OneByOne(), stream, messages(), decode, timeout=10).replies()
+            replies = BatchedBidiStream(OneByOne(), stream, messages(), decode, timeout=10).replies()
             await anext(replies)
             with pytest.raises(ResourceExhausted):
-                other.hold(201)
+                other.reserve_request_bytes(201)
             await anext(replies)
-            other.hold(201)
+            other.reserve_request_bytes(201)
             assert [reply async for reply in replies] == []
 
     asyncio.run(scenario())

@@ -205,14 +205,14 @@ def test_what_came_while_a_batch_was_written_is_written_together(
     """And answered once."""
     writes: list[int] = []
     free = threading.Event()
-    real = SqliteStore.append_in_turn
+    real = SqliteStore.append_batch
 
     async def slow(self: SqliteStore, project: str, appends: Any, deadline: float | None) -> Any:
         writes.append(len(appends))
         await asyncio.to_thread(free.wait, TIMEOUT)
         return await real(self, project, appends, deadline)
 
-    monkeypatch.setattr(SqliteStore, "append_in_turn", slow)
+    monkeypatch.setattr(SqliteStore, "append_batch", slow)
     stream.send(append(conversation, "0"))
     while not writes:
         time.sleep(0.001)
@@ -231,14 +231,14 @@ def test_no_more_is_read_than_there_is_room_for(
     """While nothing is written, gRPC holds the caller back: in number, and by the size of what is read."""
     free = threading.Event()
     taken: list[int] = []
-    real = SqliteStore.append_in_turn
+    real = SqliteStore.append_batch
 
     async def slow(self: SqliteStore, project: str, appends: Any, deadline: float | None) -> Any:
         taken.append(len(appends))
         await asyncio.to_thread(free.wait, TIMEOUT)
         return await real(self, project, appends, deadline)
 
-    monkeypatch.setattr(SqliteStore, "append_in_turn", slow)
+    monkeypatch.setattr(SqliteStore, "append_batch", slow)
     for text, most in (("x", exchange.MAX_REQUESTS), ("x" * 200_000, 1 + exchange.MAX_BYTES // 200_000)):
         free.clear()
         taken.clear()

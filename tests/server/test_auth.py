@@ -277,7 +277,7 @@ def test_a_call_that_lasts_is_ended_within_a_second_of_its_key(
             ended.append(now)
             checking.cancel()
 
-        with await admission.enter([f"Bearer {key.text}"]) as call, call.ended_by(end):
+        with await admission.enter([f"Bearer {key.text}"]) as call, call.cancel_on_revoke(end):
             revoked = now
             await store.revoke_key(key.stored.id, revoked)
             now += phase

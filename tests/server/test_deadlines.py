@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from convgrpc.server.deadlines import Clock, Deadline
+from convgrpc.server.deadlines import Deadline, DeadlineScheduler
 
 LONG = 30.0
 
@@ -13,7 +13,7 @@ def test_what_takes_too_long_ends() -> None:
     """Each at its own time, also when the clock had stopped in between; what is in time is left alone."""
 
     async def scenario() -> None:
-        clock = Clock()
+        clock = DeadlineScheduler()
         for _ in range(2):
             with clock.within(LONG):
                 with pytest.raises(TimeoutError):
@@ -30,7 +30,7 @@ def test_what_takes_too_long_ends() -> None:
 
 def test_a_time_can_be_cut_short() -> None:
     async def scenario() -> None:
-        deadline = Clock().within(LONG)
+        deadline = DeadlineScheduler().within(LONG)
         asyncio.get_running_loop().call_later(0.01, deadline.expire)
         with pytest.raises(TimeoutError):
             await late(deadline)
@@ -44,7 +44,7 @@ def test_what_is_cancelled_is_not_late(is_over: bool) -> None:
     """Also where its time is over at the same moment: whoever cancels a task finds it cancelled."""
 
     async def scenario() -> None:
-        deadline = Clock().within(LONG)
+        deadline = DeadlineScheduler().within(LONG)
         task = asyncio.create_task(late(deadline))
         await asyncio.sleep(0.01)
         if is_over:

@@ -46,7 +46,7 @@ def test_they_are_done_in_their_order_and_committed_together(tmp_path: Path) -> 
 
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
         appends = [append("one", "a", "b", after=""), append("two", "c"), append("one", "d", after="b")]
-        done = await store.append_in_turn("alder", appends, None)
+        done = await store.append_batch("alder", appends, None)
         assert done == ([["a", "b"], ["c"], ["d"]], None)
         assert (await contents(store, "one"), await contents(store, "two")) == ("abd", "c")
         assert [commit.writes for commit in commits] == [1]
@@ -68,13 +68,13 @@ def test_the_first_that_is_refused_ends_them(tmp_path: Path, refused: Append, wh
     """Of it nothing is stored, and of those after it neither; those before it are done."""
 
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
-        done = await store.append_in_turn("alder", [append("one", "a"), refused, append("two", "c")], None)
+        done = await store.append_batch("alder", [append("one", "a"), refused, append("two", "c")], None)
         assert done.item_ids == [["a"]]
         assert isinstance(done.refusal, ConvgrpcError)
         assert why in done.refusal.message
         assert (await contents(store, "one"), await contents(store, "two")) == ("a", "")
         # What was refused left no trace in the counts either.
-        assert (await store.append_in_turn("alder", [append("one", *"bcdef")], None)).refusal is None
+        assert (await store.append_batch("alder", [append("one", *"bcdef")], None)).refusal is None
 
     run(tmp_path, scenario)
 
@@ -84,10 +84,10 @@ def test_those_that_were_done_before_are_not_done_again(tmp_path: Path) -> None:
 
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
         first = append("one", "a", "b", request="1")
-        assert (await store.append_in_turn("alder", [first, first], None)).item_ids == [["a", "b"]] * 2
+        assert (await store.append_batch("alder", [first, first], None)).item_ids == [["a", "b"]] * 2
         await store.delete_item("alder", "one", "a", None)
         again = [first, append("one", "c", request="2"), append("one", "other", request="1")]
-        done = await store.append_in_turn("alder", again, None)
+        done = await store.append_batch("alder", again, None)
         assert done.item_ids == [["b"], ["c"]]
         assert done.refusal
         assert "earlier, different request" in done.refusal.message
@@ -99,7 +99,7 @@ def test_those_that_were_done_before_are_not_done_again(tmp_path: Path) -> None:
 def test_one_whose_time_is_over_is_not_written(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
         with pytest.raises(DeadlineExceeded):
-            await store.append_in_turn("alder", [append("one", "a")], 0.0)
+            await store.append_batch("alder", [append("one", "a")], 0.0)
         assert await contents(store, "one") == ""
 
     run(tmp_path, scenario)
@@ -109,10 +109,10 @@ def test_those_who_listen_are_told_of_each_conversation(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
         told: list[str] = []
         with (
-            store.listening("alder", "one", lambda: told.append("one")),
-            store.listening("alder", "two", lambda: told.append("two")),
+            store.subscribe("alder", "one", lambda: told.append("one")),
+            store.subscribe("alder", "two", lambda: told.append("two")),
         ):
-            await store.append_in_turn("alder", [append("one", "a"), append("two", "b"), append("one", "c")], None)
+            await store.append_batch("alder", [append("one", "a"), append("two", "b"), append("one", "c")], None)
             while len(told) < 2:
                 await asyncio.sleep(0.001)
         assert sorted(told) == ["one", "two"]
@@ -125,7 +125,7 @@ def test_no_more_is_done_at_once_than_others_may_wait_for(tmp_path: Path, monkey
     monkeypatch.setattr(mutations, "MAX_COPIED_BYTES", 3)
 
     async def scenario(store: SqliteStore, commits: list[Commit]) -> None:
-        done = await store.append_in_turn("alder", [append("one", "ab"), append("two", "cd"), append("one", "e")], None)
+        done = await store.append_batch("alder", [append("one", "ab"), append("two", "cd"), append("one", "e")], None)
         assert done == ([["ab"], ["cd"]], None)
         assert (await contents(store, "one"), await contents(store, "two")) == ("ab", "cd")
 

@@ -47,7 +47,7 @@ WRITES: dict[str, Write] = {
     "references": append(REFERENCE),
     "ids of this store's making": append(SENT_AGAIN),
     "new conversations": lambda store, name: create(store, f"new_{name}", REFERENCE),
-    "several appends": lambda store, name: store.append_in_turn(PROJECT, [Append(name, [REFERENCE])], None),
+    "several appends": lambda store, name: store.append_batch(PROJECT, [Append(name, [REFERENCE])], None),
     "responses": respond,
     "repeated writes": repeat,
 }

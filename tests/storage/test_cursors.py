@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convgrpc.errors import NotFound
-from convgrpc.storage.interface import Span
+from convgrpc.storage.interface import PositionRange
 from convgrpc.storage.sqlite.cursors import Cursors
 from convgrpc.storage.sqlite.store import SqliteStore
 
@@ -63,7 +63,7 @@ def test_cursors_stay_good(tmp_path: Path) -> None:
 
     async def read(store: SqliteStore) -> None:
         span = await store.get_span(PROJECT, "conv_1", made[0])
-        found = await store.get_growth(PROJECT, "conv_1", span.position, last=span.last, limit=9, max_bytes=99)
+        found = await store.read_after(PROJECT, "conv_1", span.position, last=span.last, limit=9, max_bytes=99)
         assert found.items == [b"item_3", b"item_4"]
 
     run(tmp_path, make)
@@ -98,12 +98,12 @@ def test_a_span_is_what_is_there_after_a_place(tmp_path: Path) -> None:
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1")
-        assert await store.get_span(PROJECT, "conv_1", None) == Span(0, 0)
+        assert await store.get_span(PROJECT, "conv_1", None) == PositionRange(0, 0)
         await append(store, "conv_1", minted("item_1"), minted("item_2"), minted("item_1"), minted("item_3"))
         await create(store, "conv_2", minted("item_4"))
-        assert await store.get_span(PROJECT, "conv_1", None) == Span(0, 4)
-        assert await store.get_span(PROJECT, "conv_1", "item_1") == Span(3, 4)
-        found = await store.get_growth(PROJECT, "conv_1", 1, last=3, limit=9, max_bytes=99)
+        assert await store.get_span(PROJECT, "conv_1", None) == PositionRange(0, 4)
+        assert await store.get_span(PROJECT, "conv_1", "item_1") == PositionRange(3, 4)
+        found = await store.read_after(PROJECT, "conv_1", 1, last=3, limit=9, max_bytes=99)
         assert (found.items, found.position, found.has_more) == ([b"item_2", b"item_1"], 3, False)
 
     run(tmp_path, scenario)

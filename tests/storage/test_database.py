@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 from convgrpc.storage.interface import NewConversation, NewItem, Origin
 from convgrpc.storage.sqlite import mutations
-from convgrpc.storage.sqlite.database import Claim, Connection, UnusableDatabase, connect, open_database
+from convgrpc.storage.sqlite.database import Connection, ServerLock, UnusableDatabase, connect, open_database
 from convgrpc.storage.sqlite.migrations import APPLICATION_ID, MIGRATIONS
 
 
@@ -284,7 +284,7 @@ def test_nobody_else_may_read_what_is_made(tmp_path: Path) -> None:
     """The database and what is beside it; a file that was there keeps its mode."""
     path, there = tmp_path / "a.db", tmp_path / "there.db"
     there.touch(0o640)
-    with closing(Claim(path)), closing(open_database(path, "FULL", 5)), closing(open_database(there, "FULL", 5)):
+    with closing(ServerLock(path)), closing(open_database(path, "FULL", 5)), closing(open_database(there, "FULL", 5)):
         modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
     made = ("a.db", "a.db-wal", "a.db-shm", "a.db-lock")
     assert modes == dict.fromkeys(made, 0o600) | dict.fromkeys(("there.db", "there.db-wal", "there.db-shm"), 0o640)

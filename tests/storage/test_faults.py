@@ -25,7 +25,7 @@ from convgrpc.handlers.conversations import ConversationsService
 from convgrpc.server.app import Running
 from convgrpc.server.auth import Keys
 from convgrpc.settings import Address, Settings
-from convgrpc.storage.interface import Commit, Condition, NewConversation, RequestKey
+from convgrpc.storage.interface import Commit, HealthStatus, NewConversation, RequestKey
 from convgrpc.storage.sqlite import reserve
 from convgrpc.storage.sqlite.database import UnusableDatabase
 from convgrpc.storage.sqlite.database_health import FULL
@@ -275,7 +275,7 @@ def test_deletions_in_a_batch_that_finds_the_disk_full_are_done(tmp_path: Path) 
             assert [isinstance(each, Unavailable) for each in outcomes] == [True, False, False, True]
             with pytest.raises(NotFound):
                 await store.get_conversation("default", "conv_2")
-            assert (await store.condition()).trouble == FULL
+            assert (await store.condition()).unavailable == FULL
         finally:
             await store.close()
 
@@ -441,11 +441,11 @@ def test_disk_that_is_always_slow_is_no_better_between_two_commits(
             power_cut.seconds_per_sync = 0.4
             for name in ("conv_1", "conv_2"):
                 await create(store, name)
-                assert await store.condition() == Condition("the disk is too slow", None)
+                assert await store.condition() == HealthStatus("the disk is too slow", None)
                 # What was tried for that is on its way still.
                 await asyncio.sleep(0.5)
             power_cut.seconds_per_sync = 0
-            while await store.condition() != Condition(None, None):
+            while await store.condition() != HealthStatus(None, None):
                 await asyncio.sleep(0.05)
 
     run(scenario())
@@ -498,15 +498,15 @@ def test_locked_database_is_a_trouble_while_it_lasts(settings: Settings) -> None
                     with pytest.raises(Unavailable, match="another process is using it"):
                         await create(store, "conv_1")
                     assert least <= time.monotonic() - began < most
-                    assert await store.condition() == Condition("another process is using it", None)
+                    assert await store.condition() == HealthStatus("another process is using it", None)
                     other.execute("ROLLBACK")
-                assert await store.condition() == Condition(None, None)
+                assert await store.condition() == HealthStatus(None, None)
                 other.execute("BEGIN IMMEDIATE")
                 waiting = asyncio.create_task(create(store, "conv_2"))
                 await asyncio.sleep(0.5)
                 other.execute("ROLLBACK")
                 await waiting
-            assert await store.condition() == Condition(None, None)
+            assert await store.condition() == HealthStatus(None, None)
 
     run(scenario())
 
@@ -518,12 +518,12 @@ def test_idle_database_is_tried_now_and_then(settings: Settings, monkeypatch: py
         commits: list[Commit] = []
         async with opened(settings, observe=commits.append) as store:
             for _ in range(3):
-                assert await store.condition() == Condition(None, None)
+                assert await store.condition() == HealthStatus(None, None)
             assert len(commits) == 1
             with immutable(Path(f"{settings.db}-wal")):
-                assert await store.condition() == Condition(None, None)
+                assert await store.condition() == HealthStatus(None, None)
                 monkeypatch.setattr("convgrpc.storage.sqlite.health_probe._IDLE", 0)
-                assert await store.condition() == Condition("the disk fails", None)
+                assert await store.condition() == HealthStatus("the disk fails", None)
 
     run(scenario())
 

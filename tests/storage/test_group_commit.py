@@ -13,7 +13,7 @@ import pytest
 
 from convgrpc.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from convgrpc.storage.sqlite.database import Connection, connect
-from convgrpc.storage.sqlite.group_commit import Writer
+from convgrpc.storage.sqlite.group_commit import GroupCommitter
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ class Bench:
         self.commits: list[tuple[int, int]] = []
         self.chores: list[Callable[[sqlite3.Connection], bool]] = []
         self.reports: list[Callable[[], object]] = []
-        self.writer = Writer(
+        self.writer = GroupCommitter(
             self.connection,
             committed=self.committed,
             tidy=lambda connection: bool(self.chores) and self.chores.pop(0)(connection),
@@ -83,7 +83,7 @@ def run(scenario: Awaitable[None]) -> None:
 class Held:
     """Holds up the writer, so that what is asked of it meanwhile waits together."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: GroupCommitter) -> None:
         self._writer = writer
         self._go_on = threading.Event()
         self._held: asyncio.Future[None] | None = None
@@ -105,7 +105,7 @@ class Held:
         await self._held
 
 
-async def together(writer: Writer, *writes: Awaitable[Any]) -> list[Any]:
+async def together(writer: GroupCommitter, *writes: Awaitable[Any]) -> list[Any]:
     """The outcomes of writes that wait together."""
     async with Held(writer):
         tasks = [asyncio.ensure_future(write) for write in writes]
@@ -238,10 +238,10 @@ def test_commit_is_bounded(tmp_path: Path) -> None:
         assert commits == [(2, MIB), (1, 1), (1, 3 * MIB), (512, 1), (89, 0)]
 
 
-def move(writer: Writer, number: int, size: int) -> Awaitable[int]:
+def move(writer: GroupCommitter, number: int, size: int) -> Awaitable[int]:
     def work(connection: Connection) -> int:
         connection.execute("INSERT INTO numbers (number) VALUES (?)", (number,))
-        connection.moved += size
+        connection.bytes_touched += size
         return number
 
     return writer.write(work)
@@ -409,7 +409,7 @@ def test_projects_take_turns(bench: Bench) -> None:
 
     def writes(project: str, count: int, *, size: int = 0, moves: int = 0) -> list[Awaitable[None]]:
         def work(connection: Connection) -> None:
-            connection.moved += moves
+            connection.bytes_touched += moves
             done.append(project)
 
         return [bench.writer.write(work, size=size, project=project) for _ in range(count)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from convgrpc.errors import NotFound
-from convgrpc.storage.interface import Growth
+from convgrpc.storage.interface import ItemSlice
 from convgrpc.storage.sqlite.large_reads import INLINE
 from convgrpc.storage.sqlite.store import SqliteStore
 from tests.storage.test_store import PROJECT, append, create, minted, reference, run, sent
@@ -22,8 +22,8 @@ async def growth(
     limit: int = 100,
     max_bytes: int = MUCH,
     project: str = PROJECT,
-) -> Growth:
-    return await store.get_growth(project, conversation, position, limit=limit, max_bytes=max_bytes)
+) -> ItemSlice:
+    return await store.read_after(project, conversation, position, limit=limit, max_bytes=max_bytes)
 
 
 async def pages(store: SqliteStore, conversation: str, *, limit: int = 100, max_bytes: int = MUCH) -> list[list[bytes]]:
@@ -47,7 +47,7 @@ def test_growth_is_what_came_after_a_position(tmp_path: Path) -> None:
         first = await growth(store, "conv_1")
         assert (first.items, first.has_more, first.removals) == ([b"a", b"b"], False, 0)
         nothing = await growth(store, "conv_1", first.position)
-        assert nothing == Growth([], first.position, False, 0)
+        assert nothing == ItemSlice([], first.position, False, 0)
         await append(store, "conv_1", minted("c"), sent("d", "data"))
         second = await growth(store, "conv_1", first.position)
         assert (second.items, second.has_more) == ([b"c", b"data"], False)
@@ -62,7 +62,7 @@ def test_an_empty_conversation_stays_at_the_beginning(tmp_path: Path) -> None:
 
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1")
-        assert await growth(store, "conv_1") == Growth([], 0, False, 0)
+        assert await growth(store, "conv_1") == ItemSlice([], 0, False, 0)
         await append(store, "conv_1", minted("a"))
         assert (await growth(store, "conv_1", 0)).items == [b"a"]
 
@@ -115,7 +115,7 @@ def test_removals_are_counted(tmp_path: Path) -> None:
         await store.delete_item(PROJECT, "conv_2", "x", None)
         assert (await growth(store, "conv_1")).removals == 0
         await store.delete_item(PROJECT, "conv_1", "b", None)
-        assert await growth(store, "conv_1", position) == Growth([], position, False, 1)
+        assert await growth(store, "conv_1", position) == ItemSlice([], position, False, 1)
         with pytest.raises(NotFound):
             await store.delete_item(PROJECT, "conv_1", "b", None)
         assert (await growth(store, "conv_1")).removals == 1
@@ -133,7 +133,7 @@ def test_removals_are_counted(tmp_path: Path) -> None:
 
 def test_removals_survive_a_restart(tmp_path: Path) -> None:
     """Positions do, too."""
-    before: list[Growth] = []
+    before: list[ItemSlice] = []
 
     async def removing(store: SqliteStore) -> None:
         await create(store, "conv_1", minted("a"), minted("b"))
@@ -141,7 +141,7 @@ def test_removals_survive_a_restart(tmp_path: Path) -> None:
         before.append(await growth(store, "conv_1"))
 
     async def looking(store: SqliteStore) -> None:
-        assert await growth(store, "conv_1") == before[0] == Growth([b"b"], before[0].position, False, 1)
+        assert await growth(store, "conv_1") == before[0] == ItemSlice([b"b"], before[0].position, False, 1)
 
     run(tmp_path, removing)
     run(tmp_path, looking)
@@ -257,7 +257,7 @@ def test_large_items_are_read_in_a_thread(tmp_path: Path, size: int) -> None:
         found: list[bytes] = []
         position, has_more = None, True
         while has_more:
-            growth = await store.get_growth(PROJECT, "conv_1", position, limit=9, max_bytes=MUCH)
+            growth = await store.read_after(PROJECT, "conv_1", position, limit=9, max_bytes=MUCH)
             found += growth.items
             position, has_more = growth.position, growth.has_more
         assert found == expected

@@ -6,7 +6,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from convgrpc.storage.interface import NewResponse
-from convgrpc.storage.sqlite.change_notifier import News, Topic
+from convgrpc.storage.sqlite.change_notifier import ChangeNotifier, Topic
 from convgrpc.storage.sqlite.store import SqliteStore
 
 from .test_store import PROJECT, append, create, minted, run
@@ -23,8 +23,8 @@ class Listener:
         self.told = asyncio.Event()
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        with self.store.listening(PROJECT, self.conversation, self.told.set):
+    async def subscribe(self) -> AsyncIterator[None]:
+        with self.store.subscribe(PROJECT, self.conversation, self.told.set):
             yield
 
     async def hears(self, patience: float = 10) -> bool:
@@ -48,7 +48,7 @@ def test_every_change_of_the_items_is_told(tmp_path: Path) -> None:
         await create(store, "conv_1", minted("item_1"))
         await create(store, "conv_2", minted("item_2"))
         here, there = Listener(store, "conv_1"), Listener(store, "conv_2")
-        async with here.listening(), there.listening():
+        async with here.subscribe(), there.subscribe():
             changes = [
                 append(store, "conv_1", minted("item_3")),
                 store.delete_item(PROJECT, "conv_1", "item_1", None),
@@ -79,9 +79,9 @@ def test_what_is_told_is_durable_and_nothing_is_missed(tmp_path: Path) -> None:
         async def read(start: float) -> list[str]:
             await asyncio.sleep(start)
             listener, found, position = Listener(store, "conv_1"), list[str](), 0
-            async with listener.listening():
+            async with listener.subscribe():
                 while True:
-                    growth = await store.get_growth(PROJECT, "conv_1", position, limit=7, max_bytes=1000)
+                    growth = await store.read_after(PROJECT, "conv_1", position, limit=7, max_bytes=1000)
                     found += [item.decode() for item in growth.items]
                     position = growth.position
                     if len(found) == MANY:
@@ -104,7 +104,7 @@ def test_a_write_whose_caller_is_gone_is_told_all_the_same(tmp_path: Path) -> No
     async def scenario(store: SqliteStore) -> None:
         await create(store, "conv_1")
         listener = Listener(store, "conv_1")
-        async with listener.listening():
+        async with listener.subscribe():
             task = asyncio.create_task(append(store, "conv_1", minted("item_1")))
             while not store.waiting_writes and not listener.told.is_set():
                 await asyncio.sleep(0)
@@ -119,11 +119,11 @@ def test_a_write_whose_caller_is_gone_is_told_all_the_same(tmp_path: Path) -> No
 
 def test_several_listen_and_each_stops_by_itself() -> None:
     """A change is told to those who listen then, on their own event loops; one that was closed hears nothing."""
-    news, topic, told = News(), Topic(PROJECT, "conv_1"), list[str]()
+    news, topic, told = ChangeNotifier(), Topic(PROJECT, "conv_1"), list[str]()
 
     async def scenario() -> None:
-        with ExitStack() as first, news.listening(topic, lambda: told.append("second")):
-            first.enter_context(news.listening(topic, lambda: told.append("first")))
+        with ExitStack() as first, news.subscribe(topic, lambda: told.append("second")):
+            first.enter_context(news.subscribe(topic, lambda: told.append("first")))
             await asyncio.to_thread(news.publish, [topic, topic, Topic(PROJECT, "conv_2"), Topic("x", "conv_1")])
             await asyncio.sleep(0.01)
             assert sorted(told) == ["first", "second"]
@@ -136,7 +136,7 @@ def test_several_listen_and_each_stops_by_itself() -> None:
     with ExitStack() as forgotten:
 
         async def listen() -> None:
-            forgotten.enter_context(news.listening(topic, lambda: told.append("third")))
+            forgotten.enter_context(news.subscribe(topic, lambda: told.append("third")))
 
         asyncio.run(listen())
         news.publish([topic])

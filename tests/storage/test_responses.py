@@ -19,10 +19,10 @@ from convgrpc.errors import (
     NotFound,
     ResourceExhausted,
 )
-from convgrpc.storage.interface import NewConversation, NewItem, NewResponse, RequestKey, Segment
+from convgrpc.storage.interface import NewConversation, NewItem, NewResponse, RequestKey, ResponseItems
 from convgrpc.storage.sqlite import mutations, response_records
 from convgrpc.storage.sqlite.database import Connection, connect, open_database
-from convgrpc.storage.sqlite.idempotency import Attempt, Window
+from convgrpc.storage.sqlite.idempotency import IdempotentWrite, RetentionWindow
 from convgrpc.storage.sqlite.migrations import APPLICATION_ID, MIGRATIONS
 from convgrpc.storage.sqlite.store import SqliteStore
 from tests.storage.test_store import PROJECT, append, contents, create, minted, reference, run, sent, together
@@ -48,7 +48,7 @@ async def record(store: SqliteStore, new: NewResponse, project: str = PROJECT, n
     return (await store.record_response(project, new, None, request=request)).decode()
 
 
-async def segment_items(store: SqliteStore, segment: Segment, *, limit: int = 100) -> list[str]:
+async def segment_items(store: SqliteStore, segment: ResponseItems, *, limit: int = 100) -> list[str]:
     """All that a segment has, page by page."""
     found: list[str] = []
     position, has_more = 0, True
@@ -60,12 +60,12 @@ async def segment_items(store: SqliteStore, segment: Segment, *, limit: int = 10
     return found
 
 
-async def segments_of(store: SqliteStore, project: str, response_id: str) -> list[Segment]:
+async def segments_of(store: SqliteStore, project: str, response_id: str) -> list[ResponseItems]:
     """The segments of a response and of those that it follows, the oldest first, read two at a time."""
-    found: list[Segment] = []
+    found: list[ResponseItems] = []
     has_more = True
     while has_more:
-        lineage = await store.get_lineage(project, response_id, after=found[-1] if found else None, limit=2)
+        lineage = await store.get_response_chain(project, response_id, after=found[-1] if found else None, limit=2)
         assert 0 < len(lineage.segments) <= 2
         found += lineage.segments
         has_more = lineage.has_more
@@ -411,9 +411,9 @@ def test_responses_are_swept_in_chunks(gone: Connection) -> None:
     with closing(gone):
         count = mutations.SWEPT_AT_ONCE
         assert left() == [count + 1, count + 2, 1]
-        assert mutations.sweep(gone, Window(0, 1))
+        assert mutations.sweep(gone, RetentionWindow(0, 1))
         assert left() == [1, count, count + 1]
-        while mutations.sweep(gone, Window(0, 1)):
+        while mutations.sweep(gone, RetentionWindow(0, 1)):
             pass
         assert left() == [0, 0, 0]
 
@@ -427,7 +427,7 @@ def test_large_responses_are_swept_one_by_one(tmp_path: Path) -> None:
             response_records.record_response(connection, PROJECT, new)
         mutations.delete_conversation(connection, PROJECT, "conv_1")
         left = []
-        while mutations.sweep(connection, Window(0, 1)):
+        while mutations.sweep(connection, RetentionWindow(0, 1)):
             left += connection.execute("SELECT count(*) FROM responses").fetchone()
         # What each of them leaves is swept between.
         assert sorted(set(left), reverse=True) == [3, 1, 0]
@@ -438,7 +438,7 @@ def test_an_id_is_free_before_it_is_swept(gone: Connection) -> None:
     with closing(gone):
         response_records.record_response(gone, PROJECT, response("resp_0", read=[minted("again")]))
         response_records.record_response(gone, PROJECT, response("resp_5", "resp_0", data="new"))
-        while mutations.sweep(gone, Window(0, 1)):
+        while mutations.sweep(gone, RetentionWindow(0, 1)):
             pass
         assert response_records.find_response(gone, PROJECT, "resp_5").data == b"new"
         lineage = response_records.find_lineage(gone, PROJECT, "resp_5", None, 9)
@@ -515,7 +515,7 @@ def test_a_database_of_an_older_version_gets_responses(tmp_path: Path) -> None:
 
 def everything(connection: Connection, suffix: str) -> None:
     """Does all that is done with responses, each in the ways that use different statements."""
-    attempt = Attempt(RequestKey("record", suffix, b"digest"), Window(0, 1))
+    attempt = IdempotentWrite(RequestKey("record", suffix, b"digest"), RetentionWindow(0, 1))
     first = response(f"resp_{suffix}", on="conv_first", read=[minted(f"msg_{suffix}")])
     for _ in range(2):
         response_records.record_response(connection, PROJECT, first, attempt)
@@ -529,7 +529,7 @@ def everything(connection: Connection, suffix: str) -> None:
     for each in (f"resp_2_{suffix}", f"resp_{suffix}"):
         response_records.delete_response(connection, PROJECT, each)
     for _ in range(2):
-        mutations.sweep(connection, Window(0, 1))
+        mutations.sweep(connection, RetentionWindow(0, 1))
 
 
 def filled(path: Path) -> Connection:

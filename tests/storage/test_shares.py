@@ -10,7 +10,7 @@ import pytest
 from convgrpc.errors import ResourceExhausted
 from convgrpc.storage.interface import Append, NewConversation, NewItem, NewResponse, Origin
 from convgrpc.storage.sqlite.store import SqliteStore
-from convgrpc.storage.sqlite.write_queue import MAX_BATCH_BYTES, Waiting, Write
+from convgrpc.storage.sqlite.write_queue import MAX_BATCH_BYTES, FairWriteQueue, Write
 from tests.storage.holding import together
 
 NEW = NewConversation("new", b"", {})
@@ -24,7 +24,7 @@ CALLS: dict[str, Call] = {
     "fork_conversation": lambda store, project: store.fork_conversation(project, "none", None, lambda _: NEW, None),
     "delete_conversation": lambda store, project: store.delete_conversation(project, "none", None),
     "append_items": lambda store, project: store.append_items(project, "none", [ITEM], None),
-    "append_in_turn": lambda store, project: store.append_in_turn(project, [Append("none", [ITEM])], None),
+    "append_batch": lambda store, project: store.append_batch(project, [Append("none", [ITEM])], None),
     "delete_item": lambda store, project: store.delete_item(project, "none", "msg_1", None),
     "record_response": lambda store, project: store.record_response(
         project, NewResponse("resp_1", b"", None, None, [ITEM], []), None
@@ -56,7 +56,7 @@ def test_a_project_whose_writes_wait_refuses_none_of_another(tmp_path: Path, cal
 @pytest.mark.parametrize("others", [1, 2, 5])
 def test_nobody_is_overtaken_for_ever_when_commits_end_early(others: int, size: int) -> None:
     """Each write of the others moves as much as a commit may, so that what was taken out with it is put back."""
-    waiting = Waiting(1024, 64 << 20)
+    waiting = FairWriteQueue(1024, 64 << 20)
     future = cast("asyncio.Future[object]", None)
     busy = [Write(f"alder {n}", lambda _: None, 0, None, (), future) for n in range(others)]
     patient = Write("birch", lambda _: None, size, None, (), future)
@@ -74,7 +74,7 @@ def test_nobody_is_overtaken_for_ever_when_commits_end_early(others: int, size: 
 
 
 def test_what_was_put_back_is_before_what_came_since() -> None:
-    waiting = Waiting(1024, 64 << 20)
+    waiting = FairWriteQueue(1024, 64 << 20)
     future = cast("asyncio.Future[object]", None)
     writes = [Write("alder", lambda _: None, n, None, (), future) for n in range(4)]
     for write in writes[:3]:

@@ -13,7 +13,7 @@ from convgrpc.errors import InvalidArgument, NotFound, Unavailable, conversation
 from convgrpc.storage.interface import Append, NewConversation, NewItem, Origin, Page, RequestKey
 from convgrpc.storage.sqlite import idempotency, mutations
 from convgrpc.storage.sqlite.database import Connection, connect, open_database
-from convgrpc.storage.sqlite.idempotency import Attempt, Window
+from convgrpc.storage.sqlite.idempotency import IdempotentWrite, RetentionWindow
 from convgrpc.storage.sqlite.queries import find_version, list_conversations, list_items
 from convgrpc.storage.sqlite.searches import MAX_ROWS_PER_TURN, Search
 from convgrpc.storage.sqlite.store import SqliteStore
@@ -511,7 +511,7 @@ def test_deleted_conversation_is_swept(tmp_path: Path) -> None:
     run(tmp_path, first)
     with closing(open_database(path, "FULL", 5)) as connection:
         mutations.delete_conversation(connection, PROJECT, "conv_1")
-        assert mutations.sweep(connection, Window(0, 1)) is True
+        assert mutations.sweep(connection, RetentionWindow(0, 1)) is True
         assert left() == (count + 2 - mutations.SWEPT_AT_ONCE, 1)
     run(tmp_path, second)
 
@@ -524,10 +524,10 @@ def test_large_items_are_swept_one_by_one(tmp_path: Path) -> None:
         mutations.create_conversation(connection, PROJECT, NewConversation("conv_1", b"", {}), items)
         mutations.delete_conversation(connection, PROJECT, "conv_1")
         left = []
-        while mutations.sweep(connection, Window(0, 1)):
+        while mutations.sweep(connection, RetentionWindow(0, 1)):
             left += connection.execute("SELECT count(*) FROM items").fetchone()
         assert left == [5, 3, 0]
-        assert connection.moved == 2 * sum(sizes) + len(sizes) * ITEM_COST, (
+        assert connection.bytes_touched == 2 * sum(sizes) + len(sizes) * ITEM_COST, (
             "which tells how much of the log there is to copy"
         )
         assert connection.execute("SELECT bytes FROM projects").fetchone() == (0,)
@@ -652,7 +652,7 @@ def everything(connection: Connection, suffix: str) -> None:
     """Does all that the store does, each in the ways that use different statements."""
     conversation = f"conv_{suffix}"
     items = [minted(f"msg_{suffix}"), sent("rs_1", "x"), sent("msg_first", "x"), reference("rs_2")]
-    attempt = Attempt(RequestKey("append", suffix, b"digest"), Window(0, 1))
+    attempt = IdempotentWrite(RequestKey("append", suffix, b"digest"), RetentionWindow(0, 1))
     new = NewConversation(conversation, b"", {"topic": "a", "suffix": suffix})
     mutations.create_conversation(
         connection, PROJECT, new, items, attempt._replace(key=RequestKey("create", suffix, b""))
@@ -670,7 +670,7 @@ def everything(connection: Connection, suffix: str) -> None:
         search = Search(PROJECT, after=cursor, limit=2, metadata={"topic": "a", "suffix": "x"})
         while search.turn(connection) is None:
             pass
-    mutations.sweep(connection, Window(1, 2))
+    mutations.sweep(connection, RetentionWindow(1, 2))
     found = find_version(connection, PROJECT, conversation)
     for descending in (False, True):
         for after in (None, "rs_1"):
@@ -730,7 +730,7 @@ def test_cost_does_not_grow(tmp_path: Path) -> None:
             for number in range(first, last):
                 items = [sent("rs_1", "x"), sent("rs_2", "x"), sent("msg_first", "x")]
                 new = NewConversation(f"conv_more_{number}", b"", {"topic": "a", "suffix": "x"})
-                attempt = Attempt(RequestKey("create", str(number), b""), Window(1, 2))
+                attempt = IdempotentWrite(RequestKey("create", str(number), b""), RetentionWindow(1, 2))
                 mutations.create_conversation(connection, PROJECT, new, items, attempt)
 
         # A search counts each of its pairs up to a bound.
@@ -751,10 +751,10 @@ def test_requests_are_forgotten_in_chunks(tmp_path: Path) -> None:
     """Records that are too old are removed a few at a time; younger ones stay."""
     with closing(filled(tmp_path / "convgrpc.db")) as connection:
         for number in range(idempotency.FORGOTTEN_AT_ONCE + 2):
-            attempt = Attempt(key(str(number)), Window(0, 1 if number else 5))
+            attempt = IdempotentWrite(key(str(number)), RetentionWindow(0, 1 if number else 5))
             mutations.append_items(connection, PROJECT, Append("conv_first", [minted(f"msg_{number}")]), attempt)
         sweeps = 0
-        while mutations.sweep(connection, Window(3, 4)):
+        while mutations.sweep(connection, RetentionWindow(3, 4)):
             sweeps += 1
         assert sweeps == 2
         assert connection.execute("SELECT id FROM requests").fetchall() == [("0",)]

@@ -3,13 +3,13 @@
 import tracemalloc
 
 from convgrpc.tokens.history import Items
-from convgrpc.tokens.items import Features, Turn
+from convgrpc.tokens.items import ItemTokens, Turn
 from tests.tokens.test_items import READY
 
 
 def test_items_are_remembered_as_they_were_read() -> None:
     """Of every kind, one by one, from any of them on, and those of another history."""
-    read = [*READY["o200k_base"], Features(Turn.COMMENTARY, 1 << 40, "msg_é"), Features(Turn.OTHER, 0, "")]
+    read = [*READY["o200k_base"], ItemTokens(Turn.COMMENTARY, 1 << 40, "msg_é"), ItemTokens(Turn.OTHER, 0, "")]
     items, others = Items(), Items()
     items.extend(read[:10])
     items.extend(read[10:])
@@ -24,13 +24,15 @@ def test_items_are_remembered_as_they_were_read() -> None:
 def test_a_text_takes_little_room() -> None:
     """Some 70 bytes, by which the weight of all others is told."""
     number = 10_000
-    texts = [Features(Turn.USER, 1000 + each, f"msg_{each:048d}") for each in range(number)]
-    calls = [Features(Turn.CALL, 1000 + each, f"fc_{each:048d}", call_id=f"call_{each:024d}") for each in range(number)]
+    texts = [ItemTokens(Turn.USER, 1000 + each, f"msg_{each:048d}") for each in range(number)]
+    calls = [
+        ItemTokens(Turn.CALL, 1000 + each, f"fc_{each:048d}", call_id=f"call_{each:024d}") for each in range(number)
+    ]
     room = {}
     for name, some in (("texts", texts), ("calls", calls)):
         items = Items()
         tracemalloc.start()
-        items.extend(Features(*each) for each in some)
+        items.extend(ItemTokens(*each) for each in some)
         room[name] = tracemalloc.get_traced_memory()[0] / items.weight
         tracemalloc.stop()
     assert room["texts"] < 85

@@ -13,9 +13,9 @@ from convgrpc.tokens.count import count
 from convgrpc.tokens.families import FAMILIES
 from convgrpc.tokens.history import History
 from convgrpc.tokens.images import image
-from convgrpc.tokens.items import Features, features
+from convgrpc.tokens.items import ItemTokens, features
 from convgrpc.tokens.reading import Reader
-from convgrpc.tokens.tally import Tally
+from convgrpc.tokens.tally import TokenAccumulator
 from convgrpc.v1.content_pb2 import ImageDetail
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.item_pb2 import ConversationItem
@@ -392,19 +392,19 @@ READY = {
 EXCHANGES = st.lists(st.integers(0, len(ITEMS) - 1), max_size=25)
 
 
-def ready(chosen: list[int], model: str) -> list[Features]:
+def ready(chosen: list[int], model: str) -> list[ItemTokens]:
     name = MODELS.resolve(model).family.encoding.replace("o200k_harmony", "o200k_base")
     return [READY[name][number] for number in chosen]
 
 
-def tallied(model: str, keeps: bool, items: list[Features]) -> Tally:
-    tally = Tally(MODELS.resolve(model), keeps)
+def tallied(model: str, keeps: bool, items: list[ItemTokens]) -> TokenAccumulator:
+    tally = TokenAccumulator(MODELS.resolve(model), keeps)
     for item in items:
         tally.add(item)
     return tally
 
 
-def state(tally: Tally) -> Any:
+def state(tally: TokenAccumulator) -> Any:
     tally.finish()
     return tally.parts, tally.estimates, tally.tokens
 
@@ -433,7 +433,7 @@ def test_a_tally_goes_on_where_a_copy_of_it_was_made(
 ) -> None:
     """As if it had counted all from the beginning; and what is copied stays as it was."""
     items = ready(chosen, model)
-    tally, start = Tally(MODELS.resolve(model), keeps), 0
+    tally, start = TokenAccumulator(MODELS.resolve(model), keeps), 0
     left_behind = []
     for cut in sorted(cuts):
         for item in items[start:cut]:
@@ -452,7 +452,7 @@ def test_what_a_copy_hears_of_is_not_known_to_the_tally() -> None:
     """The name of a call that the copy counted does not stand before an output that the tally counts."""
     items = [decode(ConversationItem, value) for value in (call("c1", "get_the_weather_of_tomorrow"), output("c1"))]
     made, returned = features(items, Reader(encoding("o200k_base")), "xx")
-    tally = Tally(MODELS.resolve("gpt-5"), False)
+    tally = TokenAccumulator(MODELS.resolve("gpt-5"), False)
     tally.copy().add(made)
     tally.add(returned)
     assert state(tally) == state(tallied("gpt-5", False, [returned]))

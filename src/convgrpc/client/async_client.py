@@ -15,7 +15,7 @@ from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, 
 from convgrpc.client.failures import failure
 from convgrpc.client.forks import ASYNC_HOME
 from convgrpc.client.outbox import AsyncOutbox, counted, numbered
-from convgrpc.client.retries import Patience
+from convgrpc.client.retries import StreamRetry
 from convgrpc.client.values import JsonObject, request, streamed_asynchronously
 from convgrpc.client.verdicts import Verdict
 from convgrpc.v1.error_reason_pb2 import ErrorReason
@@ -83,9 +83,9 @@ class AsyncClient(AsyncMethods):
     def _stream(
         self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
     ) -> AsyncGenerator[M, None]:
-        return self._batches(path, request(request_class, values), reply, Patience(timeout))
+        return self._batches(path, request(request_class, values), reply, StreamRetry(timeout))
 
-    async def _batches(self, path: str, message: Any, reply: type[M], patience: Patience) -> AsyncGenerator[M, None]:
+    async def _batches(self, path: str, message: Any, reply: type[M], patience: StreamRetry) -> AsyncGenerator[M, None]:
         """The batches of a stream, which is taken up after the cursor of the last."""
         batch: Any
         while True:
@@ -110,10 +110,10 @@ class AsyncClient(AsyncMethods):
         timeout: float | None,
     ) -> AsyncGenerator[M, None]:
         each = streamed_asynchronously(request_class, requests)
-        return self._acknowledgements(path, each, reply, Patience(timeout))
+        return self._acknowledgements(path, each, reply, StreamRetry(timeout))
 
     async def _acknowledgements(
-        self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: Patience
+        self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: StreamRetry
     ) -> AsyncGenerator[M, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
         async with aclosing(requests), AsyncOutbox(requests) as outbox:

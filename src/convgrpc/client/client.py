@@ -15,8 +15,8 @@ from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, 
 from convgrpc.client.failures import failure
 from convgrpc.client.forks import check_forks_are_supported
 from convgrpc.client.methods import Methods
-from convgrpc.client.outbox import Outbox, counted, numbered
-from convgrpc.client.retries import Patience
+from convgrpc.client.outbox import ResendBuffer, counted, numbered
+from convgrpc.client.retries import StreamRetry
 from convgrpc.client.values import JsonObject, request, streamed
 
 M = TypeVar("M", bound=Message)
@@ -108,9 +108,9 @@ class Client(Methods):
     def _stream(
         self, path: str, request_class: type[Message], reply: type[M], values: dict[str, Any], timeout: float | None
     ) -> Generator[M, None, None]:
-        return self._batches(path, request(request_class, values), reply, Patience(timeout))
+        return self._batches(path, request(request_class, values), reply, StreamRetry(timeout))
 
-    def _batches(self, path: str, message: Any, reply: type[M], patience: Patience) -> Generator[M, None, None]:
+    def _batches(self, path: str, message: Any, reply: type[M], patience: StreamRetry) -> Generator[M, None, None]:
         """The batches of a stream, which is taken up after the cursor of the last."""
         batch: Any
         while True:
@@ -132,13 +132,13 @@ class Client(Methods):
         requests: Iterable[R | JsonObject],
         timeout: float | None,
     ) -> Generator[M, None, None]:
-        return self._acknowledgements(path, streamed(request_class, requests), reply, Patience(timeout))
+        return self._acknowledgements(path, streamed(request_class, requests), reply, StreamRetry(timeout))
 
     def _acknowledgements(
-        self, path: str, requests: Iterable[bytes], reply: type[M], patience: Patience
+        self, path: str, requests: Iterable[bytes], reply: type[M], patience: StreamRetry
     ) -> Generator[M, None, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
-        with closing(Outbox(requests)) as outbox:
+        with closing(ResendBuffer(requests)) as outbox:
             while outbox.wait():
                 before = outbox.window.acknowledged
                 try:

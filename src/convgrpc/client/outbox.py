@@ -59,7 +59,7 @@ def numbered(error: ConvgrpcError, before: int) -> ConvgrpcError:
     return error
 
 
-class Outbox:
+class ResendBuffer:
     """Hands requests to one stream after the other, in threads of gRPC.
 
     `failure` is what was raised while a request was made; there are no more then.
@@ -135,7 +135,7 @@ class Outbox:
 
 
 class AsyncOutbox:
-    """Hands requests to one stream after the other, in an event loop; see `Outbox`. It makes them within its
+    """Hands requests to one stream after the other, in an event loop; see `ResendBuffer`. It makes them within its
     context.
     """
 

@@ -36,7 +36,7 @@ def service_config() -> str:
     return json.dumps(config)
 
 
-class Patience:
+class StreamRetry:
     """How often a stream that broke is taken up, and after how long: as a call is repeated, but counted anew each time
     that it got on.
 

@@ -15,7 +15,7 @@ and again.
 """
 
 
-class Stored(NamedTuple):
+class RawMessage(NamedTuple):
     """A message of a type as it was stored."""
 
     kind: type[Message]
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
         return self.data
 
 
-class StoredList:
+class RawList:
     """A message, and what its repeated field of a name has: messages of a type as they were stored. It is joined once,
     however often it is given.
     """
@@ -60,14 +60,14 @@ class StoredList:
         return self._text
 
 
-Answer: TypeAlias = Message | Stored | StoredList
+Answer: TypeAlias = Message | RawMessage | RawList
 
 
 def dump(answer: Answer) -> bytes:
     """The JSON text of an answer."""
-    if isinstance(answer, Stored):
+    if isinstance(answer, RawMessage):
         return _text(answer.kind, answer.data)
-    if isinstance(answer, StoredList):
+    if isinstance(answer, RawList):
         return answer.dump()
     return encoder.dump(answer)
 
@@ -82,7 +82,7 @@ def _text(kind: type[Message], data: bytes) -> bytes:
     return text
 
 
-class _Texts:
+class JsonTextCache:
     """JSON texts by the messages themselves, whatever conversation these stand in: that can never be out of date.
 
     The one goes first that has been there the longest. Several threads may ask.
@@ -103,4 +103,4 @@ class _Texts:
                 self._size -= len(data) + len(oldest)
 
 
-_texts = _Texts()
+_texts = JsonTextCache()

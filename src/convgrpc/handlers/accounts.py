@@ -6,24 +6,24 @@ from typing import Protocol
 class Account(Protocol):
     """Takes room for the bytes of a call, from the share of its project."""
 
-    def hold(self, size: int) -> None:
+    def reserve_request_bytes(self, size: int) -> None:
         """Takes room for more bytes of the request, until the call ends. Raises `ResourceExhausted`."""
 
-    def release(self, size: int) -> None:
+    def release_request_bytes(self, size: int) -> None:
         """Gives back room for bytes of the request that are no longer needed."""
 
-    def reserve(self, size: int) -> None:
+    def reserve_response_bytes(self, size: int) -> None:
         """Takes room for the answer, until the call ends. Raises `ResourceExhausted`."""
 
 
 class _Unbounded(Account):
-    def hold(self, size: int) -> None:
+    def reserve_request_bytes(self, size: int) -> None:
         """Takes no room."""
 
-    def release(self, size: int) -> None:
+    def release_request_bytes(self, size: int) -> None:
         """Gives nothing back."""
 
-    def reserve(self, size: int) -> None:
+    def reserve_response_bytes(self, size: int) -> None:
         """Takes no room."""
 
 

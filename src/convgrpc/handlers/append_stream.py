@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from itertools import chain
 
-from convgrpc.handlers.batches import Batches, Done
+from convgrpc.handlers.batches import BatchHandler, BatchResult
 from convgrpc.handlers.new_items import new_items, request_key
 from convgrpc.storage.interface import Append, Store
 from convgrpc.v1.conversations_service_pb2 import AppendItemsRequest, AppendItemsResponse
 
 
-class Appending(Batches):
+class Appending(BatchHandler):
     """Appends to the conversations of a project, and acknowledges what is durable."""
 
     def __init__(self, store: Store, project: str, clock: Callable[[], float]) -> None:
@@ -26,16 +26,16 @@ class Appending(Batches):
         expected = request.expected_last_item_id if request.HasField("expected_last_item_id") else None
         return Append(request.conversation_id, items, key, expected)
 
-    def take(self, prepared: Append) -> None:
-        self._taken.append(prepared)
+    def accept(self, append: Append) -> None:
+        self._taken.append(append)
 
-    async def do(self, deadline: float) -> Done:
+    async def run_batch(self, deadline: float) -> BatchResult:
         taken, self._taken = self._taken, []
-        item_ids, refusal = await self._store.append_in_turn(self._project, taken, deadline)
+        item_ids, refusal = await self._store.append_batch(self._project, taken, deadline)
         self._done += len(item_ids)
         left = [] if refusal else taken[len(item_ids) :]
         self._taken = left + self._taken
         if refusal:
             refusal.request_number = self._done + 1
         reply = AppendItemsResponse(requests=self._done, item_ids=chain.from_iterable(item_ids))
-        return Done(reply if item_ids else None, refusal, len(left))
+        return BatchResult(reply if item_ids else None, refusal, len(left))

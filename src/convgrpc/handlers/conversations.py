@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from convgrpc import errors, ids
 from convgrpc.contract import options
 from convgrpc.contract.includes import hide
-from convgrpc.contract.stored import Answer, Stored, StoredList
+from convgrpc.contract.stored import Answer, RawList, RawMessage
 from convgrpc.handlers.append_stream import Appending
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.counts import Counts
+from convgrpc.handlers.counts import TokenCounter
 from convgrpc.handlers.message_work import MessageWork
-from convgrpc.handlers.new_items import charge, charge_answer, new_items, request_key, reserve
-from convgrpc.handlers.page_cache import Asked, Given, Lists
+from convgrpc.handlers.new_items import charge, charge_answer, new_items, request_key, reserve_answer
+from convgrpc.handlers.page_cache import CachedPage, PageCache, PageKey
 from convgrpc.handlers.reply import Reply
-from convgrpc.handlers.watch import Feeds, Part
+from convgrpc.handlers.watch import ReadSpec, WatchHub
 from convgrpc.settings import IncludePolicy
 from convgrpc.storage.interface import NewConversation, NewItem, RequestKey, Store
 from convgrpc.v1 import conversations_service_pb2
@@ -54,7 +54,7 @@ class ConversationsService:
     def __init__(
         self,
         store: Store,
-        counter: Counts,
+        counter: TokenCounter,
         work: MessageWork,
         *,
         include_policy: IncludePolicy = "all",
@@ -63,8 +63,8 @@ class ConversationsService:
         self._store = store
         self._counter = counter
         self._work = work
-        self._feeds = Feeds(store)
-        self._lists = Lists()
+        self._watch_hub = WatchHub(store)
+        self._page_cache = PageCache()
         self._hides = include_policy == "strict"
         self._clock = clock
 
@@ -93,13 +93,13 @@ class ConversationsService:
             limit=request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
             metadata=request.metadata.pairs,
         )
-        reserve(context, sum(map(len, page.conversations)))
+        reserve_answer(context, sum(map(len, page.conversations)))
         result = ConversationList(has_more=page.has_more)
         if page.conversations:
             result.first_id = Conversation.FromString(page.conversations[0]).id
         if page.cursor is not None and (page.conversations or page.has_more):
             result.last_id = page.cursor
-        return StoredList(result, "data", Conversation, page.conversations)
+        return RawList(result, "data", Conversation, page.conversations)
 
     async def UpdateConversation(self, request: UpdateConversationRequest, context: Context) -> Conversation:
         def change(data: bytes) -> bytes:
@@ -120,8 +120,8 @@ class ConversationsService:
         conversation = Conversation(id=ids.conversation_id(), created_at=int(self._clock()))
 
         def fork(data: bytes) -> NewConversation:
-            given = request.HasField("metadata")
-            conversation.metadata.CopyFrom(request.metadata if given else Conversation.FromString(data).metadata)
+            cached = request.HasField("metadata")
+            conversation.metadata.CopyFrom(request.metadata if cached else Conversation.FromString(data).metadata)
             return _new(conversation)
 
         stored = await self._store.fork_conversation(
@@ -154,35 +154,35 @@ class ConversationsService:
     async def ListItems(self, request: ListItemsRequest, context: Context) -> Answer:
         if request.HasField("budget"):
             return await self._fitting(request, context)
-        asked = Asked(
+        page_key = PageKey(
             context.project,
             request.conversation_id,
             request.after if request.HasField("after") else None,
             request.limit if request.HasField("limit") else _DEFAULT_LIMIT,
             request.order != Order.ORDER_ASC,
         )
-        given = self._lists.find(asked)
-        if given and given.version == await self._store.get_version(asked.project, asked.conversation_id):
-            return given.items
+        cached = self._page_cache.find(page_key)
+        if cached and cached.version == await self._store.get_version(page_key.project, page_key.conversation_id):
+            return cached.items
         page = await self._store.list_items(
-            asked.project,
-            asked.conversation_id,
-            after=asked.after,
-            limit=asked.limit,
-            descending=asked.descending,
+            page_key.project,
+            page_key.conversation_id,
+            after=page_key.after,
+            limit=page_key.limit,
+            descending=page_key.descending,
             max_bytes=_MAX_PAGE_BYTES,
         )
-        reserve(context, sum(map(len, page.items)))
+        reserve_answer(context, sum(map(len, page.items)))
         answer = self._list(page.items, request.include, has_more=page.has_more)
-        if isinstance(answer, StoredList):
-            self._lists.keep(asked, Given(page.version, answer))
+        if isinstance(answer, RawList):
+            self._page_cache.keep(page_key, CachedPage(page.version, answer))
         return answer
 
     async def GetItem(self, request: GetItemRequest, context: Context) -> Answer:
         data = await self._store.get_item(context.project, request.conversation_id, request.item_id)
-        reserve(context, len(data))
+        reserve_answer(context, len(data))
         if not self._hides:
-            return Stored(ConversationItem, data)
+            return RawMessage(ConversationItem, data)
         item = ConversationItem.FromString(data)
         _hide(item, request.include)
         return item
@@ -191,7 +191,7 @@ class ConversationsService:
         items = await self._store.get_items(
             context.project, request.conversation_id, request.item_ids, max_bytes=_MAX_PAGE_BYTES
         )
-        reserve(context, sum(map(len, items)))
+        reserve_answer(context, sum(map(len, items)))
         return self._list(items, request.include, has_more=False)
 
     async def DeleteItem(self, request: DeleteItemRequest, context: Context) -> Conversation:
@@ -203,15 +203,15 @@ class ConversationsService:
         return Appending(self._store, project, self._clock)
 
     def ExportItems(self, request: ExportItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        return self._feeds.export(self._part(request, context))
+        return self._watch_hub.export(self._spec(request, context))
 
     def WatchItems(self, request: WatchItemsRequest, context: Context) -> AsyncGenerator[Reply]:
-        return self._feeds.watch(self._part(request, context), new_only=request.new_only)
+        return self._watch_hub.watch(self._spec(request, context), new_only=request.new_only)
 
-    def _part(self, request: ExportItemsRequest | WatchItemsRequest, context: Context) -> Part:
+    def _spec(self, request: ExportItemsRequest | WatchItemsRequest, context: Context) -> ReadSpec:
         after = request.after if request.HasField("after") else None
         include = frozenset(_words(request.include)) if self._hides else None
-        return Part(context.project, request.conversation_id, after, include)
+        return ReadSpec(context.project, request.conversation_id, after, include)
 
     async def _fitting(self, request: ListItemsRequest, context: Context) -> Answer:
         for other in ("limit", "after"):
@@ -225,7 +225,7 @@ class ConversationsService:
             budget.input_tokens,
             max_bytes=_MAX_PAGE_BYTES,
         )
-        reserve(context, sum(map(len, found.items)))
+        reserve_answer(context, sum(map(len, found.items)))
         items = found.items if request.order == Order.ORDER_ASC else found.items[::-1]
         return self._list(items, request.include, has_more=found.has_more)
 
@@ -237,7 +237,7 @@ class ConversationsService:
                 last = ConversationItem.FromString(items[-1])
             result.first_id, result.last_id = first.id, last.id
         if not self._hides:
-            return StoredList(result, "data", ConversationItem, items)
+            return RawList(result, "data", ConversationItem, items)
         result.data.extend(map(ConversationItem.FromString, items))
         for item in result.data:
             _hide(item, include)

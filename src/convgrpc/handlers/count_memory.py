@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from convgrpc.fairness.cache import FairCache
-from convgrpc.storage.interface import Growth, Segment
+from convgrpc.storage.interface import ItemSlice, ResponseItems
 from convgrpc.tokens.history import History
-from convgrpc.tokens.items import Features
+from convgrpc.tokens.items import ItemTokens
 
 Key: TypeAlias = tuple[str, str | int, str]
 """A kind of thing, its id or number, and an encoding."""
@@ -34,7 +34,7 @@ class KnownConversation:
     def weight(self) -> int:
         return HISTORY_WEIGHT + self.history.items.weight
 
-    def add(self, items: Sequence[Features], growth: Growth) -> None:
+    def add(self, items: Sequence[ItemTokens], growth: ItemSlice) -> None:
         """Adds items that were read of what the conversation has got since."""
         self.history.items.extend(items)
         self.position, self.removals = growth.position, growth.removals
@@ -54,16 +54,16 @@ class KnownChain:
         self.history = History()
         self.tip = 0
         self.length = 0
-        self.origin: Segment | None = None
+        self.origin: ResponseItems | None = None
         self.removals = 0
-        self.unread: list[Segment] = []
+        self.unread: list[ResponseItems] = []
         self.position = 0
 
     @property
     def weight(self) -> int:
         return HISTORY_WEIGHT + self.history.items.weight + 2 * len(self.unread)
 
-    def follow(self, newer: Sequence[Segment]) -> None:
+    def follow(self, newer: Sequence[ResponseItems]) -> None:
         """Makes the newest of some segments the tip. They follow those that are known."""
         if not newer:
             return
@@ -72,12 +72,12 @@ class KnownChain:
         self.length += len(newer)
         self.origin = self.origin or newer[-1]
 
-    def add(self, items: Sequence[Features], done: int, position: int, removals: int) -> None:
+    def add(self, items: Sequence[ItemTokens], done: int, position: int, removals: int) -> None:
         """Adds items that were read: of `done` segments the last, and of the next one those up to a position."""
         self.history.items.extend(items)
         del self.unread[len(self.unread) - done :]
         self.position, self.removals = position, removals
 
 
-CountMemory: TypeAlias = FairCache[KnownConversation | KnownChain | Features]
+CountMemory: TypeAlias = FairCache[KnownConversation | KnownChain | ItemTokens]
 """The counts of conversations, of chains of responses, and of referenced items. Weights are in items."""

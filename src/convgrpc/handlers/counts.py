@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from convgrpc import errors
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.predecessors import Predecessor
+from convgrpc.handlers.predecessors import InputContext
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount
 
 
@@ -16,11 +16,11 @@ class Fitting(NamedTuple):
     has_more: bool
 
 
-class Counts(Protocol):
+class TokenCounter(Protocol):
     """What counts: `convgrpc.handlers.token_counter.Counter`, where its packages are installed."""
 
     async def count(
-        self, request: CountInputTokensRequest, context: Context, before: Predecessor
+        self, request: CountInputTokensRequest, context: Context, before: InputContext
     ) -> Sequence[ModelTokenCount]:
         """Counts a request for each of its models, after what comes before it."""
 
@@ -28,14 +28,14 @@ class Counts(Protocol):
         """Finds the newest items of a conversation that fit into a number of tokens, and into `max_bytes`."""
 
 
-class Uncounted(Counts):
+class UnavailableTokenCounter(TokenCounter):
     """In the place of what counts, where something is missing; `why` says what."""
 
     def __init__(self, why: str) -> None:
         self._why = why
 
     async def count(
-        self, request: CountInputTokensRequest, context: Context, before: Predecessor
+        self, request: CountInputTokensRequest, context: Context, before: InputContext
     ) -> Sequence[ModelTokenCount]:
         raise errors.unimplemented(self._why)
 

@@ -58,7 +58,7 @@ async def charge(store: Store, items: Sequence[NewItem], context: Context) -> in
     if all(item.origin is Origin.MINTED for item in items):
         return 0
     brought = min(await store.brought(context.project, items), MAX_COPIED_BYTES)
-    context.account.hold(brought)
+    context.account.reserve_request_bytes(brought)
     return brought
 
 
@@ -68,14 +68,14 @@ async def charge_answer(store: Store, items: Sequence[NewItem], context: Context
     earlier = await store.measure_appended(context.project, key) if key else 0
     if earlier > size:
         # The ids stood for other items then.
-        context.account.hold(earlier - size)
-    reserve(context, max(size, earlier))
+        context.account.reserve_request_bytes(earlier - size)
+    reserve_answer(context, max(size, earlier))
 
 
-def reserve(context: Context, size: int) -> None:
+def reserve_answer(context: Context, size: int) -> None:
     """Takes room for an answer that is large, before it is written. Raises `ResourceExhausted`."""
     if size > LARGE:
-        context.account.reserve(size)
+        context.account.reserve_response_bytes(size)
 
 
 def _new_item(item: ConversationItem, holder: str, now: float) -> NewItem:

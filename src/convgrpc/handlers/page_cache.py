@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from convgrpc.contract.stored import StoredList
+from convgrpc.contract.stored import RawList
 from convgrpc.fairness.cache import FairCache
 from convgrpc.handlers.message_work import LARGE
 from convgrpc.storage.interface import Version
@@ -15,7 +15,7 @@ _LIST_BYTES = 5 << 10
 """What each takes beside."""
 
 
-class Asked(NamedTuple):
+class PageKey(NamedTuple):
     """Which items are asked for, and of which project."""
 
     project: str
@@ -25,26 +25,26 @@ class Asked(NamedTuple):
     descending: bool
 
 
-class Given(NamedTuple):
+class CachedPage(NamedTuple):
     """A list, and the version of the conversation of which it is."""
 
     version: Version
-    items: StoredList
+    items: RawList
 
 
-class Lists:
+class PageCache:
     """Caches the lists that were given last, by what was asked for. Projects share the cache fairly."""
 
     def __init__(self) -> None:
-        self._given: FairCache[Given] = FairCache(_MOST)
+        self._given: FairCache[CachedPage] = FairCache(_MOST)
 
-    def find(self, asked: Asked) -> Given | None:
+    def find(self, key: PageKey) -> CachedPage | None:
         """Returns the list that was given last time. It may be out of date."""
-        return self._given.get(asked.project, asked)
+        return self._given.get(key.project, key)
 
-    def keep(self, asked: Asked, given: Given) -> None:
-        size = given.items.ByteSize()
+    def keep(self, key: PageKey, cached: CachedPage) -> None:
+        size = cached.items.ByteSize()
         if size > _LARGEST:
-            self._given.forget(asked.project, asked)
+            self._given.forget(key.project, key)
         else:
-            self._given.put(asked.project, asked, given, _LIST_BYTES + size)
+            self._given.put(key.project, key, cached, _LIST_BYTES + size)

@@ -7,20 +7,20 @@ from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest
 from convgrpc.v1.responses_service_pb2 import RecordResponseRequest
 
 
-class Predecessor(NamedTuple):
+class InputContext(NamedTuple):
     """The id of a conversation or of a response; at most one of them is set."""
 
     conversation_id: str | None
     response_id: str | None
 
 
-def predecessor(request: CountInputTokensRequest | RecordResponseRequest) -> Predecessor:
+def input_context(request: CountInputTokensRequest | RecordResponseRequest) -> InputContext:
     """What a request says comes before it. Raises when it says both."""
     conversation = request.conversation
     conversation_id = conversation.conversation_id or conversation.reference.id
     if request.HasField("conversation") and request.HasField("previous_response_id"):
         raise errors.two_predecessors()
-    return Predecessor(
+    return InputContext(
         conversation_id if request.HasField("conversation") else None,
         request.previous_response_id if request.HasField("previous_response_id") else None,
     )

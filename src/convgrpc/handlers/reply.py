@@ -10,7 +10,7 @@ class Reply:
         self.data = data
         self._made: dict[Callable[[bytes], bytes], bytes] = {}
 
-    def once(self, make: Callable[[bytes], bytes]) -> bytes:
+    def cached_encoding(self, make: Callable[[bytes], bytes]) -> bytes:
         """What a function makes of the message, which is called the first time alone."""
         made = self._made.get(make)
         if made is None:

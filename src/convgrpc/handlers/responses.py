@@ -6,8 +6,8 @@ from collections.abc import Callable
 from convgrpc import ids
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.message_work import MessageWork
-from convgrpc.handlers.new_items import charge, new_items, request_key, reserve
-from convgrpc.handlers.predecessors import predecessor
+from convgrpc.handlers.new_items import charge, new_items, request_key, reserve_answer
+from convgrpc.handlers.predecessors import input_context
 from convgrpc.storage.interface import NewResponse, RequestKey, Store
 from convgrpc.v1 import responses_service_pb2
 from convgrpc.v1.conversation_pb2 import ConversationReference
@@ -41,7 +41,7 @@ class ResponsesService:
 
     async def GetResponse(self, request: GetResponseRequest, context: Context) -> Response:
         data = await self._store.get_response(context.project, request.response_id)
-        reserve(context, len(data))
+        reserve_answer(context, len(data))
         return Response.FromString(data)
 
     async def DeleteResponse(self, request: DeleteResponseRequest, context: Context) -> DeletedResponse:
@@ -51,7 +51,7 @@ class ResponsesService:
 
 def _new_response(request: RecordResponseRequest, now: float) -> NewResponse:
     """A response as it is to be stored, and its items."""
-    conversation_id, previous = predecessor(request)
+    conversation_id, previous = input_context(request)
     made = ids.response_id()
     # An id that was sent may not have the digits by which those of items lead to one place.
     holder = made if conversation_id is None else conversation_id

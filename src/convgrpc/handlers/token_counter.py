@@ -14,16 +14,16 @@ from convgrpc.fairness.threads import FairThreads
 from convgrpc.handlers.accounts import Account
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.count_memory import ITEM_WEIGHT, CountMemory, Key, KnownChain, KnownConversation
-from convgrpc.handlers.counts import Counts, Fitting
-from convgrpc.handlers.predecessors import Predecessor
-from convgrpc.storage.interface import Reference, Segment, Store
+from convgrpc.handlers.counts import Fitting, TokenCounter
+from convgrpc.handlers.predecessors import InputContext
+from convgrpc.storage.interface import Reference, ResponseItems, Store
 from convgrpc.tokens.count import count, given_features, keeps_reasoning
 from convgrpc.tokens.encodings import Encoding, load_copies
 from convgrpc.tokens.extraction import FileBudget, WarmProcesses
 from convgrpc.tokens.families import DEFAULT, Models, Resolved
-from convgrpc.tokens.fitting import Tail
+from convgrpc.tokens.fitting import BudgetWindow
 from convgrpc.tokens.history import History, weight
-from convgrpc.tokens.items import Features, stored_features
+from convgrpc.tokens.items import ItemTokens, stored_features
 from convgrpc.tokens.models_file import read_models
 from convgrpc.tokens.reading import CallLimits, Reader, WouldWait
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, ModelTokenCount, Truncation
@@ -57,7 +57,7 @@ def load_models(path: str) -> Models:
     return read_models(path) if path else Models()
 
 
-class Counter(Counts):
+class StoredTokenCounter(TokenCounter):
     """Counts requests, and remembers the counts of up to `max_items` stored items, most of which are texts.
 
     `close` it: it has threads and a process.
@@ -82,9 +82,9 @@ class Counter(Counts):
         self._processes.close()
 
     async def count(
-        self, request: CountInputTokensRequest, context: Context, before: Predecessor
+        self, request: CountInputTokensRequest, context: Context, before: InputContext
     ) -> list[ModelTokenCount]:
-        given: dict[str, Sequence[Features]] = {}
+        given: dict[str, Sequence[ItemTokens]] = {}
         counts = []
         own = [request.model or DEFAULT] if request.HasField("model") or not request.models else []
         ids = list(dict.fromkeys(item.id for item in request.input.items.items if item.HasField("item_reference")))
@@ -108,20 +108,20 @@ class Counter(Counts):
         resolved = self._models.resolve(model or DEFAULT)
         with _Call(context) as call:
             encoding = await self._encoding(call, resolved.family.encoding)
-            tail = Tail(resolved)
+            tail = BudgetWindow(resolved)
             has_more, position = True, None
-            fetch = partial(self._store.get_growth, context.project, conversation_id, descending=True)
+            fetch = partial(self._store.read_after, context.project, conversation_id, descending=True)
             while has_more and tail.size <= max_bytes and await self._may_fit(call, tail, tokens):
                 await self._turns.turn(context.project)
                 growth = await fetch(position, limit=_TAIL_ITEMS, max_bytes=_LARGE)
                 # The items are kept until the call ends.
-                call.account.hold(sum(map(len, growth.items)))
+                call.account.reserve_request_bytes(sum(map(len, growth.items)))
                 for some in _slices(growth.items, _LARGE, len):
                     await self._read(call, partial(tail.add, some), encoding, is_much=_is_much(some))
                 has_more, position = growth.has_more, growth.position
             is_longer = has_more
             # An output whose call was not read is kept only if the call is in an older item.
-            unasked = tail.unasked()
+            unasked = tail.orphan_outputs()
             while has_more and unasked:
                 await self._turns.turn(context.project)
                 growth = await fetch(position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES)
@@ -134,26 +134,26 @@ class Counter(Counts):
             first = await self._add_up(call, partial(tail.fitting, tokens, max_bytes), is_much=len(tail.items) > _LONG)
         return Fitting(tail.items[first:], has_more=is_longer or first > 0)
 
-    async def _may_fit(self, call: "_Call", tail: Tail, tokens: int) -> bool:
+    async def _may_fit(self, call: "_Call", tail: BudgetWindow, tokens: int) -> bool:
         return await self._add_up(call, partial(tail.may_fit, tokens), is_much=len(tail.items) > _LONG)
 
-    async def _referenced(self, ids: Sequence[str], call: "_Call", encoding: Encoding) -> Mapping[str, Features]:
+    async def _referenced(self, ids: Sequence[str], call: "_Call", encoding: Encoding) -> Mapping[str, ItemTokens]:
         """Returns the features of the stored items to which a request refers, by their ids."""
-        found: dict[str, Features] = {}
+        found: dict[str, ItemTokens] = {}
         unknown: list[Reference] = []
         for start in range(0, len(ids), _REFERENCES_AT_ONCE):
             await self._turns.turn(call.project)
             references = await self._store.find_references(call.project, ids[start : start + _REFERENCES_AT_ONCE])
             for reference in references:
                 known = self._memory.get(call.project, _item_key(reference, encoding))
-                if isinstance(known, Features):
+                if isinstance(known, ItemTokens):
                     found[reference.item_id] = known
                 else:
                     unknown.append(reference)
         size = sum(reference.size for reference in unknown)
         if size > _MAX_REFERENCED_BYTES:
             raise copies_too_large(_MAX_REFERENCED_BYTES, param="input")
-        call.account.hold(size)
+        call.account.reserve_request_bytes(size)
         for some in _slices(unknown, _PAGE_BYTES, lambda reference: reference.size):
             items = await self._store.get_referenced(call.project, some)
             read = await self._read(call, partial(stored_features, items), encoding, is_much=_is_much(items))
@@ -162,10 +162,10 @@ class Counter(Counts):
                     total = ITEM_WEIGHT + weight(features)
                     self._memory.put(call.project, _item_key(reference, encoding), features, total)
                 found[reference.item_id] = features
-        call.account.release(size)
+        call.account.release_request_bytes(size)
         return found
 
-    def _history(self, call: "_Call", before: Predecessor, encoding: Encoding) -> AbstractAsyncContextManager[History]:
+    def _history(self, call: "_Call", before: InputContext, encoding: Encoding) -> AbstractAsyncContextManager[History]:
         """All items that come before a request, for as long as nobody else adds to them."""
         if before.conversation_id is not None:
             return self._conversation(call, before.conversation_id, encoding)
@@ -204,7 +204,7 @@ class Counter(Counts):
         """Reads what a conversation has got since it was counted."""
         has_more = True
         while has_more:
-            growth = await self._store.get_growth(
+            growth = await self._store.read_after(
                 call.project, conversation_id, known.position, limit=_PAGE_ITEMS, max_bytes=_PAGE_BYTES
             )
             if known.position and growth.removals != known.removals:
@@ -244,13 +244,15 @@ class Counter(Counts):
 
     async def _find_chain(
         self, call: "_Call", response_id: str, encoding: Encoding
-    ) -> tuple[KnownChain, int, list[Segment]]:
+    ) -> tuple[KnownChain, int, list[ResponseItems]]:
         """Finds the longest known part of a chain, its tip, and the segments that follow it, the newest first."""
-        newer: list[Segment] = []
+        newer: list[ResponseItems] = []
         has_more = True
         while has_more:
             after = newer[-1] if newer else None
-            lineage = await self._store.get_lineage(call.project, response_id, after=after, limit=_SEGMENTS_AT_ONCE)
+            lineage = await self._store.get_response_chain(
+                call.project, response_id, after=after, limit=_SEGMENTS_AT_ONCE
+            )
             for segment in lineage.segments:
                 known = self._memory.get(call.project, _chain_key(segment.number, encoding))
                 if isinstance(known, KnownChain):
@@ -314,7 +316,7 @@ class Counter(Counts):
         known.add(read, done, position, removals)
         return True
 
-    async def _read_stored(self, call: "_Call", items: Sequence[bytes], encoding: Encoding) -> list[Features]:
+    async def _read_stored(self, call: "_Call", items: Sequence[bytes], encoding: Encoding) -> list[ItemTokens]:
         if not items:
             return []
         with _held(call.account, items):
@@ -382,11 +384,11 @@ def _held(account: Account, items: Sequence[bytes]) -> Iterator[None]:
     """Charges a call for stored items while the context lasts, if they are many bytes. Raises `ResourceExhausted`."""
     size = sum(map(len, items))
     size = size if size > _PAGE_BYTES else 0
-    account.hold(size)
+    account.reserve_request_bytes(size)
     try:
         yield
     finally:
-        account.release(size)
+        account.release_request_bytes(size)
 
 
 def _item_key(reference: Reference, encoding: Encoding) -> Key:
@@ -417,8 +419,8 @@ def _count(
     request: CountInputTokensRequest,
     model: Resolved,
     history: History,
-    referenced: Mapping[str, Features],
-    given: dict[str, Sequence[Features]],
+    referenced: Mapping[str, ItemTokens],
+    given: dict[str, Sequence[ItemTokens]],
     reader: Reader,
 ) -> ModelTokenCount:
     """Counts a request, reading its own items unless they are in `given`, by the names of encodings."""

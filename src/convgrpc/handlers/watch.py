@@ -31,7 +31,7 @@ Include: TypeAlias = frozenset[str] | None
 """The words by which a caller asked for fields that are shown on request alone; None where all are shown."""
 
 
-class Part(NamedTuple):
+class ReadSpec(NamedTuple):
     """What to read: the items of a conversation after a cursor or an item, with what is shown of them."""
 
     project: str
@@ -47,88 +47,88 @@ class _Batch(NamedTuple):
     has_more: bool
 
 
-class Feeds:
+class WatchHub:
     """Those of one store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._feeds: dict[tuple[str, str], _Feed] = {}
+        self._subscriptions: dict[tuple[str, str], _Subscription] = {}
         self._turns = LoopTurns()
         # The batches that were read for several who watch.
         self._recent: FairCache[_Batch] = FairCache(_MAX_SHARED_BYTES)
 
-    async def export(self, part: Part) -> AsyncGenerator[Reply]:
+    async def export(self, spec: ReadSpec) -> AsyncGenerator[Reply]:
         """What is there now."""
-        position, last = await self._store.get_span(part.project, part.conversation_id, part.after)
+        position, last = await self._store.get_span(spec.project, spec.conversation_id, spec.after)
         while position < last:
-            await self._turns.turn(part.project)
-            batch = await self._read(part, position, last)
+            await self._turns.turn(spec.project)
+            batch = await self._read(spec, position, last)
             if batch.is_empty:
                 return
             yield batch.reply
             position = batch.position
 
-    async def watch(self, part: Part, *, new_only: bool) -> AsyncGenerator[Reply]:
+    async def watch(self, spec: ReadSpec, *, new_only: bool) -> AsyncGenerator[Reply]:
         """What is there, unless new items alone are asked for, and then what comes, without end.
 
         The first message is there at once, and may be empty.
         """
         # Who listens before reading misses nothing.
-        with self._feed(part) as feed:
-            position, last = await self._store.get_span(part.project, part.conversation_id, part.after)
-            if new_only and part.after is None:
+        with self._subscribed(spec) as subscription:
+            position, last = await self._store.get_span(spec.project, spec.conversation_id, spec.after)
+            if new_only and spec.after is None:
                 position = last
             has_begun = False
             while True:
-                await self._turns.turn(part.project)
-                number = feed.number
-                batch = await self._shared(feed, part, position)
+                await self._turns.turn(spec.project)
+                number = subscription.number
+                batch = await self._shared(subscription, spec, position)
                 if not (has_begun and batch.is_empty):
                     yield batch.reply
                 has_begun, position = True, batch.position
                 if not batch.has_more:
-                    await feed.changed(number)
+                    await subscription.wait_for_change(number)
 
     @contextmanager
-    def _feed(self, part: Part) -> Iterator["_Feed"]:
-        key = part.project, part.conversation_id
-        feed = self._feeds.get(key)
-        if feed is None:
-            feed = _Feed()
-            feed.stack.enter_context(self._store.listening(*key, feed.tell))
-            self._feeds[key] = feed
-        feed.watchers += 1
+    def _subscribed(self, spec: ReadSpec) -> Iterator["_Subscription"]:
+        key = spec.project, spec.conversation_id
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
+            subscription = _Subscription()
+            subscription.stack.enter_context(self._store.subscribe(*key, subscription.notify))
+            self._subscriptions[key] = subscription
+        subscription.watchers += 1
         try:
-            yield feed
+            yield subscription
         finally:
-            feed.watchers -= 1
-            if not feed.watchers:
-                feed.stack.close()
-                del self._feeds[key]
+            subscription.watchers -= 1
+            if not subscription.watchers:
+                subscription.stack.close()
+                del self._subscriptions[key]
 
-    async def _shared(self, feed: "_Feed", part: Part, position: int) -> _Batch:
+    async def _shared(self, subscription: "_Subscription", spec: ReadSpec, position: int) -> _Batch:
         """What `_read` returns, or returned for another since the conversation changed."""
-        if feed.watchers == 1:
-            return await self._read(part, position)
-        key = feed, feed.number, position, part.include
-        batch = self._recent.get(part.project, key)
+        if subscription.watchers == 1:
+            return await self._read(spec, position)
+        key = subscription, subscription.number, position, spec.include
+        batch = self._recent.get(spec.project, key)
         if batch is None:
-            batch = await self._read(part, position)
-            self._recent.put(part.project, key, batch, _BATCH_BYTES + len(batch.reply.data))
+            batch = await self._read(spec, position)
+            self._recent.put(spec.project, key, batch, _BATCH_BYTES + len(batch.reply.data))
         return batch
 
-    async def _read(self, part: Part, position: int, last: int | None = None) -> _Batch:
-        growth = await self._store.get_growth(
-            part.project, part.conversation_id, position, last=last, limit=_MAX_ITEMS, max_bytes=_MAX_BYTES
+    async def _read(self, spec: ReadSpec, position: int, last: int | None = None) -> _Batch:
+        growth = await self._store.read_after(
+            spec.project, spec.conversation_id, position, last=last, limit=_MAX_ITEMS, max_bytes=_MAX_BYTES
         )
-        items = growth.items if part.include is None else [_shown(data, part.include) for data in growth.items]
-        cursor = self._store.cursor(part.conversation_id, growth.position)
+        items = growth.items if spec.include is None else [_shown(data, spec.include) for data in growth.items]
+        cursor = self._store.cursor(spec.conversation_id, growth.position)
         rest = ConversationItemBatch(cursor=cursor, has_more=growth.has_more)
         reply = Reply(wire.joined(_DATA, items) + rest.SerializeToString())
         return _Batch(reply, growth.position, not items, growth.has_more)
 
 
-class _Feed:
+class _Subscription:
     """A conversation that is watched. `number` is how many times it changed meanwhile."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class _Feed:
         self.stack = ExitStack()
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Tells of a change."""
         self.number += 1
         waiting, self._waiting = self._waiting, set()
@@ -145,7 +145,7 @@ class _Feed:
             if not future.done():
                 future.set_result(None)
 
-    async def changed(self, number: int) -> None:
+    async def wait_for_change(self, number: int) -> None:
         """Waits for a change after so many of them."""
         if self.number == number:
             future = asyncio.get_running_loop().create_future()

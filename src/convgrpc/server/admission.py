@@ -15,7 +15,7 @@ from typing import NamedTuple, Self, TypeAlias
 from convgrpc import errors
 from convgrpc.handlers.accounts import Account
 from convgrpc.server.auth import Keys
-from convgrpc.server.cancel_scope import Ending
+from convgrpc.server.cancel_scope import CancelScope
 
 _EVERY = 0.4
 """Seconds between two looks at the keys of those that watch."""
@@ -53,11 +53,11 @@ class Admission:
         self._ticks = ticks
         # By name. There are no more than the operator made keys for.
         self._projects: dict[str, _Project] = {}
-        self._calls = _Room(limits.server_calls, "calls at once (--max-calls)")
-        self._bytes = _Room(limits.server_bytes, "bytes of requests (--max-request-bytes)")
-        self._answers = _Room(limits.server_bytes, "bytes of answers (--max-request-bytes)")
-        self._watchers = _Room(limits.watchers, "watches (--max-watchers)")
-        self._connections = _Room(limits.watching_connections, "watches over REST (--max-connections)")
+        self._calls = _Capacity(limits.server_calls, "calls at once (--max-calls)")
+        self._bytes = _Capacity(limits.server_bytes, "bytes of requests (--max-request-bytes)")
+        self._answers = _Capacity(limits.server_bytes, "bytes of answers (--max-request-bytes)")
+        self._watchers = _Capacity(limits.watchers, "watches (--max-watchers)")
+        self._connections = _Capacity(limits.watching_connections, "watches over REST (--max-connections)")
         # What ends those that last, by what they showed, and whether a server that stops lets them finish.
         self._lasting: dict[tuple[str, ...], dict[End, bool]] = {}
         self.running = 0
@@ -75,7 +75,7 @@ class Admission:
         project = self._projects.get(name)
         if project is None:
             rooms = (self._calls, self._bytes, self._answers, self._watchers, self._connections)
-            project = self._projects[name] = _Project(self._limits, self._ticks(), *map(_Share, rooms))
+            project = self._projects[name] = _Project(self._limits, self._ticks(), *map(_ProjectQuota, rooms))
         project.calls.check(1)
         project.enter(self._ticks())
         self.running += 1
@@ -125,7 +125,7 @@ class Admission:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
 
-    async def turn(self, project: "_Project") -> None:
+    async def wait_for_rate(self, project: "_Project") -> None:
         """Waits until a project may make another call, and counts that."""
         while wait := project.wait(self._ticks()):
             await asyncio.sleep(wait)
@@ -150,18 +150,18 @@ class Admitted(Account):
         self._runs = 1
         self._works = 0
 
-    def hold(self, size: int) -> None:
+    def reserve_request_bytes(self, size: int) -> None:
         """Takes room for so many more bytes of the request. Raises `ResourceExhausted`."""
         self._shares.bytes.check(size)
         self._shares.bytes.take(size)
         self._size += size
 
-    def release(self, size: int) -> None:
+    def release_request_bytes(self, size: int) -> None:
         """Gives back the room for so many bytes of the request, which are done."""
         self._shares.bytes.give_back(size)
         self._size -= size
 
-    def reserve(self, size: int) -> None:
+    def reserve_response_bytes(self, size: int) -> None:
         """Takes room for the answer before there is one, until the call ends or its answer takes room itself.
 
         Raises `ResourceExhausted`.
@@ -170,17 +170,17 @@ class Admitted(Account):
         self._shares.answers.take(size)
         self._reserved += size
 
-    async def turn(self) -> None:
+    async def wait_for_rate(self) -> None:
         """Waits until the project may make another call, as which a request of a stream counts."""
-        await self._admission.turn(self._shares)
+        await self._admission.wait_for_rate(self._shares)
 
-    def ended_by(self, end: End, *, may_finish: bool = False) -> AbstractContextManager[None]:
+    def cancel_on_revoke(self, end: End, *, may_finish: bool = False) -> AbstractContextManager[None]:
         """Has the call ended, which lasts and is at work, when the key that was shown is no longer valid, and when the
         server stops unless it may finish then, while the context lasts.
         """
         return self._admission.listed(self._authorization, end, may_finish=may_finish)
 
-    def work(self) -> None:
+    def acquire_slot(self) -> None:
         """Begins, as the whole request is there: calls that wait for theirs take no part in what is done at once.
 
         Raises `ResourceExhausted`.
@@ -189,7 +189,7 @@ class Admitted(Account):
         self._shares.calls.take(1)
         self._works = 1
 
-    def keep(self, size: int, *, may_refuse: bool) -> Callable[[], None]:
+    def keep_response_bytes(self, size: int, *, may_refuse: bool) -> Callable[[], None]:
         """Takes room for an answer, until what is returned is called. That room is apart from that for requests.
 
         Raises `ResourceExhausted` where there is none, if the call may still be refused: when it changed nothing.
@@ -218,16 +218,16 @@ class Admitted(Account):
             await asyncio.sleep(_PAUSE)
 
     @contextmanager
-    def kept(self, data: bytes) -> Iterator[None]:
+    def response_bytes(self, data: bytes) -> Iterator[None]:
         """Takes room for a part of an answer while the context lasts."""
-        leave = self.keep(len(data), may_refuse=False)
+        leave = self.keep_response_bytes(len(data), may_refuse=False)
         try:
             yield
         finally:
             leave()
 
     @contextmanager
-    def watching(self, ending: Ending, *, takes_connection: bool) -> Iterator[None]:
+    def watching(self, cancel_scope: CancelScope, *, takes_connection: bool) -> Iterator[None]:
         """Lets the call go on for as long as its caller likes: from now on it is not at work. It is ended when the key
         that was shown is no longer valid, and when the server stops.
 
@@ -238,9 +238,9 @@ class Admitted(Account):
         connections.check(takes_connection)
         watchers.take(1)
         connections.take(takes_connection)
-        self.rest()
+        self.release_slot()
         try:
-            with self.ended_by(ending.end):
+            with self.cancel_on_revoke(cancel_scope.cancel):
                 yield
         finally:
             watchers.give_back(1)
@@ -249,13 +249,13 @@ class Admitted(Account):
     def leave(self) -> None:
         self._shares.bytes.give_back(self._size)
         self._give_back_reserved()
-        self.rest()
+        self.release_slot()
 
     def _give_back_reserved(self) -> None:
         self._shares.answers.give_back(self._reserved)
         self._reserved = 0
 
-    def rest(self) -> None:
+    def release_slot(self) -> None:
         """Is no longer at work, as one whose caller takes nothing; what it holds it keeps."""
         self._shares.calls.give_back(self._works)
         if self._runs:
@@ -263,7 +263,7 @@ class Admitted(Account):
         self._works = self._runs = 0
 
 
-class _Room:
+class _Capacity:
     """What the server has room for, and how much of that is taken."""
 
     def __init__(self, size: int, what: str) -> None:
@@ -272,10 +272,10 @@ class _Room:
         self.taken = 0
 
 
-class _Share:
+class _ProjectQuota:
     """What a project has of a room."""
 
-    def __init__(self, room: _Room) -> None:
+    def __init__(self, room: _Capacity) -> None:
         self._room = room
         self._own = 0
 
@@ -303,11 +303,11 @@ class _Project:
         self,
         limits: Limits,
         now: float,
-        calls: _Share,
-        bytes: _Share,
-        answers: _Share,
-        watchers: _Share,
-        connections: _Share,
+        calls: _ProjectQuota,
+        bytes: _ProjectQuota,
+        answers: _ProjectQuota,
+        watchers: _ProjectQuota,
+        connections: _ProjectQuota,
     ) -> None:
         self.running = 0
         self.calls = calls

@@ -1,4 +1,4 @@
-"""The composition root: a store, the handlers, the chain, and the two fronts, started and stopped together."""
+"""The composition root: a store, the handlers, the pipeline, and the two fronts, started and stopped together."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method, methods
 from convgrpc.handlers import conversations, input_tokens, responses
 from convgrpc.handlers.conversations import ConversationsService
-from convgrpc.handlers.counts import Counts, Uncounted
+from convgrpc.handlers.counts import TokenCounter, UnavailableTokenCounter
 from convgrpc.handlers.input_tokens import InputTokensService
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.responses import ResponsesService
@@ -24,10 +24,10 @@ from convgrpc.server.health import Health
 from convgrpc.server.http.admin import Operations
 from convgrpc.server.http.connections import Bounds
 from convgrpc.server.http.gateway import Gateway
-from convgrpc.server.http.server import LAST_ANSWERS, http_server
+from convgrpc.server.http.server import FLUSH_SECONDS, http_server
 from convgrpc.server.listener import CannotListen, listening
 from convgrpc.server.metrics import Metrics
-from convgrpc.server.pipeline import Chain, handlers
+from convgrpc.server.pipeline import Pipeline, bind_handlers
 from convgrpc.server.process import give_memory_back, raise_open_files, stop_signals
 from convgrpc.server.tls import Certificates, Files
 from convgrpc.settings import Address, Settings
@@ -72,11 +72,11 @@ async def serve(settings: Settings, started: Callable[[Running], None]) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[Running]:
+async def running(settings: Settings, *, drain_delay: float = 0.2) -> AsyncIterator[Running]:
     """Runs a server while the context lasts.
 
-    At its end the server still answers for `linger` seconds, and then refuses for as long again, so that nothing that
-    is on its way is cut off.
+    At its end the server still answers for `drain_delay` seconds. Then it refuses for as long again, so that nothing
+    that is on its way is cut off.
     """
     certificates = _certificates(settings)
     metrics = Metrics()
@@ -95,7 +95,7 @@ async def running(settings: Settings, *, linger: float = 0.2) -> AsyncIterator[R
         for address in (settings.grpc, settings.http):
             _check_exposure(address, settings, has_keys=has_keys)
         with _counter(store, settings) as counter:
-            async with _fronts(store, counter, metrics, certificates, settings, linger) as addresses:
+            async with _fronts(store, counter, metrics, certificates, settings, drain_delay) as addresses:
                 yield addresses
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -132,20 +132,20 @@ def _certificates(settings: Settings) -> Certificates | None:
 @asynccontextmanager
 async def _fronts(
     store: Store,
-    counter: Counts,
+    counter: TokenCounter,
     metrics: Metrics,
     certificates: Certificates | None,
     settings: Settings,
-    linger: float,
+    drain_delay: float,
 ) -> AsyncIterator[Running]:
     contract = methods([conversations.SERVICE, input_tokens.SERVICE, responses.SERVICE])
-    chain = _chain(store, counter, settings)
+    pipeline = _pipeline(store, counter, settings)
     admission = Admission(Keys(store), _limits(settings))
     metrics.observe_gauge("convgrpc_calls_in_flight", "Calls that are at work.", lambda: admission.running)
     metrics.observe_gauge("convgrpc_watchers", "Callers that watch.", lambda: admission.watching)
     grpc_server = GrpcServer(
         admission,
-        chain,
+        pipeline,
         metrics,
         contract,
         max_message_bytes=settings.max_message_bytes,
@@ -157,15 +157,15 @@ async def _fronts(
     )
     health = Health(store, grpc_server.keyless.tell_health)
     _observe_health(metrics, health)
-    gateway, bounds = _gateway(admission, health, chain, metrics, contract, settings), _bounds(settings)
-    pages = [_Page("REST", settings.http, http_server(gateway, bounds, certificates))]
+    gateway, bounds = _gateway(admission, health, pipeline, metrics, contract, settings), _bounds(settings)
+    pages = [_HttpEndpoint("REST", settings.http, http_server(gateway, bounds, certificates))]
     if settings.metrics:
         operations = Operations(metrics.registry, health)
-        pages.append(_Page("metrics", settings.metrics, http_server(operations, bounds, None)))
+        pages.append(_HttpEndpoint("metrics", settings.metrics, http_server(operations, bounds, None)))
     with ExitStack() as stack:
         # Longer than connections are left alone here, where their other ends are told.
-        patience = 2 * settings.transfer_timeout
-        listeners = [stack.enter_context(listening(page.address, page.name, patience)) for page in pages]
+        user_timeout = 2 * settings.transfer_timeout
+        listeners = [stack.enter_context(listening(page.address, page.name, user_timeout)) for page in pages]
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
         await grpc_server.keyless.tell_health(True)
@@ -182,13 +182,13 @@ async def _fronts(
                 for each in looking:
                     each.cancel()
                 health.draining = True
-                await _drain(admission, grpc_server, settings.shutdown_grace, linger)
+                await _drain(admission, grpc_server, settings.shutdown_grace, drain_delay)
                 for page in pages:
                     page.server.should_exit = True
-                await grpc_server.stop(LAST_ANSWERS)
+                await grpc_server.stop(FLUSH_SECONDS)
 
 
-class _Page(NamedTuple):
+class _HttpEndpoint(NamedTuple):
     """What is served by HTTP: its name for the operator, where, and by what."""
 
     name: str
@@ -196,29 +196,29 @@ class _Page(NamedTuple):
     server: uvicorn.Server
 
 
-async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, linger: float) -> None:
+async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, drain_delay: float) -> None:
     """Lets both fronts finish, in an order in which no call is cancelled that could be answered."""
     await grpc_server.keyless.drain()
     # What was sent before those who watch the health could know is served still.
-    await asyncio.sleep(linger)
+    await asyncio.sleep(drain_delay)
     await admission.finish(grace)
     # What is on its way is refused in words: grpcio would cancel it.
-    await asyncio.sleep(linger)
+    await asyncio.sleep(drain_delay)
 
 
 @contextmanager
-def _counter(store: Store, settings: Settings) -> Iterator[Counts]:
+def _counter(store: Store, settings: Settings) -> Iterator[TokenCounter]:
     try:
         # What it needs is an extra.
-        from convgrpc.handlers.token_counter import Counter, load_models
+        from convgrpc.handlers.token_counter import StoredTokenCounter, load_models
     except ImportError as error:
-        yield Uncounted(str(error))
+        yield UnavailableTokenCounter(str(error))
         return
     try:
         models = load_models(settings.models)
     except ValueError as error:
         raise CannotCount(str(error)) from None
-    with closing(Counter(store, models, max_items=settings.max_counted_items)) as counter:
+    with closing(StoredTokenCounter(store, models, max_items=settings.max_counted_items)) as counter:
         counter.warm_up()
         yield counter
 
@@ -228,14 +228,14 @@ def _item_policy(settings: Settings) -> ItemPolicy:
     return ItemPolicy(keep_unknown=settings.unknown == "keep", any_ids=any_ids, need_ids=not any_ids)
 
 
-def _chain(store: Store, counter: Counts, settings: Settings) -> Chain:
+def _pipeline(store: Store, counter: TokenCounter, settings: Settings) -> Pipeline:
     work = MessageWork()
     about_conversations = ConversationsService(store, counter, work, include_policy=settings.include_policy)
-    return Chain(
+    return Pipeline(
         {
-            **handlers(conversations.SERVICE, about_conversations),
-            **handlers(input_tokens.SERVICE, InputTokensService(counter)),
-            **handlers(responses.SERVICE, ResponsesService(store, work)),
+            **bind_handlers(conversations.SERVICE, about_conversations),
+            **bind_handlers(input_tokens.SERVICE, InputTokensService(counter)),
+            **bind_handlers(responses.SERVICE, ResponsesService(store, work)),
         },
         work,
         max_timeout=settings.request_timeout,
@@ -247,22 +247,27 @@ def _observe_health(metrics: Metrics, health: Health) -> None:
     metrics.observe_gauge(
         "convgrpc_store_failing",
         "1 while the database cannot be written or read.",
-        lambda: health.condition.trouble is not None,
+        lambda: health.condition.unavailable is not None,
     )
     metrics.observe_gauge(
         "convgrpc_store_damaged",
         "1 once something that was stored could not be read.",
-        lambda: health.condition.damage is not None,
+        lambda: health.condition.corrupt is not None,
     )
 
 
 def _gateway(
-    admission: Admission, health: Health, chain: Chain, metrics: Metrics, contract: list[Method], settings: Settings
+    admission: Admission,
+    health: Health,
+    pipeline: Pipeline,
+    metrics: Metrics,
+    contract: list[Method],
+    settings: Settings,
 ) -> Gateway:
     return Gateway(
         admission,
         health,
-        chain,
+        pipeline,
         metrics,
         contract,
         max_body_bytes=settings.max_message_bytes,

@@ -16,7 +16,7 @@ from convgrpc.v1.error_reason_pb2 import ErrorReason
 _log = logging.getLogger("convgrpc.calls")
 
 
-class CallNote:
+class CallRecord:
     """What is to be told of a call; the front that answers it fills this in, and the end of the context tells it.
 
     `status` is the name of a gRPC status code, or an HTTP status.
@@ -53,9 +53,9 @@ class CallNote:
         elif self.method:
             self._metrics.observe_grpc(self.method, self.status, seconds)
         if _log.isEnabledFor(logging.INFO):
-            _log.info("call", extra={"call": self._told(seconds)})
+            _log.info("call", extra={"call": self._log_fields(seconds)})
 
-    def _told(self, seconds: float) -> dict[str, object]:
+    def _log_fields(self, seconds: float) -> dict[str, object]:
         return {
             "request_id": self.request_id,
             "project": self.project,

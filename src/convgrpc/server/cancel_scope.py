@@ -11,29 +11,29 @@ from types import TracebackType
 from typing import Self
 
 
-class Ending:
-    """A part of a task, as a context. `end` has that raise an error, the first one that it is given."""
+class CancelScope:
+    """A part of a task, as a context. `cancel` has that raise an error, the first one that it is given."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._error: Exception | None = None
-        self._is_put_off = False
+        self._is_shielded = False
 
-    def end(self, error: Exception) -> None:
+    def cancel(self, error: Exception) -> None:
         """Ends the work, from within the same event loop but not from the work itself. What is over stays as it is."""
         if self._task and self._error is None:
             self._error = error
-            if not self._is_put_off:
+            if not self._is_shielded:
                 self._task.cancel()
 
     @contextmanager
-    def put_off(self) -> Iterator[None]:
+    def shield(self) -> Iterator[None]:
         """Lets the end wait while the context lasts, where the work cannot be broken off."""
-        self._is_put_off = True
+        self._is_shielded = True
         try:
             yield
         finally:
-            self._is_put_off = False
+            self._is_shielded = False
         if self._error:
             raise self._error
 

@@ -9,12 +9,12 @@ _TICK = 0.02
 """Seconds between two looks at whose time is over."""
 
 
-class Clock:
+class DeadlineScheduler:
     """Ends what takes too long, by no more than a tick too late. It goes only while there is something to watch."""
 
     def __init__(self) -> None:
         self._running: dict[Deadline, None] = {}
-        self._goes = False
+        self._armed = False
 
     def within(self, seconds: float) -> "Deadline":
         """A context for as many seconds, like `asyncio.timeout`."""
@@ -22,8 +22,8 @@ class Clock:
 
     def begin(self, deadline: "Deadline") -> None:
         self._running[deadline] = None
-        if not self._goes:
-            self._goes = True
+        if not self._armed:
+            self._armed = True
             self._wait()
 
     def end(self, deadline: "Deadline") -> None:
@@ -36,8 +36,8 @@ class Clock:
         now = time.monotonic()
         for deadline in [each for each in self._running if each.at <= now]:
             deadline.expire()
-        self._goes = bool(self._running)
-        if self._goes:
+        self._armed = bool(self._running)
+        if self._armed:
             self._wait()
 
 
@@ -46,7 +46,7 @@ class Deadline:
 
     __slots__ = ("_cancelling", "_clock", "_is_over", "_task", "at")
 
-    def __init__(self, clock: Clock, at: float) -> None:
+    def __init__(self, clock: DeadlineScheduler, at: float) -> None:
         self.at = at
         self._clock = clock
         self._is_over = False

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from google.protobuf.message import Message
 
 from convgrpc import errors
-from convgrpc.handlers.batches import Batches, Done
+from convgrpc.handlers.batches import BatchHandler, BatchResult
 from convgrpc.server.admission import Admitted
 
 MAX_REQUESTS = 128
@@ -20,14 +20,20 @@ MAX_BYTES = 1 << 20
 """How much of a stream is read and not begun; the last request may go beyond that. A batch is as much."""
 
 Decode: TypeAlias = Callable[[bytes], Awaitable[Any]]
-"""Makes what `Batches` prepared of what was received."""
+"""Makes what `BatchHandler` prepared of what was received."""
 
 
-class Exchange:
+class BatchedBidiStream:
     """Has the requests of a call done in batches, each of which may take so many seconds."""
 
     def __init__(
-        self, batches: Batches, admitted: Admitted, messages: AsyncGenerator[bytes], decode: Decode, *, timeout: float
+        self,
+        batches: BatchHandler,
+        admitted: Admitted,
+        messages: AsyncGenerator[bytes],
+        decode: Decode,
+        *,
+        timeout: float,
     ) -> None:
         self._batches = batches
         self._admitted = admitted
@@ -46,7 +52,7 @@ class Exchange:
         """The answers, one for each batch; raises in the end why a request was refused, or the stream."""
         taking = self._taking = asyncio.create_task(self._take_all())
         try:
-            with self._admitted.ended_by(self._end):
+            with self._admitted.cancel_on_revoke(self._end):
                 while await self._any_came():
                     done = await self._do()
                     if done.reply:
@@ -73,13 +79,13 @@ class Exchange:
             await self._came.wait()
         return self._requests > 0
 
-    async def _do(self) -> Done:
+    async def _do(self) -> BatchResult:
         size, self._requests, self._size = self._size, 0, 0
         self._begun.set()
         left = 0
         try:
             async with asyncio.timeout(self._timeout):
-                done = await self._batches.do(time.monotonic() + self._timeout)
+                done = await self._batches.run_batch(time.monotonic() + self._timeout)
             left = done.left
             self._requests += left
             return done
@@ -88,7 +94,7 @@ class Exchange:
                 # Of which requests the bytes are is not known: all are given back with the last.
                 self._size += size
             else:
-                self._admitted.release(size)
+                self._admitted.release_request_bytes(size)
 
     async def _take_all(self) -> None:
         """Takes requests up as they come, until there are no more, or one is at fault."""
@@ -105,10 +111,10 @@ class Exchange:
     async def _take(self, message: bytes) -> None:
         if self._count:
             # The first is the call itself, which was counted.
-            await self._admitted.turn()
-        self._admitted.hold(len(message))
+            await self._admitted.wait_for_rate()
+        self._admitted.reserve_request_bytes(len(message))
         try:
-            self._batches.take(await self._decode(message))
+            self._batches.accept(await self._decode(message))
         except errors.ConvgrpcError as fault:
             fault.request_number = self._count + 1
             raise

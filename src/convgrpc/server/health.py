@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from convgrpc.storage.interface import Condition, Store
+from convgrpc.storage.interface import HealthStatus, Store
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Health:
 
     def __init__(self, store: Store, tell: Callable[[bool], Awaitable[None]]) -> None:
         self.draining = False
-        self.condition = Condition(None, None)
+        self.condition = HealthStatus(None, None)
         self._store = store
         self._tell = tell
 
@@ -52,8 +52,8 @@ class Health:
     async def look(self) -> None:
         """Looks at the database now."""
         before, self.condition = self.condition, await self._store.condition()
-        trouble = self.condition.trouble
-        if trouble == before.trouble:
+        trouble = self.condition.unavailable
+        if trouble == before.unavailable:
             return
         if trouble:
             _log.error("The database cannot be used: %s", trouble)

@@ -20,10 +20,10 @@ class CannotListen(Exception):
 
 
 @contextmanager
-def listening(address: Address, what: str, patience: float = 0) -> Iterator[socket.socket]:
+def listening(address: Address, what: str, user_timeout: float = 0) -> Iterator[socket.socket]:
     """Listens on an address while the context lasts. Raises `CannotListen`.
 
-    `what` names the front for the operator. After `patience` seconds without an acknowledgement a client is given up.
+    `what` names the front for the operator. A client that acknowledges nothing for `user_timeout` seconds is given up.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # As gRPC does: all addresses are those of IPv4, too.
@@ -35,9 +35,9 @@ def listening(address: Address, what: str, patience: float = 0) -> Iterator[sock
     with listener:
         # By itself the kernel takes some megabytes of answers that are not read.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        if patience and sys.platform == "linux":
+        if user_timeout and sys.platform == "linux":
             # Nor does it give up a client whose machine is gone before a quarter of an hour has passed.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds(patience))
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds(user_timeout))
         yield listener
 
 

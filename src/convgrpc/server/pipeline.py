@@ -22,13 +22,13 @@ from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
-from convgrpc.handlers.batches import Batches
+from convgrpc.handlers.batches import BatchHandler
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admitted
-from convgrpc.server.deadlines import Clock
-from convgrpc.server.exchange import Exchange
+from convgrpc.server.deadlines import DeadlineScheduler
+from convgrpc.server.exchange import BatchedBidiStream
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class CallerGone(Exception):
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Answer]]
 StreamHandler: TypeAlias = Callable[[Any, Context], AsyncGenerator[Reply]]
-BatchHandler: TypeAlias = Callable[[str], Batches]
+BatchHandlerFactory: TypeAlias = Callable[[str], BatchHandler]
 """Begins a stream of requests, for a project."""
 
 
-def handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Any]:
+def bind_handlers(service: ServiceDescriptor, implementation: object) -> dict[str, Any]:
     """The handlers of a service's methods, by their gRPC paths: methods of the same names."""
     return {f"/{service.full_name}/{method.name}": getattr(implementation, method.name) for method in service.methods}
 
@@ -79,19 +79,19 @@ class StreamCall(NamedTuple):
     request_id: str
 
 
-class Chain:
+class Pipeline:
     """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`; a `StreamHandler` where the answer is
-    a stream, or a `BatchHandler` where the requests are one too.
+    a stream, or a `BatchHandlerFactory` where the requests are one too.
     """
 
     def __init__(
-        self, handlers: Mapping[str, Any], work: MessageWork, *, max_timeout: float, policy: ItemPolicy = HOSTED
+        self, bind_handlers: Mapping[str, Any], work: MessageWork, *, max_timeout: float, policy: ItemPolicy = HOSTED
     ) -> None:
-        self._handlers = handlers
+        self._handlers = bind_handlers
         self._work = work
         self._policy = policy
         self._max_timeout = max_timeout
-        self._clock = Clock()
+        self._clock = DeadlineScheduler()
 
     async def run(self, call: Call) -> bytes:
         """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
@@ -130,7 +130,7 @@ class Chain:
 
         Raises `CallerGone` where that is how `messages` ends.
         """
-        handle: BatchHandler = self._handlers[call.method.path]
+        handle: BatchHandlerFactory = self._handlers[call.method.path]
 
         batches = handle(admitted.project)
 
@@ -140,7 +140,7 @@ class Chain:
         async def decode(message: bytes) -> Any:
             return await self._work.do_in_turn(admitted.project, len(message), partial(prepare, message))
 
-        exchange = Exchange(batches, admitted, call.messages, decode, timeout=self._max_timeout)
+        exchange = BatchedBidiStream(batches, admitted, call.messages, decode, timeout=self._max_timeout)
         with _faults(call.method, call.request_id):
             async with aclosing(exchange.replies()) as replies:
                 async for reply in replies:

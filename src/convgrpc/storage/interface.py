@@ -75,7 +75,7 @@ class Append(NamedTuple):
     expected_last: str | None = None
 
 
-class InTurn(NamedTuple):
+class BatchAppendResult(NamedTuple):
     """What came of several appends: the ids of the items of those that were done, and why the one after them was
     refused; None where none was. It may be that not all were done.
     """
@@ -115,13 +115,11 @@ class Commit(NamedTuple):
     sync_seconds: float
 
 
-class Condition(NamedTuple):
-    """How a database is: why it cannot be written or read now, and what kind of damage was found in it; None is
-    well.
-    """
+class HealthStatus(NamedTuple):
+    """How a database is: why it cannot be written or read now, and which damage was found in it. None is well."""
 
-    trouble: str | None
-    damage: str | None
+    unavailable: str | None
+    corrupt: str | None
 
 
 class StoredKey(NamedTuple):
@@ -159,7 +157,7 @@ class Page(NamedTuple):
     version: Version
 
 
-class Growth(NamedTuple):
+class ItemSlice(NamedTuple):
     """Serialized items that follow a position of a conversation, and whether there are more.
 
     `position` is that of the last of them, from which to go on. `removals` is how many times items were removed from
@@ -172,14 +170,14 @@ class Growth(NamedTuple):
     removals: int
 
 
-class Span(NamedTuple):
+class PositionRange(NamedTuple):
     """A part of a conversation: what follows a position, up to that of the last item."""
 
     position: int
     last: int
 
 
-class Segment(NamedTuple):
+class ResponseItems(NamedTuple):
     """The items that one response adds to those of the responses it follows.
 
     `number` is that of the response, which no other one ever has. `holder` is that of the conversation that it is on,
@@ -193,10 +191,10 @@ class Segment(NamedTuple):
     last_position: int
 
 
-class Lineage(NamedTuple):
+class ResponseChain(NamedTuple):
     """The segments of a response and of those that it follows, the newest first, and whether there are older ones."""
 
-    segments: list[Segment]
+    segments: list[ResponseItems]
     has_more: bool
 
 
@@ -300,7 +298,7 @@ class Store(Protocol):
         id of the conversation's last item; the empty string stands for none.
         """
 
-    async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
+    async def append_batch(self, project: str, appends: Sequence[Append], deadline: float | None) -> BatchAppendResult:
         """Does several appends in the order given, each by the rules of `append_items`, up to the first that is
         refused.
 
@@ -330,7 +328,7 @@ class Store(Protocol):
         Raises `ResourceExhausted` when they are more than `max_bytes` together, unless there is one alone.
         """
 
-    async def get_growth(
+    async def read_after(
         self,
         project: str,
         conversation_id: str,
@@ -340,13 +338,13 @@ class Store(Protocol):
         limit: int,
         max_bytes: int,
         descending: bool = False,
-    ) -> Growth:
+    ) -> ItemSlice:
         """Returns up to `limit` items that follow a position in the direction of the walk, or the first ones of it,
         and no more than `max_bytes` of them unless the first alone is larger. None of them stands after the position
         `last`.
         """
 
-    async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
+    async def get_span(self, project: str, conversation_id: str, after: str | None) -> PositionRange:
         """Returns what follows a cursor or an item, or all of the conversation.
 
         An item that stands in several places is found at the last of them.
@@ -355,9 +353,12 @@ class Store(Protocol):
     def cursor(self, conversation_id: str, position: int) -> str:
         """Returns the cursor of a position: it stays good when the item there is removed, and tells nothing."""
 
-    def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
-        """Has `tell` called on this event loop after each change of the conversation's items, and when it is deleted,
-        while the context lasts. It may be called without one; the conversation need not exist.
+    def subscribe(
+        self, project: str, conversation_id: str, callback: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Calls `callback` on this event loop after each change of the conversation's items, and when it is deleted.
+
+        That lasts as long as the context. It may be called without a change. The conversation need not exist.
         """
 
     async def brought(self, project: str, items: Sequence[NewItem]) -> int:
@@ -392,14 +393,18 @@ class Store(Protocol):
     async def delete_response(self, project: str, response_id: str, deadline: float | None) -> None:
         """Deletes a response with the items of its own; raises `FailedPrecondition` when another one follows it."""
 
-    async def get_lineage(self, project: str, response_id: str, *, after: Segment | None = None, limit: int) -> Lineage:
+    async def get_response_chain(
+        self, project: str, response_id: str, *, after: ResponseItems | None = None, limit: int
+    ) -> ResponseChain:
         """Returns up to `limit` segments of a response that is followed: its own and those of all that it follows.
 
         They begin with its own, or with the one that `after` follows.
         """
 
-    async def get_segment(self, project: str, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
-        """Returns items of a segment after a position, in the way of `get_growth`.
+    async def get_segment(
+        self, project: str, segment: ResponseItems, position: int, *, limit: int, max_bytes: int
+    ) -> ItemSlice:
+        """Returns items of a segment after a position, in the way of `read_after`.
 
         `removals` is that of the conversation that the segment is on. Raises `NotFound` when the response or the
         conversation was deleted since.
@@ -409,7 +414,7 @@ class Store(Protocol):
     def waiting_writes(self) -> int:
         """How many writes wait for their turn."""
 
-    async def condition(self) -> Condition:
+    async def condition(self) -> HealthStatus:
         """Looks how the database is; this costs a write now and then, and while something is wrong."""
 
     async def create_key(self, key: StoredKey) -> None:

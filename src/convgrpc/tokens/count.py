@@ -7,9 +7,9 @@ from types import MappingProxyType
 from convgrpc.tokens.families import DEFAULT, Resolved
 from convgrpc.tokens.formats import count_format
 from convgrpc.tokens.history import History
-from convgrpc.tokens.items import Features, Turn, features
+from convgrpc.tokens.items import ItemTokens, Turn, features
 from convgrpc.tokens.reading import Reader
-from convgrpc.tokens.tally import PARTS, Tally
+from convgrpc.tokens.tally import PARTS, TokenAccumulator
 from convgrpc.tokens.tools import Count, count_choice, count_search, count_tools
 from convgrpc.v1.input_tokens_service_pb2 import (
     ESTIMATE_REASON_ENCRYPTED,
@@ -61,11 +61,11 @@ _TRIED = 50
 
 
 def given_features(
-    request: CountInputTokensRequest, reader: Reader, referenced: Mapping[str, Features] = MappingProxyType({})
-) -> list[Features]:
+    request: CountInputTokensRequest, reader: Reader, referenced: Mapping[str, ItemTokens] = MappingProxyType({})
+) -> list[ItemTokens]:
     """Reads the items of the request itself. `referenced` has the features of stored items, by their ids."""
     if request.input.HasField("text"):
-        return [Features(Turn.USER, reader.count(request.input.text), "input")]
+        return [ItemTokens(Turn.USER, reader.count(request.input.text), "input")]
     items = request.input.items.items
     own = [(item, item.id or f"input[{number}]") for number, item in enumerate(items) if not _is_reference(item)]
     read = iter(features([item for item, _ in own], reader, [place for _, place in own]))
@@ -77,7 +77,7 @@ def _is_reference(item: ConversationItem) -> bool:
 
 
 def count(
-    request: CountInputTokensRequest, model: Resolved, reader: Reader, history: History, given: Sequence[Features]
+    request: CountInputTokensRequest, model: Resolved, reader: Reader, history: History, given: Sequence[ItemTokens]
 ) -> ModelTokenCount:
     """Counts a request for a model, given the items before its own and its own, all in the reader's encoding.
 
@@ -133,7 +133,7 @@ def _around(
 
 
 def _beside(
-    tally: Tally, request: CountInputTokensRequest, model: Resolved
+    tally: TokenAccumulator, request: CountInputTokensRequest, model: Resolved
 ) -> Iterator[tuple[InputPart.ValueType, Count]]:
     """What a request costs because of some of its items."""
     if request.tools:
@@ -142,7 +142,7 @@ def _beside(
             yield INPUT_PART_IMAGES, Count(model.family.image_beside_tools)
 
 
-def _whole(tally: Tally, request: CountInputTokensRequest, model: Resolved) -> int:
+def _whole(tally: TokenAccumulator, request: CountInputTokensRequest, model: Resolved) -> int:
     return tally.tokens + sum(each.tokens for _, each in _beside(tally, request, model))
 
 
@@ -150,7 +150,7 @@ def _dropped(
     request: CountInputTokensRequest,
     model: Resolved,
     keeps: bool,
-    items: Sequence[Features],
+    items: Sequence[ItemTokens],
     room: int,
     check: Callable[[], None],
 ) -> int:
@@ -169,18 +169,18 @@ def _dropped(
 
 
 def added_up(
-    items: Iterable[Features], model: Resolved, keeps: bool, check: Callable[[], None] = lambda: None
-) -> Tally:
+    items: Iterable[ItemTokens], model: Resolved, keeps: bool, check: Callable[[], None] = lambda: None
+) -> TokenAccumulator:
     """Returns the sum of items. `keeps` tells whether it has the reasoning from before the user's last message.
 
     `check` is called now and then, and may raise to give up.
     """
-    tally = Tally(model, keeps)
+    tally = TokenAccumulator(model, keeps)
     tally.add_all(items, check)
     return tally
 
 
-def _answer(model: Resolved, tally: Tally) -> ModelTokenCount:
+def _answer(model: Resolved, tally: TokenAccumulator) -> ModelTokenCount:
     tokens = tally.tokens
     return ModelTokenCount(
         family=model.family.name,
@@ -211,7 +211,7 @@ def _tell_first(
     answer: ModelTokenCount,
     first: int,
     history: History,
-    given: Sequence[Features],
+    given: Sequence[ItemTokens],
     request: CountInputTokensRequest,
 ) -> None:
     """Says which item is the first that was counted."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from convgrpc.tokens.count import added_up
 from convgrpc.tokens.families import Resolved
-from convgrpc.tokens.items import Features, features
+from convgrpc.tokens.items import ItemTokens, features
 from convgrpc.tokens.reading import Reader
 from convgrpc.v1.item_pb2 import ConversationItem
 
@@ -31,14 +31,14 @@ def link(item: ConversationItem) -> Link | None:
     return Link(call_id, answers=str(kind).endswith("_output")) if call_id else None
 
 
-class Tail:
+class BudgetWindow:
     """The newest items of a conversation, as far back as they were read."""
 
     def __init__(self, model: Resolved) -> None:
         self._model = model
         self.items: list[bytes] = []
         self.size = 0
-        self._features: list[Features] = []
+        self._features: list[ItemTokens] = []
         self._links: list[Link | None] = []
         self._older_calls: set[str] = set()
         self._next_look = 1
@@ -58,7 +58,7 @@ class Tail:
         self._next_look = len(self._features) * 5 // 4 + 1
         return count_of(self._features, self._model) <= tokens
 
-    def unasked(self) -> set[str]:
+    def orphan_outputs(self) -> set[str]:
         """The ids of calls that are answered here but not made here."""
         answered = {each.call_id for each in self._links if each and each.answers}
         return answered - _calls(self._links)
@@ -82,7 +82,7 @@ class Tail:
 
 
 def first_that_fits(
-    items: Sequence[Features],
+    items: Sequence[ItemTokens],
     links: Sequence[Link | None],
     model: Resolved,
     tokens: int,
@@ -101,7 +101,7 @@ def first_that_fits(
     return _unbroken(first, links, older_calls)
 
 
-def count_of(items: Sequence[Features], model: Resolved) -> int:
+def count_of(items: Sequence[ItemTokens], model: Resolved) -> int:
     """What items count as the input of a request that has nothing else."""
     return model.family.request + added_up(items, model, model.family.all_reasoning).tokens
 

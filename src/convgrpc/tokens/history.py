@@ -7,12 +7,12 @@ from typing import TypeAlias
 
 from convgrpc.tokens.families import Resolved
 from convgrpc.tokens.images import Rule
-from convgrpc.tokens.items import Features, Turn
-from convgrpc.tokens.tally import Tally
+from convgrpc.tokens.items import ItemTokens, Turn
+from convgrpc.tokens.tally import TokenAccumulator
 
 _TURNS = tuple(Turn)
 _TURN_BITS = 4
-_USUAL = Features(Turn.USER, 0, "")[3:]
+_USUAL = ItemTokens(Turn.USER, 0, "")[3:]
 _UNUSUAL_WEIGHT = 7
 
 
@@ -25,14 +25,16 @@ class History:
     def __init__(self) -> None:
         self.items = Items()
         self._lock = threading.Lock()
-        self._tallies: dict[_Key, tuple[Tally, int]] = {}
+        self._tallies: dict[_Key, tuple[TokenAccumulator, int]] = {}
 
     def lag(self, model: Resolved, keeps_reasoning: bool) -> int:
         """How many items `tally` would have to add."""
         _, counted = self._tallies.get(_key(model, keeps_reasoning), (None, 0))
         return len(self.items) - counted
 
-    def tally(self, model: Resolved, keeps_reasoning: bool, check: Callable[[], None] = lambda: None) -> Tally:
+    def tally(
+        self, model: Resolved, keeps_reasoning: bool, check: Callable[[], None] = lambda: None
+    ) -> TokenAccumulator:
         """Returns the sum of all items. Only those are added that are new since the last time.
 
         `check` is called now and then, and may raise to give up.
@@ -41,7 +43,7 @@ class History:
         with self._lock:
             # Whatever fails below leaves nothing behind that was added up in part.
             known = self._tallies.pop(key) if key in self._tallies else None
-            tally, counted = known or (Tally(model, keeps_reasoning), 0)
+            tally, counted = known or (TokenAccumulator(model, keeps_reasoning), 0)
             length = len(self.items)
             tally.add_all(self.items.between(counted, length), check)
             self._tallies[key] = tally, length
@@ -55,7 +57,7 @@ def _key(model: Resolved, keeps_reasoning: bool) -> _Key:
     return model.family.name, model.images, keeps_reasoning
 
 
-def weight(item: Features) -> int:
+def weight(item: ItemTokens) -> int:
     """Returns how much memory an item takes, in items of a text and no more."""
     is_usual = item[3:] == _USUAL
     return 1 if is_usual else _UNUSUAL_WEIGHT + len(item.images) + len(item.files) + len(item.loaded)
@@ -70,27 +72,27 @@ class Items:
     def __init__(self) -> None:
         self.weight = 0
         self._usual = array("Q")
-        self._unusual: dict[int, Features] = {}
+        self._unusual: dict[int, ItemTokens] = {}
         self._places = bytearray()
         self._ends = array("Q")
 
     def __len__(self) -> int:
         return len(self._usual)
 
-    def __iter__(self) -> Iterator[Features]:
+    def __iter__(self) -> Iterator[ItemTokens]:
         return self.between(0, len(self))
 
-    def __getitem__(self, number: int) -> Features:
+    def __getitem__(self, number: int) -> ItemTokens:
         if item := self._unusual.get(number):
             return item
         start = self._ends[number - 1] if number else 0
         packed, place = self._usual[number], self._places[start : self._ends[number]].decode()
-        return Features(_TURNS[packed % (1 << _TURN_BITS)], packed >> _TURN_BITS, place)
+        return ItemTokens(_TURNS[packed % (1 << _TURN_BITS)], packed >> _TURN_BITS, place)
 
-    def between(self, start: int, end: int) -> Iterator[Features]:
+    def between(self, start: int, end: int) -> Iterator[ItemTokens]:
         return map(self.__getitem__, range(start, end))
 
-    def extend(self, items: Iterable[Features]) -> None:
+    def extend(self, items: Iterable[ItemTokens]) -> None:
         for item in items:
             self.weight += weight(item)
             if item[3:] == _USUAL:

@@ -66,7 +66,7 @@ class Stored(IntEnum):
     ID_AND_STATUS = 2
 
 
-class Features(NamedTuple):
+class ItemTokens(NamedTuple):
     """An item in an encoding.
 
     `place` says which it is: its id, or its path in a request. `tokens` are those of its text, and `compact` those of
@@ -93,26 +93,26 @@ class Features(NamedTuple):
     reason: EstimateReason.ValueType = ESTIMATE_REASON_UNSPECIFIED
 
 
-_Unread: TypeAlias = tuple[Sequence[str], Callable[..., Features]]
+_Unread: TypeAlias = tuple[Sequence[str], Callable[..., ItemTokens]]
 """The texts of an item, and what makes its features of their tokens."""
 
 
-def features(items: Iterable[ConversationItem], reader: Reader, places: Iterable[str]) -> list[Features]:
+def features(items: Iterable[ConversationItem], reader: Reader, places: Iterable[str]) -> list[ItemTokens]:
     """Reads items, in time that is in proportion to their text."""
     return reader.each(_features, list(zip(items, places, strict=True)))
 
 
-def stored_features(items: Sequence[bytes], reader: Reader) -> list[Features]:
+def stored_features(items: Sequence[bytes], reader: Reader) -> list[ItemTokens]:
     """Reads items as they are stored, which have ids."""
     return reader.each(_stored_features, items)
 
 
-def _stored_features(reader: Reader, items: Sequence[bytes]) -> list[Features]:
+def _stored_features(reader: Reader, items: Sequence[bytes]) -> list[ItemTokens]:
     parsed = list(map(ConversationItem.FromString, items))
     return _features(reader, [(item, item.id) for item in parsed])
 
 
-def _features(reader: Reader, items: Iterable[tuple[ConversationItem, str]]) -> list[Features]:
+def _features(reader: Reader, items: Iterable[tuple[ConversationItem, str]]) -> list[ItemTokens]:
     unread = [_unread(item, place, reader) for item, place in items]
     tokens = iter(reader.counts([text for texts, _ in unread for text in texts]))
     return [make(*islice(tokens, len(texts))) for texts, make in unread]
@@ -132,7 +132,7 @@ def _with_unknown(item: ConversationItem, known: _Unread) -> _Unread:
     texts, make = known
     sources = [_said(item)] if _lacks_a_member(item) else []
 
-    def read(*tokens: int) -> Features:
+    def read(*tokens: int) -> ItemTokens:
         features = make(*tokens[: len(texts)])
         whole = sum(tokens[len(texts) :]) or features.tokens
         return features._replace(tokens=whole, reason=features.reason or ESTIMATE_REASON_UNKNOWN_ITEM)
@@ -163,10 +163,10 @@ def _messages(message: AnyMessage) -> Iterator[AnyMessage]:
 
 def _one(text: str, turn: Turn, place: str, **others: Any) -> _Unread:
     """Of an item that is a text and what is known without it."""
-    return (text,), lambda tokens: Features(turn, tokens, place, **others)
+    return (text,), lambda tokens: ItemTokens(turn, tokens, place, **others)
 
 
-def _known(item: Features) -> _Unread:
+def _known(item: ItemTokens) -> _Unread:
     """Of an item without a text that counts."""
     return (), lambda: item
 
@@ -222,8 +222,8 @@ class _Content:
         if self.encrypted:
             others["reason"] = ESTIMATE_REASON_ENCRYPTED
 
-        def read(tokens: int) -> Features:
-            return Features(turn, tokens + self.encrypted, place, images=self.images, files=self.files, **others)
+        def read(tokens: int) -> ItemTokens:
+            return ItemTokens(turn, tokens + self.encrypted, place, images=self.images, files=self.files, **others)
 
         return (self.text,), read
 
@@ -240,9 +240,9 @@ def _function_call(item: ConversationItem, place: str, reader: Reader) -> _Unrea
     name = name_tokens(call.name, reader.encoding)
     stored = _stored(item)
 
-    def read(tokens: int, namespace: int = 0, compacted: int | None = None) -> Features:
+    def read(tokens: int, namespace: int = 0, compacted: int | None = None) -> ItemTokens:
         spaces = 0 if compacted is None else tokens - compacted
-        return Features(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored, reason=reason)
+        return ItemTokens(Turn.CALL, tokens, place, spaces, name, namespace, call_id, stored=stored, reason=reason)
 
     if is_compact:
         return (call.arguments, call.namespace) if call.namespace else (call.arguments,), read
@@ -300,7 +300,7 @@ def _reasoning(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     reasoning = item.reasoning
     if reasoning.encrypted_content:
         tokens = _encrypted(reasoning.encrypted_content, *_REASONING)
-        return _known(Features(Turn.REASONING, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
+        return _known(ItemTokens(Turn.REASONING, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
     text = "".join(part.reasoning_text.text for part in reasoning.content.parts)
     return _one(text, Turn.REASONING, place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
@@ -317,13 +317,13 @@ def _agent_message(item: ConversationItem, place: str, reader: Reader) -> _Unrea
 
 def _compaction(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     tokens = _encrypted(item.compaction.encrypted_content, *_COMPACTION)
-    return _known(Features(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
+    return _known(ItemTokens(Turn.OTHER, tokens, place, reason=ESTIMATE_REASON_ENCRYPTED))
 
 
 def _computer_call_output(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     shot = image(item.computer_call_output.output.computer_screenshot.image_url, IMAGE_DETAIL_AUTO)
     reason = ESTIMATE_REASON_HOSTED_TOOL_CALL
-    return _known(Features(Turn.HOSTED, 0, place, images=(shot,), reason=reason))
+    return _known(ItemTokens(Turn.HOSTED, 0, place, images=(shot,), reason=reason))
 
 
 def _additional_tools(item: ConversationItem, place: str, reader: Reader) -> _Unread:
@@ -362,7 +362,7 @@ def _brought(turn: Turn, tools: Iterable[Tool], around: str, place: str, reader:
 
 
 def _nothing(item: ConversationItem, place: str, reader: Reader) -> _Unread:
-    return _known(Features(Turn.OTHER, 0, place))
+    return _known(ItemTokens(Turn.OTHER, 0, place))
 
 
 def _hosted(item: ConversationItem, place: str, reader: Reader) -> _Unread:

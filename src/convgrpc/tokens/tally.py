@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from convgrpc.tokens.families import Resolved
 from convgrpc.tokens.images import Image
-from convgrpc.tokens.items import Features, Stored, Turn
+from convgrpc.tokens.items import ItemTokens, Stored, Turn
 from convgrpc.tokens.reading import File
 from convgrpc.tokens.tools import Count
 from convgrpc.v1.input_tokens_service_pb2 import (
@@ -29,7 +29,7 @@ MAX_PLACES = 16
 _UNCHECKED = 1000
 """Items that are added up between two checks whether the call has ended."""
 PARTS = tuple(InputPart.values())
-"""The places of what `Tally.parts` counts."""
+"""The places of what `TokenAccumulator.parts` counts."""
 
 
 class Estimated(NamedTuple):
@@ -54,7 +54,7 @@ _PARTS = {
 }
 
 
-class Tally:
+class TokenAccumulator:
     """Counts items one after the other.
 
     Some cost what those before them make of them: an output has the name of its call, calls that are made together cost
@@ -75,11 +75,11 @@ class Tally:
         self._reasoned = False
         self._has_message = False
 
-    def copy(self) -> "Tally":
+    def copy(self) -> "TokenAccumulator":
         """One that goes on from here on its own. It takes time for calls without an answer and for loaded tools
         alone.
         """
-        other = Tally(self._model, self._keeps_reasoning)
+        other = TokenAccumulator(self._model, self._keeps_reasoning)
         other.parts = self.parts.copy()
         other.estimates = self.estimates.copy()
         other.loaded = self.loaded.copy()
@@ -93,14 +93,14 @@ class Tally:
     def tokens(self) -> int:
         return sum(self.parts)
 
-    def add_all(self, items: Iterable[Features], check: Callable[[], None]) -> None:
+    def add_all(self, items: Iterable[ItemTokens], check: Callable[[], None]) -> None:
         """Counts the next items. `check` is called now and then, and may raise to give up."""
         for number, item in enumerate(items):
             if number % _UNCHECKED == 0:
                 check()
             self.add(item)
 
-    def add(self, item: Features) -> None:
+    def add(self, item: ItemTokens) -> None:
         """Counts the next item."""
         turn = item.turn
         if turn is Turn.CALL:
@@ -139,7 +139,7 @@ class Tally:
     def _note(self, part: InputPart.ValueType, reason: EstimateReason.ValueType, tokens: int, place: str) -> None:
         self.estimates[part, reason] = self.estimates.get((part, reason), Estimated()).plus(tokens, place)
 
-    def _add_message(self, item: Features, turn: Turn) -> None:
+    def _add_message(self, item: ItemTokens, turn: Turn) -> None:
         family = self._family
         # Each file is as a message of its own.
         tokens = item.tokens + (0 if item.is_bare else family.message)
@@ -153,7 +153,7 @@ class Tally:
         self._has_message = True
         self.parts[INPUT_PART_MESSAGES] += tokens
 
-    def _add_call(self, item: Features) -> None:
+    def _add_call(self, item: ItemTokens) -> None:
         family = self._family
         self._together += 1
         tokens = item.name + item.tokens - (item.compact if family.compact_arguments else 0)
@@ -172,13 +172,13 @@ class Tally:
         self._names[item.call_id] = item.name
         self._unanswered[item.call_id] = item.place
 
-    def _add_output(self, item: Features) -> None:
+    def _add_output(self, item: ItemTokens) -> None:
         family = self._family
         name = self._names.get(item.call_id, family.nameless)
         self.parts[INPUT_PART_TOOL_CALLS] += family.output + name + item.tokens
         self._unanswered.pop(item.call_id, None)
 
-    def _add_other(self, item: Features) -> None:
+    def _add_other(self, item: ItemTokens) -> None:
         around = getattr(self._family, item.around) if item.around else 0
         self.parts[_PARTS[item.turn]] += item.tokens + around
         self.loaded.update(item.loaded)

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from convgrpc import errors
-from convgrpc.server.cancel_scope import Ending
+from convgrpc.server.cancel_scope import CancelScope
 
 
 class Bounds(NamedTuple):
@@ -33,7 +33,7 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 T = TypeVar("T")
 
 
-class Keyless:
+class StandardServices:
     """Serves the health of a server and of its services by their names, and optionally their reflection."""
 
     def __init__(self, server: grpc.aio.Server, services: Sequence[str], *, with_reflection: bool) -> None:
@@ -68,7 +68,7 @@ class _Streams:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         # The peers of the streams that can be displaced, and of the calls that are not over, the oldest first.
-        self._open: dict[Ending, str] = {}
+        self._open: dict[CancelScope, str] = {}
         self._calls: dict[asyncio.Task[Any], str] = {}
 
     @asynccontextmanager
@@ -83,14 +83,14 @@ class _Streams:
         assert task
         self._calls[task] = peer
         task.add_done_callback(self._calls.pop)
-        ending = Ending()
-        self._open[ending] = peer
+        cancel_scope = CancelScope()
+        self._open[cancel_scope] = peer
         self._make_room(peer)
         try:
-            async with ending:
+            async with cancel_scope:
                 yield
         finally:
-            self._open.pop(ending, None)
+            self._open.pop(cancel_scope, None)
 
     def _is_full(self, peer: str) -> bool:
         groups = _groups(self._calls.items(), peer)
@@ -101,9 +101,9 @@ class _Streams:
         for position, bound in enumerate(self._bounds):
             streams = _groups(self._open.items(), peer)[position]
             if len(streams) > bound:
-                ending = _oldest_of_busiest(streams)
-                del self._open[ending]
-                ending.end(_Displaced())
+                cancel_scope = _oldest_of_busiest(streams)
+                del self._open[cancel_scope]
+                cancel_scope.cancel(_Displaced())
 
 
 _Owned: TypeAlias = list[tuple[T, str]]

@@ -26,13 +26,13 @@ from convgrpc.errors import ConvgrpcError, to_status
 from convgrpc.handlers.message_work import LARGE
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admission, Admitted
-from convgrpc.server.call_log import CallNote
-from convgrpc.server.cancel_scope import Ending
-from convgrpc.server.deadlines import Clock, Deadline
-from convgrpc.server.grpc.health_reflection import Keyless
+from convgrpc.server.call_log import CallRecord
+from convgrpc.server.cancel_scope import CancelScope
+from convgrpc.server.deadlines import Deadline, DeadlineScheduler
+from convgrpc.server.grpc.health_reflection import StandardServices
 from convgrpc.server.listener import milliseconds
 from convgrpc.server.metrics import Metrics
-from convgrpc.server.pipeline import Call, CallerGone, Chain, StreamCall, request_id
+from convgrpc.server.pipeline import Call, CallerGone, Pipeline, StreamCall, request_id
 
 MAX_CALLS_ON_CONNECTION = 100
 """How many calls may be open on one connection: a client lets more of them wait."""
@@ -50,7 +50,7 @@ _PING_TIMEOUT_MS = 20_000
 
 _log = logging.getLogger(__name__)
 
-_Answer: TypeAlias = Callable[[Method, Admitted, Any, CallNote], Awaitable[None]]
+_Answer: TypeAlias = Callable[[Method, Admitted, Any, CallRecord], Awaitable[None]]
 """Answers a call by several messages."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -62,7 +62,7 @@ class GrpcServer:
     def __init__(
         self,
         admission: Admission,
-        chain: Chain,
+        chain: Pipeline,
         metrics: Metrics,
         methods: Iterable[Method],
         *,
@@ -74,12 +74,12 @@ class GrpcServer:
         with_reflection: bool,
     ) -> None:
         self._admission = admission
-        self._chain = chain
+        self._pipeline = chain
         self._metrics = metrics
         self._transfer_timeout = transfer_timeout
         # The calls whose messages are on their way, the one that has waited longest first.
         self._waiting: dict[Deadline, None] = {}
-        self._clock = Clock()
+        self._clock = DeadlineScheduler()
         # Without interceptors, which every call would have to pass.
         self._server = grpc.aio.server(
             options=_options(max_message_bytes, max_calls, max_connections, transfer_timeout, request_timeout)
@@ -89,7 +89,7 @@ class GrpcServer:
             by_service.setdefault(method.service, {})[method.name] = self._handler(method)
         for service, handlers in by_service.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        self.keyless = Keyless(self._server, list(by_service), with_reflection=with_reflection)
+        self.keyless = StandardServices(self._server, list(by_service), with_reflection=with_reflection)
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Takes an address, `HOST:PORT`, and returns the port. Raises RuntimeError when it is taken."""
@@ -113,67 +113,67 @@ class GrpcServer:
 
     async def _call(self, method: Method, requests: object, context: Any) -> bytes:
         head = _Head.of(context.invocation_metadata() or ())
-        with CallNote(self._metrics, head.request_id, method) as note, _ENDS_WITH_CALLER:
+        with CallRecord(self._metrics, head.request_id, method) as record, _ENDS_WITH_CALLER:
             try:
                 with await self._admission.enter(head.authorization) as admitted:
-                    note.project = admitted.project
-                    reply = await self._answer(method, admitted, context, note)
+                    record.project = admitted.project
+                    reply = await self._answer(method, admitted, context, record)
             except ConvgrpcError as error:
-                await _abort(context, error, note)
+                await _abort(context, error, record)
             except CallerGone:
                 raise
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
-                await _abort(context, errors.internal_error(), note)
-            note.status = "OK"
+                await _abort(context, errors.internal_error(), record)
+            record.status = "OK"
             context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
 
     async def _stream(self, method: Method, answer: _Answer, requests: object, context: Any) -> None:
         head = _Head.of(context.invocation_metadata() or ())
-        with CallNote(self._metrics, head.request_id, method) as note, _ENDS_WITH_CALLER:
+        with CallRecord(self._metrics, head.request_id, method) as record, _ENDS_WITH_CALLER:
             try:
                 with await self._admission.enter(head.authorization) as admitted:
-                    note.project = admitted.project
-                    await answer(method, admitted, context, note)
+                    record.project = admitted.project
+                    await answer(method, admitted, context, record)
             except ConvgrpcError as error:
-                await _abort(context, error, note)
+                await _abort(context, error, record)
             except CallerGone:
                 raise
             except Exception:
                 _log.exception("unexpected error, request %s", head.request_id)
-                await _abort(context, errors.internal_error(), note)
-            note.status = "OK"
+                await _abort(context, errors.internal_error(), record)
+            record.status = "OK"
             context.set_trailing_metadata((("x-request-id", head.request_id),))
 
-    async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
-        call = await self._received(method, admitted, context, note, _data)
-        async with Ending() as ending, aclosing(self._chain.stream(call)) as parts:
+    async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> None:
+        call = await self._received(method, admitted, context, record, _data)
+        async with CancelScope() as cancel_scope, aclosing(self._pipeline.stream(call)) as parts:
             endless = method.stream.endless
             with (
-                admitted.watching(ending, takes_connection=False)
+                admitted.watching(cancel_scope, takes_connection=False)
                 if endless
-                else admitted.ended_by(ending.end, may_finish=True)
+                else admitted.cancel_on_revoke(cancel_scope.cancel, may_finish=True)
             ):
                 async for part in parts:
                     await admitted.wait_for_room(len(part), self._transfer_timeout)
-                    with admitted.kept(part), ending.put_off():
+                    with admitted.response_bytes(part), cancel_scope.shield():
                         await self._send(part, admitted, context)
-                    note.sent()
+                    record.sent()
 
-    async def _exchange(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> None:
+    async def _exchange(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> None:
         messages = self._messages(admitted, context)
-        call = StreamCall(method, messages, partial(_decode, method), _serialized, note.request_id)
-        async with aclosing(self._chain.exchange(call, admitted)) as answers:
+        call = StreamCall(method, messages, partial(_decode, method), _serialized, record.request_id)
+        async with aclosing(self._pipeline.exchange(call, admitted)) as answers:
             async for answer in answers:
-                with admitted.kept(answer):
+                with admitted.response_bytes(answer):
                     await self._send(answer, admitted, context)
-                note.sent()
+                record.sent()
 
     async def _messages(self, admitted: Admitted, context: Any) -> AsyncGenerator[bytes]:
         """The messages of a stream of requests. The next one must come as soon as the first."""
         data = await self._read(context)
-        admitted.work()
+        admitted.acquire_slot()
         while data is not grpc.aio.EOF:
             yield data
             try:
@@ -190,7 +190,7 @@ class GrpcServer:
         connection is too old, it takes room here, but after that time no part in what is done at once.
         """
         began = time.monotonic()
-        resting = asyncio.get_running_loop().call_later(self._transfer_timeout, admitted.rest)
+        resting = asyncio.get_running_loop().call_later(self._transfer_timeout, admitted.release_slot)
         try:
             with _REACHES_CALLER:
                 await context.write(part)
@@ -199,25 +199,25 @@ class GrpcServer:
         if time.monotonic() - began > self._transfer_timeout:
             raise errors.too_slow(self._transfer_timeout)
 
-    async def _answer(self, method: Method, admitted: Admitted, context: Any, note: CallNote) -> bytes:
-        reply = await self._chain.run(await self._received(method, admitted, context, note, _serialized))
+    async def _answer(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> bytes:
+        reply = await self._pipeline.run(await self._received(method, admitted, context, record, _serialized))
         if len(reply) > LARGE:
             self._keep(reply, admitted, may_refuse=method.verb == "GET")
         return reply
 
     async def _received(
-        self, method: Method, admitted: Admitted, context: Any, note: CallNote, encode: Callable[[Any], bytes]
+        self, method: Method, admitted: Admitted, context: Any, record: CallRecord, encode: Callable[[Any], bytes]
     ) -> Call:
         """A call whose message is there."""
         data = await self._message(method, context)
-        admitted.hold(len(data))
-        admitted.work()
+        admitted.reserve_request_bytes(len(data))
+        admitted.acquire_slot()
         decode = partial(_decode, method, data)
-        return Call(method, admitted, decode, encode, len(data), context.time_remaining(), note.request_id)
+        return Call(method, admitted, decode, encode, len(data), context.time_remaining(), record.request_id)
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
-        task, leave = _current_task(), admitted.keep(len(reply), may_refuse=may_refuse)
+        task, leave = _current_task(), admitted.keep_response_bytes(len(reply), may_refuse=may_refuse)
         ending = asyncio.get_running_loop().call_later(self._transfer_timeout, task.cancel)
 
         def over(task: asyncio.Task[Any]) -> None:
@@ -276,17 +276,17 @@ def _current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _abort(context: Any, error: ConvgrpcError, note: CallNote) -> NoReturn:
-    status, code = to_status(error, note.request_id), _CODES[error.report.grpc]
+async def _abort(context: Any, error: ConvgrpcError, record: CallRecord) -> NoReturn:
+    status, code = to_status(error, record.request_id), _CODES[error.report.grpc]
     # grpcio keeps the error in a reference cycle. With it, its traceback would keep what the handler had read.
     error.__traceback__ = error.__context__ = None
     try:
         with _REACHES_CALLER:
-            await context.abort(code, status.message, _trailers(error, status, note.request_id))
+            await context.abort(code, status.message, _trailers(error, status, record.request_id))
     except grpc.aio.AbortError:
         # grpcio raises it once the refusal is sent.
-        note.refused(error)
-        note.status = code.name
+        record.refused(error)
+        record.status = code.name
         raise
     raise error
 

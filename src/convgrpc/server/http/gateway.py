@@ -26,13 +26,13 @@ from convgrpc.contract.streams import stream_format
 from convgrpc.errors import ConvgrpcError
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admission, Admitted
-from convgrpc.server.call_log import CallNote
-from convgrpc.server.cancel_scope import Ending
-from convgrpc.server.deadlines import Clock
+from convgrpc.server.call_log import CallRecord
+from convgrpc.server.cancel_scope import CancelScope
+from convgrpc.server.deadlines import DeadlineScheduler
 from convgrpc.server.health import LIVES, Health
 from convgrpc.server.http.streaming import Disconnected, Receive, Send, StreamedAnswer
 from convgrpc.server.metrics import Metrics
-from convgrpc.server.pipeline import Call, Chain, request_id
+from convgrpc.server.pipeline import Call, Pipeline, request_id
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 Scope: TypeAlias = Mapping[str, Any]
@@ -65,7 +65,7 @@ class Gateway:
         self,
         admission: Admission,
         health: Health,
-        chain: Chain,
+        chain: Pipeline,
         metrics: Metrics,
         methods: Collection[Method],
         *,
@@ -76,7 +76,7 @@ class Gateway:
     ) -> None:
         self._admission = admission
         self._health = health
-        self._chain = chain
+        self._pipeline = chain
         self._metrics = metrics
         self._routes = Routes(methods)
         self._formats = {method.path: stream_format(method) for method in methods if method.returns_stream}
@@ -84,51 +84,51 @@ class Gateway:
         self._documents = {"/": _ABOUT, "/openapi.json": orjson.dumps(document)}
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
-        self._clock = Clock()
+        self._clock = DeadlineScheduler()
         self._hosts = hosts
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         identity = request_id(headers.get("x-request-id"))
-        with CallNote(self._metrics, identity) as note:
-            note.status = _GONE
+        with CallRecord(self._metrics, identity) as record:
+            record.status = _GONE
             try:
-                answer, extra = await self._answer(scope, headers, receive, send, note), []
+                answer, extra = await self._answer(scope, headers, receive, send, record), []
                 if answer is None:
                     return
                 status, body = answer
             except Disconnected:
                 return
             except ConvgrpcError as error:
-                note.refused(error)
+                record.refused(error)
                 status, body = _refusal(error)
                 extra = _advice(error, scope["method"], headers)
                 if status in _BEFORE_THE_BODY and _has_body(headers):
                     # The body, or the rest of it, is on its way still, and not worth reading.
                     extra.append((b"connection", b"close"))
-            note.status = status
+            record.status = status
         await _respond(send, status, body, identity, extra)
 
     async def _answer(
-        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, note: CallNote
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, record: CallRecord
     ) -> Answer | None:
         """The answer to a request, unless that was sent already. Raises `ConvgrpcError`, or `Disconnected`, and nothing
         else.
         """
         try:
-            return await self._answered(scope, headers, receive, send, note)
+            return await self._answered(scope, headers, receive, send, record)
         except (ConvgrpcError, Disconnected):
             raise
         except asyncio.CancelledError:
             # The server stops and cannot wait any longer; what was begun may yet be done.
             raise errors.deadline_exceeded() from None
         except Exception:
-            _log.exception("unexpected error, request %s", note.request_id)
+            _log.exception("unexpected error, request %s", record.request_id)
             raise errors.internal_error() from None
 
     async def _answered(
-        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, note: CallNote
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, record: CallRecord
     ) -> Answer | None:
         verb, path = scope["method"], scope["raw_path"].decode("latin-1")
         if path in (_HEALTH, _LIFE):
@@ -140,30 +140,30 @@ class Gateway:
             _check_is_read(verb, path)
             return 200, document
         match = self._routes.match(verb, path)
-        note.method = match.method
+        record.method = match.method
         with await self._admission.enter(_authorization(scope)) as admitted:
-            note.project = admitted.project
+            record.project = admitted.project
             body = await self._body(headers, receive, admitted)
-            admitted.work()
+            admitted.acquire_slot()
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, self._policy)
-            call = Call(match.method, admitted, decode, stored.dump, len(body), None, note.request_id)
+            call = Call(match.method, admitted, decode, stored.dump, len(body), None, record.request_id)
             if match.method.returns_stream:
                 form = self._formats[match.method.path]
-                answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, note.request_id)
-                await self._stream(call._replace(encode=partial(_once, form.piece)), answer, admitted, note)
+                answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, record.request_id)
+                await self._stream(call._replace(encode=partial(_once, form.piece)), answer, admitted, record)
                 return None
-            return 200, await self._chain.run(call)
+            return 200, await self._pipeline.run(call)
 
-    async def _stream(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
+    async def _stream(self, call: Call, answer: StreamedAnswer, admitted: Admitted, record: CallRecord) -> None:
         """Sends an answer in pieces. Raises what it can before the first of them."""
         try:
-            await self._send_pieces(call, answer, admitted, note)
+            await self._send_pieces(call, answer, admitted, record)
         except ConvgrpcError as error:
             if not answer.has_begun:
                 raise
-            note.refused(error)
-            note.status = error.report.http
+            record.refused(error)
+            record.status = error.report.http
             await answer.fail(envelope(error))
         except asyncio.CancelledError:
             if not answer.has_begun:
@@ -175,28 +175,32 @@ class Gateway:
         except Exception:
             if not answer.has_begun:
                 raise
-            _log.exception("unexpected error, request %s", note.request_id)
-            note.status = 500
+            _log.exception("unexpected error, request %s", record.request_id)
+            record.status = 500
             await answer.fail(envelope(errors.internal_error()))
 
-    async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, note: CallNote) -> None:
+    async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, record: CallRecord) -> None:
         watching = call.method.stream.endless
-        async with Ending() as ending, answer.attended(ending), aclosing(self._chain.stream(call)) as pieces:
+        async with (
+            CancelScope() as cancel_scope,
+            answer.attended(cancel_scope),
+            aclosing(self._pipeline.stream(call)) as pieces,
+        ):
             with (
-                admitted.watching(ending, takes_connection=True)
+                admitted.watching(cancel_scope, takes_connection=True)
                 if watching
-                else admitted.ended_by(ending.end, may_finish=True)
+                else admitted.cancel_on_revoke(cancel_scope.cancel, may_finish=True)
             ):
                 async for piece in pieces:
                     await admitted.wait_for_room(len(piece), self._body_timeout)
-                    with admitted.kept(piece):
+                    with admitted.response_bytes(piece):
                         await answer.piece(piece)
-                    note.sent()
+                    record.sent()
                     if watching:
                         # However it goes on: that it ends is up to the client.
-                        note.status = 200
+                        record.status = 200
         await answer.end()
-        note.status = 200
+        record.status = 200
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.
@@ -240,7 +244,7 @@ class Gateway:
             more = event.get("more_body", False)
             if len(body) + len(part) > self._max_body_bytes:
                 raise self._too_large()
-            admitted.hold(len(part))
+            admitted.reserve_request_bytes(len(part))
             body += part
         return bytes(body)
 
@@ -282,7 +286,7 @@ def _decode(match: Match, headers: Mapping[str, str], query: str, body: bytes, p
 
 
 def _once(make: Callable[[bytes], bytes], reply: Reply) -> bytes:
-    return reply.once(make)
+    return reply.cached_encoding(make)
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

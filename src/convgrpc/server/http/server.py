@@ -14,7 +14,7 @@ from convgrpc.server.http.connections import Bounds, Connections
 from convgrpc.server.listener import BACKLOG
 from convgrpc.server.tls import Certificates
 
-LAST_ANSWERS = 0.5
+FLUSH_SECONDS = 0.5
 """Seconds that the answers of the last calls have to get out; streams such as those of health end after that."""
 
 
@@ -36,7 +36,7 @@ class _HttpServer(uvicorn.Server):
         """Ends connections soon that do not end by themselves, as those by TLS whose other end says nothing."""
         for each in self._accepting:
             each.cancel()
-        asyncio.get_running_loop().call_later(LAST_ANSWERS, self._abort_idle)
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._abort_idle)
         await super().shutdown(sockets)
 
     def _abort_idle(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 from convgrpc.contract.streams import Format
-from convgrpc.server.cancel_scope import Ending
+from convgrpc.server.cancel_scope import CancelScope
 
 Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
@@ -44,11 +44,11 @@ class StreamedAnswer:
         self.has_begun = False
 
     @asynccontextmanager
-    async def attended(self, ending: Ending) -> AsyncIterator[None]:
+    async def attended(self, cancel_scope: CancelScope) -> AsyncIterator[None]:
         """Ends the work with `Disconnected` when the client goes away while the context lasts, and breaks the
         silence.
         """
-        attending = asyncio.create_task(self._attend(ending))
+        attending = asyncio.create_task(self._attend(cancel_scope))
         try:
             yield
         finally:
@@ -100,14 +100,14 @@ class StreamedAnswer:
             ]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _attend(self, ending: Ending) -> None:
+    async def _attend(self, cancel_scope: CancelScope) -> None:
         try:
             while not await self._is_gone():
                 await self._break_silence()
         except Exception as error:
             # Nothing can be sent on a connection that is no more.
             _log.info("A client could not be told that it is still there: %s", type(error).__name__)
-        ending.end(Disconnected())
+        cancel_scope.cancel(Disconnected())
 
     async def _is_gone(self) -> bool:
         """Waits for a while, or until the client goes away."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeAlias
 
-Tell: TypeAlias = Callable[[], None]
+Callback: TypeAlias = Callable[[], None]
 
 
 class Topic(NamedTuple):
@@ -18,19 +18,19 @@ class Topic(NamedTuple):
     conversation_id: str
 
 
-class News:
+class ChangeNotifier:
     """Who listens to what. It is told of changes in the thread that writes, and tells on the event loops of those who
     listen.
     """
 
     def __init__(self) -> None:
         # The values are replaced, never changed, as another thread reads them.
-        self._listeners: dict[Topic, tuple[tuple[asyncio.AbstractEventLoop, Tell], ...]] = {}
+        self._listeners: dict[Topic, tuple[tuple[asyncio.AbstractEventLoop, Callback], ...]] = {}
 
     @contextmanager
-    def listening(self, topic: Topic, tell: Tell) -> Iterator[None]:
-        """Has `tell` called after each change while the context lasts; it may be called without one."""
-        listener = (asyncio.get_running_loop(), tell)
+    def subscribe(self, topic: Topic, callback: Callback) -> Iterator[None]:
+        """Has `callback` called after each change while the context lasts; it may be called without one."""
+        listener = (asyncio.get_running_loop(), callback)
         self._listeners[topic] = (*self._listeners.get(topic, ()), listener)
         try:
             yield
@@ -45,16 +45,16 @@ class News:
         """Tells of changes. While nobody listens this costs nothing."""
         if not self._listeners:
             return
-        heard: dict[asyncio.AbstractEventLoop, list[Tell]] = {}
+        due: dict[asyncio.AbstractEventLoop, list[Callback]] = {}
         for topic in set(topics):
-            for loop, tell in self._listeners.get(topic, ()):
-                heard.setdefault(loop, []).append(tell)
-        for loop, tells in heard.items():
+            for loop, callback in self._listeners.get(topic, ()):
+                due.setdefault(loop, []).append(callback)
+        for loop, callbacks in due.items():
             # A loop that was closed has nobody left who listens.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_tell_all, tells)
+                loop.call_soon_threadsafe(_tell_all, callbacks)
 
 
-def _tell_all(tells: Iterable[Tell]) -> None:
-    for tell in tells:
-        tell()
+def _tell_all(callbacks: Iterable[Callback]) -> None:
+    for callback in callbacks:
+        callback()

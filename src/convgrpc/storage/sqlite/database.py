@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sqlite_utils import Database
 
 from convgrpc.storage.sqlite import database_health
-from convgrpc.storage.sqlite.database_health import Displaced, identity
+from convgrpc.storage.sqlite.database_health import FileReplaced, identity
 from convgrpc.storage.sqlite.migrations import APPLICATION_ID, MIGRATIONS, unknown_migrations
 from convgrpc.storage.sqlite.reserve import Reserve, is_full
 
@@ -27,7 +27,7 @@ class UnusableDatabase(Exception):
         self.why = why
 
 
-class Claim:
+class ServerLock:
     """Keeps other servers off a database until it is closed, however that happens.
 
     Programs that come and go, such as a backup, need no claim. The claim is on a file beside the database, as SQLite's
@@ -42,7 +42,7 @@ class Claim:
         self._file = self._locked()
 
     def check(self) -> None:
-        """Claims the database anew where somebody took the file away. Raises `Displaced` if another server was
+        """Claims the database anew where somebody took the file away. Raises `FileReplaced` if another server was
         faster.
         """
         if identity(f"{self._path}-lock") == identity(self._file.fileno()):
@@ -50,7 +50,7 @@ class Claim:
         try:
             claimed = self._locked()
         except UnusableDatabase as error:
-            raise Displaced(error.why) from None
+            raise FileReplaced(error.why) from None
         self._file.close()
         self._file = claimed
 
@@ -73,12 +73,12 @@ class Claim:
 class Connection(sqlite3.Connection):
     """A connection to the database.
 
-    `moved` is how many bytes of items were stored by it, with `ITEM_COST` for each, swept, and read to answer writes
-    that were repeated: what a write is sent tells little of that, as it may name items that are copied. It is never set
+    `bytes_touched` is how many bytes of items it has stored, with `ITEM_COST` for each, swept, and read to answer
+    repeated writes. What a write is sent tells little of that, as it may name items that are copied. It is never set
     back.
     """
 
-    moved = 0
+    bytes_touched = 0
 
 
 def connect(path: Path, synchronous: str, busy_timeout: float) -> Connection:

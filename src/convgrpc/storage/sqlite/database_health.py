@@ -33,7 +33,7 @@ _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 _FILES = {"": "the file", "-wal": "the write-ahead log", "-shm": "the index of the write-ahead log"}
 
 
-class Displaced(Exception):
+class FileReplaced(Exception):
     """The database is not where it was: whatever is written would be found by nobody."""
 
 
@@ -44,21 +44,21 @@ def code(error: BaseException) -> int:
 
 def name(error: BaseException) -> str | None:
     """What is wrong with the database, in words for anybody; None where it is the statement that is wrong."""
-    if isinstance(error, Displaced):
+    if isinstance(error, FileReplaced):
         return str(error)
     return _EXTENDED_NAMES.get(getattr(error, "sqlite_errorcode", 0)) or _NAMES.get(code(error))
 
 
-class Troubles:
+class DatabaseHealth:
     """What was seen to be wrong with the database. Any thread may note and ask.
 
     `failure` is why it could not be written, or could not be read at all; whoever sees that it can be again sets it
-    back. `damage` is for good: something that was stored could not be read.
+    back. `corrupt` is for good: something that was stored could not be read.
     """
 
     def __init__(self) -> None:
         self.failure: str | None = None
-        self.damage: str | None = None
+        self.corrupt: str | None = None
         # Of what was said of reads, when.
         self._said: dict[str, float] = {}
 
@@ -66,12 +66,12 @@ class Troubles:
         """Notes an error, unless it is one of a single statement."""
         extended = getattr(error, "sqlite_errorcode", 0)
         if code(error) in _DAMAGES or extended in _UNREADABLE:
-            if self.damage is None:
+            if self.corrupt is None:
                 _log.error(
                     "The database is damaged: %s; 'PRAGMA integrity_check' in sqlite3 tells where",
                     getattr(error, "sqlite_errorname", ""),
                 )
-            self.damage = name(error)
+            self.corrupt = name(error)
         elif named := name(error):
             self.failure = named
 
@@ -84,18 +84,18 @@ class Troubles:
         self.note(error)
 
 
-class Files:
+class DatabaseFiles:
     """The files of an open database: where they are, and whether they are still those that were opened."""
 
     def __init__(self, path: Path) -> None:
         self._opened = {f"{path}{suffix}": (identity(f"{path}{suffix}"), what) for suffix, what in _FILES.items()}
 
     def check(self) -> None:
-        """Raises `Displaced` when a file was deleted, moved or replaced."""
+        """Raises `FileReplaced` when a file was deleted, moved or replaced."""
         for path, (opened, what) in self._opened.items():
             found = identity(path)
             if found != opened:
-                raise Displaced(f"{what} was {'replaced' if found else 'deleted or moved away'}")
+                raise FileReplaced(f"{what} was {'replaced' if found else 'deleted or moved away'}")
 
 
 def identity(file: str | int) -> tuple[int, int] | None:

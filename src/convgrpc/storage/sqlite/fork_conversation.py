@@ -7,8 +7,8 @@ from convgrpc.errors import fork_too_large, item_not_found, item_too_large
 from convgrpc.storage.interface import NO_LIMITS, NewConversation, Sizes
 from convgrpc.storage.sqlite.database import Connection
 from convgrpc.storage.sqlite.idempotency import (
-    Attempt,
-    StoredRequest,
+    IdempotencyRecord,
+    IdempotentWrite,
     created_conversation,
     find_request,
     record_request,
@@ -40,7 +40,7 @@ def fork_conversation(
     conversation_id: str,
     last_item_id: str | None,
     fork: Callable[[bytes], NewConversation],
-    attempt: Attempt | None = None,
+    attempt: IdempotentWrite | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
 ) -> bytes:
@@ -55,7 +55,7 @@ def fork_conversation(
     copy = insert_conversation(connection, project_at, new, sizes)
     count_items(connection, copy.holder, count, size, sizes, param=_PARAM)
     connection.execute(_COPY, (copy.number, origin.number, last))
-    record_request(connection, project_at, attempt, StoredRequest(copy.number))
+    record_request(connection, project_at, attempt, IdempotencyRecord(copy.number))
     return new.data
 
 

@@ -14,7 +14,7 @@ from convgrpc.storage.interface import Commit
 from convgrpc.storage.sqlite import database_health
 from convgrpc.storage.sqlite.change_notifier import Topic
 from convgrpc.storage.sqlite.database import Connection
-from convgrpc.storage.sqlite.write_queue import MAX_BATCH_BYTES, MAX_BATCH_WRITES, Waiting, Write
+from convgrpc.storage.sqlite.write_queue import MAX_BATCH_BYTES, MAX_BATCH_WRITES, FairWriteQueue, Write
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ _IMPATIENCE = 0.1
 T = TypeVar("T")
 
 
-class _HalfDone(Exception):
+class PartiallyApplied(Exception):
     """A write failed when it had changed something."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-class Writer:
+class GroupCommitter:
     """Runs writes on one connection, those of a project in the order in which they came, and projects in turn.
 
     A commit costs as much as several writes, and it takes the interpreter from whatever brings more of them. So it
@@ -77,7 +77,7 @@ class Writer:
         self._is_full = is_full
         self._make_room = make_room
         self._failed = failed
-        self._waiting = Waiting(max_writes, max_bytes)
+        self._waiting = FairWriteQueue(max_writes, max_bytes)
         # How many writes are likely to come: those whose callers were just answered, and those that came meanwhile.
         self._expected = 1
         self._changed = threading.Condition()
@@ -87,7 +87,7 @@ class Writer:
         self._began = float("inf")
         self.committed_at = float("-inf")
         self._commit_seconds = 0.0
-        self._rows_reported, self._moved_reported = connection.total_changes, connection.moved
+        self._rows_reported, self._moved_reported = connection.total_changes, connection.bytes_touched
         self._thread = threading.Thread(target=self._run, name="convgrpc-writer", daemon=True)
         self._thread.start()
 
@@ -161,10 +161,10 @@ class Writer:
                 self._changed.wait()
             if not self._waiting:
                 return None if self._closing else []
-            self._gather()
+            self._wait_for_batch()
             return self._waiting.take()
 
-    def _gather(self) -> None:
+    def _wait_for_batch(self) -> None:
         """Waits for as many writes as are likely to come, for as long as they do."""
         end = time.monotonic() + _HOLD
         came = 0
@@ -234,33 +234,33 @@ class Writer:
         Nearly all that fail have changed nothing. Where one has, all are done again, each so that it can be undone
         alone, which costs two statements more for every write.
         """
-        with suppress(_HalfDone):
+        with suppress(PartiallyApplied):
             return self._until_full(self._outcome, batch)
         self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
-        return self._until_full(self._undoable, batch)
+        return self._until_full(self._run_in_savepoint, batch)
 
     def _until_full(self, outcome: Callable[[Write], Any], batch: Sequence[Write]) -> list[Any]:
         outcomes: list[Any] = []
-        full = self._connection.moved + MAX_BATCH_BYTES
+        full = self._connection.bytes_touched + MAX_BATCH_BYTES
         for write in batch:
             outcomes.append(outcome(write))
-            if self._connection.moved > full:
+            if self._connection.bytes_touched > full:
                 break
         return outcomes
 
-    def _undoable(self, write: Write) -> Any:
+    def _run_in_savepoint(self, write: Write) -> Any:
         self._connection.execute("SAVEPOINT write")
         try:
             outcome = self._outcome(write)
-        except _HalfDone as failure:
+        except PartiallyApplied as failure:
             self._connection.execute("ROLLBACK TO write")
             outcome = self._reported(failure.error)
         self._connection.execute("RELEASE write")
         return outcome
 
     def _outcome(self, write: Write) -> Any:
-        """Does the work of one write, or raises `_HalfDone`."""
+        """Does the work of one write, or raises `PartiallyApplied`."""
         if write.outcome.cancelled():
             return None
         if write.deadline is not None and time.monotonic() > write.deadline:
@@ -273,7 +273,7 @@ class Writer:
             if not self._connection.in_transaction:
                 raise
             if self._connection.total_changes != changes:
-                raise _HalfDone(error) from error
+                raise PartiallyApplied(error) from error
             return self._reported(error)
 
     def _tidy_up(self) -> None:
@@ -319,7 +319,7 @@ class Writer:
             self._connection.rollback()
 
     def _report(self, sent: int) -> None:
-        rows, moved = self._connection.total_changes, self._connection.moved
+        rows, moved = self._connection.total_changes, self._connection.bytes_touched
         # This may take its time as well.
         self._began = time.monotonic()
         # What is sent becomes a part of what is moved, but where it is no item.

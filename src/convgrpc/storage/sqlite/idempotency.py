@@ -35,21 +35,21 @@ _FORGET = """
 """
 
 
-class Window(NamedTuple):
+class RetentionWindow(NamedTuple):
     """The time for which requests are remembered, in Unix seconds: from when, until now."""
 
     start: float
     now: float
 
 
-class Attempt(NamedTuple):
+class IdempotentWrite(NamedTuple):
     """A write that is safe to repeat: its key, and the time for which such are remembered."""
 
     key: RequestKey
-    window: Window
+    window: RetentionWindow
 
 
-class StoredRequest(NamedTuple):
+class IdempotencyRecord(NamedTuple):
     """What a write stored: the number of a conversation, or minus that of a response, and the positions of items."""
 
     holder: int
@@ -57,7 +57,9 @@ class StoredRequest(NamedTuple):
     last_position: int = 0
 
 
-def find_request(connection: sqlite3.Connection, project: int, attempt: Attempt | None) -> StoredRequest | None:
+def find_request(
+    connection: sqlite3.Connection, project: int, attempt: IdempotentWrite | None
+) -> IdempotencyRecord | None:
     """What an earlier attempt stored, if there was one; raises if that was another request."""
     if attempt is None:
         return None
@@ -68,24 +70,24 @@ def find_request(connection: sqlite3.Connection, project: int, attempt: Attempt 
     digest, *stored = row
     if digest != key.digest:
         raise request_id_reused(key.id)
-    return StoredRequest(*stored)
+    return IdempotencyRecord(*stored)
 
 
 def record_request(
-    connection: sqlite3.Connection, project: int, attempt: Attempt | None, stored: StoredRequest
+    connection: sqlite3.Connection, project: int, attempt: IdempotentWrite | None, stored: IdempotencyRecord
 ) -> None:
     """Remembers what was stored by a write that is safe to repeat."""
     if attempt:
         connection.execute(_INSERT, (project, *attempt.key, attempt.window.now, *stored))
 
 
-def measure_appended(connection: sqlite3.Connection, project: str, attempt: Attempt) -> int:
+def measure_appended(connection: sqlite3.Connection, project: str, attempt: IdempotentWrite) -> int:
     """Returns how many bytes the items have that an earlier attempt appended; 0 if there was none."""
     row = connection.execute(_MEASURE, (project, *attempt.key, attempt.window.start)).fetchone()
     return int(row[0])
 
 
-def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:
+def created_conversation(connection: sqlite3.Connection, earlier: IdempotencyRecord) -> bytes:
     """The conversation that an earlier write created."""
     row: tuple[bytes] | None = connection.execute(
         "SELECT data FROM conversations WHERE number = ?", (earlier.holder,)
@@ -95,16 +97,16 @@ def created_conversation(connection: sqlite3.Connection, earlier: StoredRequest)
     return row[0]
 
 
-def appended_items(connection: Connection, earlier: StoredRequest) -> list[tuple[str, bytes]]:
+def appended_items(connection: Connection, earlier: IdempotencyRecord) -> list[tuple[str, bytes]]:
     """The items that an earlier write appended, with their ids, but for those that were deleted since."""
     rows = connection.execute(
         "SELECT id, data FROM items WHERE conversation = ? AND position BETWEEN ? AND ? ORDER BY position", earlier
     ).fetchall()
-    connection.moved += sum(len(data) for _, data in rows)
+    connection.bytes_touched += sum(len(data) for _, data in rows)
     return rows
 
 
-def forget_requests(connection: sqlite3.Connection, window: Window) -> bool:
+def forget_requests(connection: sqlite3.Connection, window: RetentionWindow) -> bool:
     """Removes, in a transaction of its own, some records that are too old; says whether there were any."""
     if connection.execute("SELECT 1 FROM requests WHERE created_at <= ? LIMIT 1", (window.start,)).fetchone() is None:
         return False

@@ -20,7 +20,7 @@ from convgrpc.storage.interface import (
     MAX_COPIED_BYTES,
     NO_LIMITS,
     Append,
-    InTurn,
+    BatchAppendResult,
     NewConversation,
     NewItem,
     Origin,
@@ -28,9 +28,9 @@ from convgrpc.storage.interface import (
 )
 from convgrpc.storage.sqlite.database import Connection
 from convgrpc.storage.sqlite.idempotency import (
-    Attempt,
-    StoredRequest,
-    Window,
+    IdempotencyRecord,
+    IdempotentWrite,
+    RetentionWindow,
     appended_items,
     created_conversation,
     find_request,
@@ -40,7 +40,7 @@ from convgrpc.storage.sqlite.idempotency import (
 from convgrpc.storage.sqlite.queries import (
     IN_CONVERSATION,
     Content,
-    Holder,
+    ItemOwner,
     StoredConversation,
     find_content,
     find_conversation,
@@ -81,7 +81,7 @@ def create_conversation(
     project: str,
     conversation: NewConversation,
     items: Sequence[NewItem],
-    attempt: Attempt | None = None,
+    attempt: IdempotentWrite | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
 ) -> bytes:
@@ -146,7 +146,7 @@ def append_items(
     connection: Connection,
     project: str,
     new: Append,
-    attempt: Attempt | None = None,
+    attempt: IdempotentWrite | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
 ) -> list[tuple[str, bytes]]:
@@ -162,13 +162,13 @@ def append_items(
     return [(item.id, data) for item, data in zip(new.items, appended.items, strict=True)]
 
 
-def append_in_turn(
+def append_batch(
     connection: Connection,
     project: str,
-    attempts: Iterable[tuple[Append, Attempt | None]],
+    attempts: Iterable[tuple[Append, IdempotentWrite | None]],
     *,
     sizes: Sizes = NO_LIMITS,
-) -> InTurn:
+) -> BatchAppendResult:
     """Appends the items of several requests, one after the other, up to the first that is refused, or until it is a lot
     that they store: others wait meanwhile, and references make much of little.
     """
@@ -181,13 +181,13 @@ def append_in_turn(
         except ConvgrpcError as refusal:
             connection.execute("ROLLBACK TO request")
             connection.execute("RELEASE request")
-            return InTurn(done, refusal)
+            return BatchAppendResult(done, refusal)
         connection.execute("RELEASE request")
         done.append([item_id for item_id, _ in appended])
         stored += sum(len(data) for _, data in appended)
         if stored > MAX_COPIED_BYTES:
             break
-    return InTurn(done, None)
+    return BatchAppendResult(done, None)
 
 
 class Appended(NamedTuple):
@@ -196,12 +196,14 @@ class Appended(NamedTuple):
     items: list[bytes]
     positions: range
 
-    def request(self, holder: int) -> StoredRequest:
+    def request(self, holder: int) -> IdempotencyRecord:
         """What a request stored that appended them to a conversation."""
-        return StoredRequest(holder, self.positions.start, self.positions.stop - 1)
+        return IdempotencyRecord(holder, self.positions.start, self.positions.stop - 1)
 
 
-def append(connection: Connection, holder: Holder, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes) -> Appended:
+def append(
+    connection: Connection, holder: ItemOwner, groups: Mapping[str, Sequence[NewItem]], sizes: Sizes
+) -> Appended:
     """Appends the items of several groups, one group after the other. A refusal names the group."""
     contents: dict[str, Content] = {}
     rows = []
@@ -226,7 +228,7 @@ def append(connection: Connection, holder: Holder, groups: Mapping[str, Sequence
     return Appended([row[-1] for row in rows], range(last - len(rows) + 1, last + 1))
 
 
-def count_items(connection: Connection, holder: Holder, more: int, size: int, sizes: Sizes, *, param: str) -> None:
+def count_items(connection: Connection, holder: ItemOwner, more: int, size: int, sizes: Sizes, *, param: str) -> None:
     """Counts items that a holder gets, and their bytes, or raises. Those of a response on no conversation are as many
     as one request has: it has no count.
     """
@@ -241,7 +243,7 @@ def count_items(connection: Connection, holder: Holder, more: int, size: int, si
             raise project_out_of_room(sizes.project_bytes, param=param)
     connection.execute(_COUNT_ITEMS, (more, holder.number))
     connection.execute(_COUNT_BYTES, (size, holder.project))
-    connection.moved += size + more * ITEM_COST
+    connection.bytes_touched += size + more * ITEM_COST
 
 
 def _insert_metadata(
@@ -262,7 +264,7 @@ def delete_item(connection: sqlite3.Connection, project: str, conversation_id: s
     return conversation.data
 
 
-def sweep(connection: Connection, window: Window) -> bool:
+def sweep(connection: Connection, window: RetentionWindow) -> bool:
     """Removes, in a transaction of its own, some of what nobody can see any more; says whether there was any."""
     return _sweep_deleted(connection) or forget_requests(connection, window)
 
@@ -281,7 +283,7 @@ def _sweep_deleted(connection: Connection) -> bool:
         # A conversation and all that hangs on it are of one project.
         size, project = sum(size for size, _ in items), items[0][1]
         connection.execute(_COUNT_BYTES, (-size, project))
-        connection.moved += size
+        connection.bytes_touched += size
     if responses_end and items_end:
         connection.execute("DELETE FROM deleted_conversations WHERE number = ?", (number,))
     connection.execute("COMMIT")
@@ -300,7 +302,7 @@ def _swept_at_once(connection: sqlite3.Connection, measure: str, number: int) ->
 
 
 def _content(
-    connection: sqlite3.Connection, holder: Holder, group: str, item: NewItem, earlier: Mapping[str, Content]
+    connection: sqlite3.Connection, holder: ItemOwner, group: str, item: NewItem, earlier: Mapping[str, Content]
 ) -> Content:
     """Settles what is stored for a new item; `earlier` has the items before it in the same request."""
     if item.origin is Origin.MINTED:

@@ -13,7 +13,16 @@ from convgrpc.errors import (
     item_not_found,
     referenced_item_not_found,
 )
-from convgrpc.storage.interface import ConversationPage, Growth, NewItem, Origin, Page, Reference, Span, Version
+from convgrpc.storage.interface import (
+    ConversationPage,
+    ItemSlice,
+    NewItem,
+    Origin,
+    Page,
+    PositionRange,
+    Reference,
+    Version,
+)
 from convgrpc.storage.sqlite.large_reads import LargeRead
 
 _BEFORE_FIRST = 0
@@ -87,7 +96,7 @@ _SELECT_ASCENDING = f"SELECT {DATA} FROM items WHERE conversation = ? AND positi
 _SELECT_DESCENDING = f"SELECT {DATA} FROM items WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
 
 
-class Holder(NamedTuple):
+class ItemOwner(NamedTuple):
     """What items are in: a conversation, by its number, or a response that is on none, by minus its number."""
 
     project: int
@@ -102,8 +111,8 @@ class StoredConversation(NamedTuple):
     data: bytes
 
     @property
-    def holder(self) -> Holder:
-        return Holder(self.project, self.number)
+    def holder(self) -> ItemOwner:
+        return ItemOwner(self.project, self.number)
 
 
 def find_conversation(connection: sqlite3.Connection, project: str, conversation_id: str) -> StoredConversation:
@@ -122,7 +131,7 @@ def find_version(connection: sqlite3.Connection, project: str, conversation_id: 
     return Version(*row)
 
 
-def has_item(connection: sqlite3.Connection, holder: Holder, item_id: str) -> bool:
+def has_item(connection: sqlite3.Connection, holder: ItemOwner, item_id: str) -> bool:
     """Tells whether an item is in a conversation, or in a response on none."""
     return connection.execute(_SELECT_PRESENCE, (holder.project, item_id, holder.number)).fetchone() is not None
 
@@ -298,7 +307,7 @@ def find_growth(
     max_bytes: int,
     descending: bool,
     max_read: int,
-) -> Growth:
+) -> ItemSlice:
     """Reads what follows a position of a conversation, or raises."""
     row = connection.execute(_SELECT_REMOVALS, (project, conversation_id)).fetchone()
     if row is None:
@@ -314,21 +323,21 @@ def find_growth(
 
 def growth(
     rows: Iterable[tuple[bytes | None, int]], position: int, removals: int, limit: int, max_bytes: int
-) -> Growth:
+) -> ItemSlice:
     """Makes a page of items and their positions, of which there may be one beyond the page. They follow `position`."""
     items: list[bytes] = []
     size = 0
     for data, at in rows:
         if len(items) == limit or (data is None and items):
-            return Growth(items, position, True, removals)
+            return ItemSlice(items, position, True, removals)
         if data is None:
             raise LargeRead
         size += len(data)
         if items and size > max_bytes:
-            return Growth(items, position, True, removals)
+            return ItemSlice(items, position, True, removals)
         items.append(data)
         position = at
-    return Growth(items, position, False, removals)
+    return ItemSlice(items, position, False, removals)
 
 
 def find_secret(connection: sqlite3.Connection, name: str) -> bytes:
@@ -337,12 +346,14 @@ def find_secret(connection: sqlite3.Connection, name: str) -> bytes:
     return bytes(value)
 
 
-def find_span(connection: sqlite3.Connection, conversation: StoredConversation, after: int | str | None) -> Span:
+def find_span(
+    connection: sqlite3.Connection, conversation: StoredConversation, after: int | str | None
+) -> PositionRange:
     """Finds what of a conversation follows a position or an item, or raises."""
     (last,) = connection.execute(_SELECT_END, (conversation.number,)).fetchone()
     if isinstance(after, str):
         after = _cursor_position(connection, conversation, after, False)
-    return Span(_BEFORE_FIRST if after is None else after, last or _BEFORE_FIRST)
+    return PositionRange(_BEFORE_FIRST if after is None else after, last or _BEFORE_FIRST)
 
 
 def _cursor_position(

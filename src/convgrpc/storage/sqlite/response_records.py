@@ -15,11 +15,11 @@ from convgrpc.errors import (
     response_in_use,
     response_not_found,
 )
-from convgrpc.storage.interface import NO_LIMITS, Growth, Lineage, NewResponse, Segment, Sizes
+from convgrpc.storage.interface import NO_LIMITS, ItemSlice, NewResponse, ResponseChain, ResponseItems, Sizes
 from convgrpc.storage.sqlite.database import Connection
-from convgrpc.storage.sqlite.idempotency import Attempt, StoredRequest, find_request, record_request
+from convgrpc.storage.sqlite.idempotency import IdempotencyRecord, IdempotentWrite, find_request, record_request
 from convgrpc.storage.sqlite.mutations import append, project_number
-from convgrpc.storage.sqlite.queries import DATA, RESPONSE_IS_THERE, Holder, find_conversation, growth
+from convgrpc.storage.sqlite.queries import DATA, RESPONSE_IS_THERE, ItemOwner, find_conversation, growth
 
 _BY_ID = "project = (SELECT number FROM projects WHERE name = ?) AND id = ?"
 _SELECT = f"SELECT number, origin, data, {RESPONSE_IS_THERE} FROM responses WHERE {_BY_ID}"
@@ -66,7 +66,7 @@ def record_response(
     connection: Connection,
     project: str,
     response: NewResponse,
-    attempt: Attempt | None = None,
+    attempt: IdempotentWrite | None = None,
     *,
     sizes: Sizes = NO_LIMITS,
 ) -> bytes:
@@ -78,11 +78,11 @@ def record_response(
     previous, origin = _predecessors(connection, project, response)
     connection.execute(_INSERT, (project_at, response.id, previous, origin, response.data))
     (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-    holder = Holder(project_at, origin if origin and previous is None else -number)
+    holder = ItemOwner(project_at, origin if origin and previous is None else -number)
     append(connection, holder, {"input": response.input, "output": response.output}, sizes)
     (last_position,) = connection.execute(_SELECT_LAST_POSITION, (holder.number,)).fetchone()
     connection.execute(_SETTLE, (holder.number, last_position, number))
-    record_request(connection, project_at, attempt, StoredRequest(-number))
+    record_request(connection, project_at, attempt, IdempotencyRecord(-number))
     return response.data
 
 
@@ -104,8 +104,8 @@ def delete_response(connection: sqlite3.Connection, project: str, response_id: s
 
 
 def find_lineage(
-    connection: sqlite3.Connection, project: str, response_id: str, after: Segment | None, limit: int
-) -> Lineage:
+    connection: sqlite3.Connection, project: str, response_id: str, after: ResponseItems | None, limit: int
+) -> ResponseChain:
     """Finds segments of a response and of those that it follows, the newest first. Raises `NotFound`."""
     if after is None:
         rows = connection.execute(_SELECT_LINEAGE_OF, (project, response_id, limit + 1)).fetchall()
@@ -113,12 +113,12 @@ def find_lineage(
         rows = connection.execute(_SELECT_LINEAGE_BEFORE, (after.number, limit + 1)).fetchall()
     if not rows:
         raise previous_response_not_found(response_id)
-    return Lineage([Segment(*row) for row in rows[:limit]], len(rows) > limit)
+    return ResponseChain([ResponseItems(*row) for row in rows[:limit]], len(rows) > limit)
 
 
 def find_segment(
-    connection: sqlite3.Connection, segment: Segment, position: int, limit: int, max_bytes: int, max_read: int
-) -> Growth:
+    connection: sqlite3.Connection, segment: ResponseItems, position: int, limit: int, max_bytes: int, max_read: int
+) -> ItemSlice:
     """Reads what a segment has after a position, or raises."""
     row: tuple[int] | None = connection.execute(_SELECT_REMOVALS, (segment.number,)).fetchone()
     if row is None:
@@ -145,7 +145,7 @@ def _predecessors(connection: sqlite3.Connection, project: str, response: NewRes
     return previous.number, previous.origin
 
 
-def _recorded(connection: sqlite3.Connection, earlier: StoredRequest) -> bytes:
+def _recorded(connection: sqlite3.Connection, earlier: IdempotencyRecord) -> bytes:
     """The response that an earlier write recorded."""
     row: tuple[bytes] | None = connection.execute(_SELECT_BY_NUMBER, (-earlier.holder,)).fetchone()
     if row is None:

@@ -15,35 +15,35 @@ from convgrpc.fairness.loop_turns import LoopTurns
 from convgrpc.storage.interface import (
     NO_LIMITS,
     Append,
+    BatchAppendResult,
     Commit,
-    Condition,
     ConversationPage,
-    Growth,
-    InTurn,
-    Lineage,
+    HealthStatus,
+    ItemSlice,
     NewConversation,
     NewItem,
     NewResponse,
     Origin,
     Page,
+    PositionRange,
     Reference,
     RequestKey,
-    Segment,
+    ResponseChain,
+    ResponseItems,
     Sizes,
-    Span,
     Store,
     StoredKey,
     Version,
 )
 from convgrpc.storage.sqlite import api_keys, database_health, fork_conversation, mutations, response_records
-from convgrpc.storage.sqlite.change_notifier import News, Topic
+from convgrpc.storage.sqlite.change_notifier import ChangeNotifier, Topic
 from convgrpc.storage.sqlite.checkpoints import Checkpoints
 from convgrpc.storage.sqlite.cursors import Cursors
-from convgrpc.storage.sqlite.database import Claim, Connection, connect, open_database
-from convgrpc.storage.sqlite.database_health import Files, Troubles
-from convgrpc.storage.sqlite.group_commit import Writer
-from convgrpc.storage.sqlite.health_probe import Watch
-from convgrpc.storage.sqlite.idempotency import Attempt, Window, measure_appended
+from convgrpc.storage.sqlite.database import Connection, ServerLock, connect, open_database
+from convgrpc.storage.sqlite.database_health import DatabaseFiles, DatabaseHealth
+from convgrpc.storage.sqlite.group_commit import GroupCommitter
+from convgrpc.storage.sqlite.health_probe import HealthProbe
+from convgrpc.storage.sqlite.idempotency import IdempotentWrite, RetentionWindow, measure_appended
 from convgrpc.storage.sqlite.large_reads import ANY_SIZE, INLINE, LargeRead, LargeReads
 from convgrpc.storage.sqlite.leftovers import check_leftovers
 from convgrpc.storage.sqlite.queries import (
@@ -82,23 +82,23 @@ class SqliteStore(Store):
         self,
         reader: sqlite3.Connection,
         large_reads: LargeReads,
-        writer: Writer,
+        writer: GroupCommitter,
         checkpoints: Checkpoints,
-        files: Files,
-        troubles: Troubles,
-        window: Callable[[], Window],
+        files: DatabaseFiles,
+        health: DatabaseHealth,
+        window: Callable[[], RetentionWindow],
         sizes: Sizes,
-        news: News,
+        notifier: ChangeNotifier,
         reserve: Reserve | None,
     ) -> None:
         self._reader = reader
         self._large_reads = large_reads
         self._writer = writer
-        self._troubles = troubles
-        self._watch = Watch(files, troubles, writer, checkpoints, self._read, reserve)
+        self._health = health
+        self._watch = HealthProbe(files, health, writer, checkpoints, self._read, reserve)
         self._window = window
         self._sizes = sizes
-        self._news = news
+        self._notifier = notifier
         self._cursors = Cursors(find_secret(reader, "cursors"))
         self._turns = LoopTurns()
         self._closing_down = ExitStack()
@@ -133,13 +133,13 @@ class SqliteStore(Store):
         # By the clock as it was at the start: one that steps ahead would forget requests that are still repeated.
         ahead = clock() - time.monotonic()
 
-        def window() -> Window:
+        def window() -> RetentionWindow:
             now = ahead + time.monotonic()
-            return Window(now - keep_requests, now)
+            return RetentionWindow(now - keep_requests, now)
 
-        troubles = Troubles()
+        health = DatabaseHealth()
         with ExitStack() as stack:
-            claim = stack.enter_context(closing(Claim(path))) if alone else None
+            claim = stack.enter_context(closing(ServerLock(path))) if alone else None
             reserve = Reserve(path) if alone else None
             if reserve:
                 check_leftovers(path)
@@ -149,7 +149,7 @@ class SqliteStore(Store):
             if reserve:
                 reserve.start()
             reader = stack.enter_context(closing(connect(path, synchronous, busy_timeout)))
-            files = Files(path)
+            files = DatabaseFiles(path)
 
             def check() -> None:
                 files.check()
@@ -166,27 +166,27 @@ class SqliteStore(Store):
 
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
-            checkpoints = Checkpoints(path, copier, alone=alone, failed=troubles.note)
+            checkpoints = Checkpoints(path, copier, alone=alone, failed=health.note)
             stack.callback(checkpoints.close)
-            news = News()
-            writer = Writer(
+            notifier = ChangeNotifier()
+            writer = GroupCommitter(
                 connection,
                 busy_timeout=busy_timeout,
                 committed=checkpoints.committed,
                 tidy=lambda connection: mutations.sweep(connection, window()),
                 observe=observe,
-                publish=news.publish,
+                publish=notifier.publish,
                 check=check,
                 is_full=lambda: reserve is not None and reserve.is_spent,
                 make_room=make_room,
-                failed=troubles.note,
+                failed=health.note,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
             stack.callback(writer.close)
             large_reads = LargeReads(lambda: connect(path, synchronous, busy_timeout))
             stack.callback(large_reads.close)
-            store = cls(reader, large_reads, writer, checkpoints, files, troubles, window, sizes, news, reserve)
+            store = cls(reader, large_reads, writer, checkpoints, files, health, window, sizes, notifier, reserve)
             store._closing_down = stack.pop_all()
             return store
 
@@ -289,10 +289,10 @@ class SqliteStore(Store):
         size = await self._size(project, items)
         return await self._writer.write(work, size=size, deadline=deadline, topics=topics, project=project)
 
-    async def append_in_turn(self, project: str, appends: Sequence[Append], deadline: float | None) -> InTurn:
-        def work(connection: Connection) -> InTurn:
+    async def append_batch(self, project: str, appends: Sequence[Append], deadline: float | None) -> BatchAppendResult:
+        def work(connection: Connection) -> BatchAppendResult:
             attempts = [(each, self._attempt(each.request)) for each in appends]
-            return mutations.append_in_turn(connection, project, attempts, sizes=self._sizes)
+            return mutations.append_batch(connection, project, attempts, sizes=self._sizes)
 
         size = await self._size(project, [item for each in appends for item in each.items])
         topics = {Topic(project, each.conversation_id) for each in appends}
@@ -332,7 +332,7 @@ class SqliteStore(Store):
 
         return await self._read_bounded(project, read)
 
-    async def get_growth(
+    async def read_after(
         self,
         project: str,
         conversation_id: str,
@@ -342,8 +342,8 @@ class SqliteStore(Store):
         limit: int,
         max_bytes: int,
         descending: bool = False,
-    ) -> Growth:
-        def read(connection: sqlite3.Connection, max_read: int) -> Growth:
+    ) -> ItemSlice:
+        def read(connection: sqlite3.Connection, max_read: int) -> ItemSlice:
             return find_growth(
                 connection,
                 project,
@@ -358,7 +358,7 @@ class SqliteStore(Store):
 
         return await self._read_bounded(project, read)
 
-    async def get_span(self, project: str, conversation_id: str, after: str | None) -> Span:
+    async def get_span(self, project: str, conversation_id: str, after: str | None) -> PositionRange:
         position = None if after is None else self._cursors.position(conversation_id, after)
         with self._snapshot() as connection:
             conversation = find_conversation(connection, project, conversation_id)
@@ -367,8 +367,10 @@ class SqliteStore(Store):
     def cursor(self, conversation_id: str, position: int) -> str:
         return self._cursors.cursor(conversation_id, position)
 
-    def listening(self, project: str, conversation_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
-        return self._news.listening(Topic(project, conversation_id), tell)
+    def subscribe(
+        self, project: str, conversation_id: str, callback: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        return self._notifier.subscribe(Topic(project, conversation_id), callback)
 
     async def brought(self, project: str, items: Sequence[NewItem]) -> int:
         named = [item for item in items if item.origin is not Origin.MINTED]
@@ -382,7 +384,7 @@ class SqliteStore(Store):
 
     async def measure_appended(self, project: str, request: RequestKey) -> int:
         with self._reading() as connection:
-            return measure_appended(connection, project, Attempt(request, self._window()))
+            return measure_appended(connection, project, IdempotentWrite(request, self._window()))
 
     async def find_references(self, project: str, item_ids: Sequence[str]) -> list[Reference]:
         with self._snapshot() as connection:
@@ -421,12 +423,16 @@ class SqliteStore(Store):
         work = partial(response_records.delete_response, project=project, response_id=response_id)
         await self._writer.write(work, deadline=deadline, project=project, frees=True)
 
-    async def get_lineage(self, project: str, response_id: str, *, after: Segment | None = None, limit: int) -> Lineage:
+    async def get_response_chain(
+        self, project: str, response_id: str, *, after: ResponseItems | None = None, limit: int
+    ) -> ResponseChain:
         with self._snapshot() as connection:
             return response_records.find_lineage(connection, project, response_id, after, limit)
 
-    async def get_segment(self, project: str, segment: Segment, position: int, *, limit: int, max_bytes: int) -> Growth:
-        def read(connection: sqlite3.Connection, max_read: int) -> Growth:
+    async def get_segment(
+        self, project: str, segment: ResponseItems, position: int, *, limit: int, max_bytes: int
+    ) -> ItemSlice:
+        def read(connection: sqlite3.Connection, max_read: int) -> ItemSlice:
             return response_records.find_segment(connection, segment, position, limit, max_bytes, max_read)
 
         return await self._read_bounded(project, read)
@@ -435,7 +441,7 @@ class SqliteStore(Store):
     def waiting_writes(self) -> int:
         return self._writer.waiting
 
-    async def condition(self) -> Condition:
+    async def condition(self) -> HealthStatus:
         return await self._watch.condition()
 
     async def create_key(self, key: StoredKey) -> None:
@@ -474,8 +480,8 @@ class SqliteStore(Store):
             )
             return int(pages * size)
 
-    def _attempt(self, request: RequestKey | None) -> Attempt | None:
-        return request and Attempt(request, self._window())
+    def _attempt(self, request: RequestKey | None) -> IdempotentWrite | None:
+        return request and IdempotentWrite(request, self._window())
 
     async def _size(self, project: str, items: Sequence[NewItem]) -> int:
         """Returns what a write of new items counts for in a commit, with the items that they stand for."""
@@ -512,7 +518,7 @@ class SqliteStore(Store):
         try:
             yield connection or self._reader
         except sqlite3.Error as error:
-            self._troubles.note_read(error)
+            self._health.note_read(error)
             raise store_unavailable(database_health.name(error)) from error
 
 

@@ -14,7 +14,7 @@ MAX_BATCH_BYTES = 1 << 20
 """How many bytes the writes of a commit are sent, and how many they then move, but for the last."""
 ITEM_COST = 512
 """How many bytes each item counts for beside its own: 2,000 references to tiny items take 80 milliseconds."""
-_TURN = 64
+_MAX_WRITES_PER_PROJECT_ROUND = 64
 """How many writes a project has done before it is another's turn."""
 
 
@@ -26,13 +26,13 @@ class Write(NamedTuple):
     size: int
     deadline: float | None
     topics: Collection[Topic]
-    # Gets what `work` returned, or the exception that `Writer.write` shall raise. It is read by the thread that writes,
-    # set by the loop.
+    # Gets what `work` returned, or the exception that `GroupCommitter.write` raises. The thread that writes reads it,
+    # and the loop sets it.
     outcome: asyncio.Future[Any]
     frees: bool = False
 
 
-class Waiting:
+class FairWriteQueue:
     """Writes in the order in which they came, but that projects take turns.
 
     Of what may wait a project has no more than it leaves to others, so that one which writes all it can takes half, and
@@ -73,7 +73,7 @@ class Waiting:
         room = max(MAX_BATCH_BYTES, turns[0][1].writes[0].size)
         while turns and len(batch) < MAX_BATCH_WRITES:
             project, queue = turns.popleft()
-            taken, size = queue.take(min(_TURN, MAX_BATCH_WRITES - len(batch)), room)
+            taken, size = queue.take(min(_MAX_WRITES_PER_PROJECT_ROUND, MAX_BATCH_WRITES - len(batch)), room)
             batch += taken
             room -= size
             self.size -= size
