@@ -16,7 +16,7 @@ import pytest
 
 import convgrpc
 from convgrpc import AsyncClient, Client, errors
-from convgrpc.client import outbox
+from convgrpc.client import resend_buffer
 from convgrpc.server.app import Running
 from convgrpc.settings import Settings
 from convgrpc.testing import served
@@ -267,7 +267,7 @@ def test_what_is_raised_while_a_request_is_made_comes_back(client: Any) -> None:
 
 def test_no_more_is_sent_than_may_be_sent_again(client_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are made when there is room for them."""
-    monkeypatch.setattr(outbox, "MAX_REQUESTS", 3)
+    monkeypatch.setattr(resend_buffer, "MAX_REQUESTS", 3)
     made, most = 0, 0
 
     def requests() -> Iterator[dict[str, Any]]:
@@ -291,8 +291,8 @@ def test_no_more_is_sent_than_may_be_sent_again(client_class: Any, monkeypatch: 
 
 def test_large_requests_are_bounded_by_their_bytes() -> None:
     """One alone may be larger."""
-    window = outbox.Window()
-    window.add(bytes(outbox.MAX_BYTES + 1))
+    window = resend_buffer.Window()
+    window.add(bytes(resend_buffer.MAX_BYTES + 1))
     assert not window.has_room
     window.acknowledge(1)
     assert window.has_room

@@ -56,7 +56,7 @@ message ProbeAlarm {
 
 INCLUDE = """
   // INCLUDE_PROBE_READING asks for what probes saw.
-  INCLUDE_PROBE_READING = 900 [(convgrpc.options.v1.word) = "probe.reading"];
+  INCLUDE_PROBE_READING = 900 [(convgrpc.options.v1.json_value) = "probe.reading"];
 }
 """
 

@@ -164,8 +164,8 @@ def _is_flat(message: Descriptor) -> bool:
 
 
 def _numbers(field: FieldDescriptor, place: _Place) -> list[int]:
-    words = options.words(options.enum_of(field))
-    allowed = options.field_options(field).words
+    words = options.json_values(options.enum_of(field))
+    allowed = options.field_options(field).accepted_values
     return [number for number, word in words.items() if place.replayed or not allowed or word in allowed]
 
 

@@ -72,14 +72,14 @@ def _uses(message: Descriptor) -> Iterable[str]:
             continue
         yield field.full_name
         if field.enum_type is not None:
-            yield from (f"{field.enum_type.full_name} {word}" for word in options.words(field.enum_type).values())
+            yield from (f"{field.enum_type.full_name} {word}" for word in options.json_values(field.enum_type).values())
 
 
 def _uses_in(message: Message) -> Iterable[str]:
     for field, value in message.ListFields():
         yield field.full_name
         if field.enum_type is not None:
-            words = options.words(field.enum_type)
+            words = options.json_values(field.enum_type)
             yield from (
                 f"{field.enum_type.full_name} {words[each]}" for each in (value if field.is_repeated else [value])
             )

@@ -48,7 +48,7 @@ each_tagged = pytest.mark.parametrize("union", TAGGED, ids=[union.full_name for 
 
 # Files.
 
-OF_THE_CLIENT = ("methods.py", "async_methods.py", "words.py", "service_config.json")
+OF_THE_CLIENT = ("methods.py", "async_methods.py", "literals.py", "service_config.json")
 
 
 def _generated(folder: Path) -> dict[str, bytes]:
@@ -85,7 +85,7 @@ def test_the_reference_has_everything_that_has_a_name() -> None:
     assert rows >= {field.name for field in FIELDS}
     assert rows >= {name for name, _ in REASONS}
     assert rows >= {
-        word for enum in ENUMS if enum is not ErrorReason.DESCRIPTOR for word in options.words(enum).values()
+        word for enum in ENUMS if enum is not ErrorReason.DESCRIPTOR for word in options.json_values(enum).values()
     }
 
 
@@ -237,7 +237,7 @@ def test_bare_messages_have_one_thing_to_stand_in_their_place(message: Descripto
 
 @pytest.mark.parametrize("enum", ENUMS, ids=[enum.name for enum in ENUMS])
 def test_words_are_unique(enum: EnumDescriptor) -> None:
-    words = options.words(enum)
+    words = options.json_values(enum)
     assert len(set(words.values())) == len(words) == len(enum.values) - 1
     assert enum.values[0].name.endswith("_UNSPECIFIED")
 
@@ -245,8 +245,10 @@ def test_words_are_unique(enum: EnumDescriptor) -> None:
 def test_options_name_what_is_there() -> None:
     for field in FIELDS:
         rules = options.field_options(field)
-        if rules.words:
-            assert set(rules.words) <= set(options.words(options.enum_of(field)).values()), field.full_name
+        if rules.accepted_values:
+            assert set(rules.accepted_values) <= set(options.json_values(options.enum_of(field)).values()), (
+                field.full_name
+            )
         if rules.parts_by:
             _check_parts(field, options.enum_of(options.sibling(field, rules.parts_by)))
         if rules.pattern:
@@ -265,7 +267,9 @@ def _check_parts(field: FieldDescriptor, enum: EnumDescriptor) -> None:
     union = options.union(options.message_of(field))
     assert union is not None
     members = {member.name for member in union.fields}
-    assert set(options.text_parts(enum)) == set(options.words(enum).values()), "a string stands for a part in any role"
+    assert set(options.text_parts(enum)) == set(options.json_values(enum).values()), (
+        "a string stands for a part in any role"
+    )
     assert set(options.text_parts(enum).values()) <= members
     assert all(set(parts) <= members for parts in options.parts(enum).values())
 
@@ -346,7 +350,7 @@ def test_every_member_is_a_kind_and_only_references_have_no_prefix() -> None:
 def test_what_include_reveals_is_what_fields_are_revealed_by() -> None:
     """But `web_search_call.results`, which is a value of the API's that reveals nothing in any published shape."""
     revealed = {options.field_options(field).include for field in FIELDS} - {""}
-    values = set(options.words(Include.DESCRIPTOR).values())
+    values = set(options.json_values(Include.DESCRIPTOR).values())
     assert revealed <= values
     assert values - revealed == {"web_search_call.results"}
 

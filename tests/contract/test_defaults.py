@@ -86,4 +86,6 @@ def test_every_default_is_a_word_that_callers_may_send() -> None:
     assert len(defaults) > 8
     for field in defaults:
         rules = options.field_options(field)
-        assert rules.default in (list(rules.words) or options.words(options.enum_of(field)).values()), field.full_name
+        assert rules.default in (list(rules.accepted_values) or options.json_values(options.enum_of(field)).values()), (
+            field.full_name
+        )

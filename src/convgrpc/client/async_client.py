@@ -13,11 +13,11 @@ from convgrpc import errors
 from convgrpc.client.async_methods import AsyncMethods
 from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
 from convgrpc.client.failures import failure
-from convgrpc.client.forks import ASYNC_HOME
-from convgrpc.client.outbox import AsyncOutbox, counted, numbered
+from convgrpc.client.process_fork import ASYNC_HOME
+from convgrpc.client.resend_buffer import AsyncResendBuffer, counted, numbered
 from convgrpc.client.retries import StreamRetry
+from convgrpc.client.status_workaround import ServerStatus
 from convgrpc.client.values import JsonObject, request, streamed_asynchronously
-from convgrpc.client.verdicts import Verdict
 from convgrpc.v1.error_reason_pb2 import ErrorReason
 
 M = TypeVar("M", bound=Message)
@@ -85,20 +85,20 @@ class AsyncClient(AsyncMethods):
     ) -> AsyncGenerator[M, None]:
         return self._batches(path, request(request_class, values), reply, StreamRetry(timeout))
 
-    async def _batches(self, path: str, message: Any, reply: type[M], patience: StreamRetry) -> AsyncGenerator[M, None]:
+    async def _batches(self, path: str, message: Any, reply: type[M], retry: StreamRetry) -> AsyncGenerator[M, None]:
         """The batches of a stream, which is taken up after the cursor of the last."""
         batch: Any
         while True:
-            replies = self._replies("unary_stream", path, message.SerializeToString(), reply, patience.left)
+            replies = self._replies("unary_stream", path, message.SerializeToString(), reply, retry.left)
             try:
                 async with aclosing(replies):
                     async for batch in replies:
-                        patience.progress()
+                        retry.progress()
                         message.after = batch.cursor
                         yield batch
                 return
             except errors.Unavailable as error:
-                pause = patience.pause(error)
+                pause = retry.pause(error)
             await asyncio.sleep(pause)
 
     def _exchange(
@@ -113,27 +113,27 @@ class AsyncClient(AsyncMethods):
         return self._acknowledgements(path, each, reply, StreamRetry(timeout))
 
     async def _acknowledgements(
-        self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], patience: StreamRetry
+        self, path: str, requests: AsyncGenerator[bytes, None], reply: type[M], retry: StreamRetry
     ) -> AsyncGenerator[M, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
-        async with aclosing(requests), AsyncOutbox(requests) as outbox:
-            while await outbox.wait():
-                before = outbox.window.acknowledged
-                replies = self._replies("stream_stream", path, outbox.stream(), reply, patience.left)
+        async with aclosing(requests), AsyncResendBuffer(requests) as resend_buffer:
+            while await resend_buffer.wait():
+                before = resend_buffer.window.acknowledged
+                replies = self._replies("stream_stream", path, resend_buffer.stream(), reply, retry.left)
                 try:
                     async with aclosing(replies):
                         async for each in replies:
-                            patience.progress()
-                            outbox.acknowledge(counted(each, before))
+                            retry.progress()
+                            resend_buffer.acknowledge(counted(each, before))
                             yield each
                     break
                 except errors.Unavailable as error:
-                    pause = patience.pause(error)
+                    pause = retry.pause(error)
                 except errors.ConvgrpcError as error:
                     raise numbered(error, before) from error.__cause__
                 await asyncio.sleep(pause)
-        if outbox.failure:
-            raise outbox.failure
+        if resend_buffer.failure:
+            raise resend_buffer.failure
 
     async def _replies(
         self, kind: str, path: str, message: bytes | AsyncIterator[bytes], reply: type[M], timeout: float | None
@@ -141,12 +141,12 @@ class AsyncClient(AsyncMethods):
         """The answers of one call, which is ended where they are not all taken."""
         open_call = getattr(self._channel(), kind)(path, None, reply.FromString)
         call = open_call(message, timeout=timeout, metadata=self._endpoint.metadata)
-        verdict = Verdict(call)
+        server_status = ServerStatus(call)
         try:
             async for each in call:
                 yield each
         except grpc.aio.AioRpcError as raised:
-            error = await verdict.instead_of(raised)
+            error = await server_status.resolve(raised)
             raise failure(error, self._endpoint.target) from error
         except asyncio.CancelledError:
             self._check_cancellation()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from google.protobuf import message
 
 from convgrpc.client.values import JsonObject
-from convgrpc.client.words import IncludeWord, OrderWord, ToolChoiceModeWord, TruncationWord
+from convgrpc.client.literals import IncludeLiteral, OrderLiteral, ToolChoiceModeLiteral, TruncationLiteral
 from convgrpc.v1.conversation_pb2 import (
     Conversation,
     DeletedConversation,
@@ -236,7 +236,7 @@ class AsyncMethods:
         conversation_id: str,
         *,
         items: Sequence[ConversationItem | JsonObject],
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         request_id: str | None = None,
         expected_last_item_id: str | None = None,
         timeout: float | None = None,
@@ -270,9 +270,9 @@ class AsyncMethods:
         conversation_id: str,
         *,
         limit: int | None = None,
-        order: Order.ValueType | OrderWord | None = None,
+        order: Order.ValueType | OrderLiteral | None = None,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         budget: TokenBudget | JsonObject | None = None,
         timeout: float | None = None,
     ) -> ConversationItemList:
@@ -307,9 +307,9 @@ class AsyncMethods:
         conversation_id: str,
         *,
         limit: int | None = None,
-        order: Order.ValueType | OrderWord | None = None,
+        order: Order.ValueType | OrderLiteral | None = None,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[ConversationItem]:
         """Iterates over what all pages of `list_items` hold, each of which is fetched when it is needed.
@@ -336,7 +336,7 @@ class AsyncMethods:
         conversation_id: str,
         item_id: str,
         *,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> ConversationItem:
         """Returns one item.
@@ -360,7 +360,7 @@ class AsyncMethods:
         conversation_id: str,
         *,
         item_ids: Sequence[str],
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> ConversationItemList:
         """Returns several items of a conversation, all or nothing.
@@ -468,7 +468,7 @@ class AsyncMethods:
         conversation_id: str,
         *,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[ConversationItemBatch, None]:
         """Returns all items of a conversation that are there when it is called, oldest first, in batches; what is
@@ -496,7 +496,7 @@ class AsyncMethods:
         conversation_id: str,
         *,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[ConversationItem, None]:
         """Iterates over what all batches of `export_items` hold, whose arguments are the same."""
@@ -512,7 +512,7 @@ class AsyncMethods:
         *,
         after: str | None = None,
         new_only: bool | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[ConversationItemBatch, None]:
         """Returns the items of a conversation after a cursor, oldest first, and from then on those that are appended,
@@ -545,7 +545,7 @@ class AsyncMethods:
         *,
         after: str | None = None,
         new_only: bool | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[ConversationItem, None]:
         """Iterates over what all batches of `watch_items` hold, whose arguments are the same."""
@@ -562,13 +562,13 @@ class AsyncMethods:
         input: ResponseInput | str | Sequence[ConversationItem | JsonObject] | None = None,
         instructions: str | None = None,
         tools: Sequence[Tool | JsonObject] | None = None,
-        tool_choice: ToolChoice | ToolChoiceModeWord | JsonObject | None = None,
+        tool_choice: ToolChoice | ToolChoiceModeLiteral | JsonObject | None = None,
         conversation: ResponseConversation | str | JsonObject | None = None,
         previous_response_id: str | None = None,
         parallel_tool_calls: bool | None = None,
         reasoning: ResponseReasoning | JsonObject | None = None,
         text: ResponseText | JsonObject | None = None,
-        truncation: Truncation.ValueType | TruncationWord | None = None,
+        truncation: Truncation.ValueType | TruncationLiteral | None = None,
         personality: str | None = None,
         models: Sequence[str] | None = None,
         timeout: float | None = None,

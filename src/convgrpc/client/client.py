@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 from convgrpc import errors
 from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
 from convgrpc.client.failures import failure
-from convgrpc.client.forks import check_forks_are_supported
 from convgrpc.client.methods import Methods
-from convgrpc.client.outbox import ResendBuffer, counted, numbered
+from convgrpc.client.process_fork import check_forks_are_supported
+from convgrpc.client.resend_buffer import ResendBuffer, counted, numbered
 from convgrpc.client.retries import StreamRetry
 from convgrpc.client.values import JsonObject, request, streamed
 
@@ -110,18 +110,18 @@ class Client(Methods):
     ) -> Generator[M, None, None]:
         return self._batches(path, request(request_class, values), reply, StreamRetry(timeout))
 
-    def _batches(self, path: str, message: Any, reply: type[M], patience: StreamRetry) -> Generator[M, None, None]:
+    def _batches(self, path: str, message: Any, reply: type[M], retry: StreamRetry) -> Generator[M, None, None]:
         """The batches of a stream, which is taken up after the cursor of the last."""
         batch: Any
         while True:
             try:
-                for batch in self._replies("unary_stream", path, message.SerializeToString(), reply, patience.left):
-                    patience.progress()
+                for batch in self._replies("unary_stream", path, message.SerializeToString(), reply, retry.left):
+                    retry.progress()
                     message.after = batch.cursor
                     yield batch
                 return
             except errors.Unavailable as error:
-                pause = patience.pause(error)
+                pause = retry.pause(error)
             time.sleep(pause)
 
     def _exchange(
@@ -135,25 +135,25 @@ class Client(Methods):
         return self._acknowledgements(path, streamed(request_class, requests), reply, StreamRetry(timeout))
 
     def _acknowledgements(
-        self, path: str, requests: Iterable[bytes], reply: type[M], patience: StreamRetry
+        self, path: str, requests: Iterable[bytes], reply: type[M], retry: StreamRetry
     ) -> Generator[M, None, None]:
         """What the server acknowledges of requests; those that it did not are sent again when the stream broke."""
-        with closing(ResendBuffer(requests)) as outbox:
-            while outbox.wait():
-                before = outbox.window.acknowledged
+        with closing(ResendBuffer(requests)) as resend_buffer:
+            while resend_buffer.wait():
+                before = resend_buffer.window.acknowledged
                 try:
-                    for each in self._replies("stream_stream", path, outbox.stream(), reply, patience.left):
-                        patience.progress()
-                        outbox.acknowledge(counted(each, before))
+                    for each in self._replies("stream_stream", path, resend_buffer.stream(), reply, retry.left):
+                        retry.progress()
+                        resend_buffer.acknowledge(counted(each, before))
                         yield each
                     break
                 except errors.Unavailable as error:
-                    pause = patience.pause(error)
+                    pause = retry.pause(error)
                 except errors.ConvgrpcError as error:
                     raise numbered(error, before) from error.__cause__
                 time.sleep(pause)
-        if outbox.failure:
-            raise outbox.failure
+        if resend_buffer.failure:
+            raise resend_buffer.failure
 
     def _replies(
         self, kind: str, path: str, message: bytes | Iterator[bytes], reply: type[M], timeout: float | None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf import message
 
 from convgrpc.client.values import JsonObject
-from convgrpc.client.words import IncludeWord, OrderWord, ToolChoiceModeWord, TruncationWord
+from convgrpc.client.literals import IncludeLiteral, OrderLiteral, ToolChoiceModeLiteral, TruncationLiteral
 from convgrpc.v1.conversation_pb2 import (
     Conversation,
     DeletedConversation,
@@ -234,7 +234,7 @@ class Methods:
         conversation_id: str,
         *,
         items: Sequence[ConversationItem | JsonObject],
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         request_id: str | None = None,
         expected_last_item_id: str | None = None,
         timeout: float | None = None,
@@ -268,9 +268,9 @@ class Methods:
         conversation_id: str,
         *,
         limit: int | None = None,
-        order: Order.ValueType | OrderWord | None = None,
+        order: Order.ValueType | OrderLiteral | None = None,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         budget: TokenBudget | JsonObject | None = None,
         timeout: float | None = None,
     ) -> ConversationItemList:
@@ -305,9 +305,9 @@ class Methods:
         conversation_id: str,
         *,
         limit: int | None = None,
-        order: Order.ValueType | OrderWord | None = None,
+        order: Order.ValueType | OrderLiteral | None = None,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> Iterator[ConversationItem]:
         """Iterates over what all pages of `list_items` hold, each of which is fetched when it is needed.
@@ -333,7 +333,7 @@ class Methods:
         conversation_id: str,
         item_id: str,
         *,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> ConversationItem:
         """Returns one item.
@@ -357,7 +357,7 @@ class Methods:
         conversation_id: str,
         *,
         item_ids: Sequence[str],
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> ConversationItemList:
         """Returns several items of a conversation, all or nothing.
@@ -465,7 +465,7 @@ class Methods:
         conversation_id: str,
         *,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> Generator[ConversationItemBatch, None, None]:
         """Returns all items of a conversation that are there when it is called, oldest first, in batches; what is
@@ -493,7 +493,7 @@ class Methods:
         conversation_id: str,
         *,
         after: str | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> Generator[ConversationItem, None, None]:
         """Iterates over what all batches of `export_items` hold, whose arguments are the same."""
@@ -507,7 +507,7 @@ class Methods:
         *,
         after: str | None = None,
         new_only: bool | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> Generator[ConversationItemBatch, None, None]:
         """Returns the items of a conversation after a cursor, oldest first, and from then on those that are appended,
@@ -540,7 +540,7 @@ class Methods:
         *,
         after: str | None = None,
         new_only: bool | None = None,
-        include: Sequence[Include.ValueType | IncludeWord] | None = None,
+        include: Sequence[Include.ValueType | IncludeLiteral] | None = None,
         timeout: float | None = None,
     ) -> Generator[ConversationItem, None, None]:
         """Iterates over what all batches of `watch_items` hold, whose arguments are the same."""
@@ -555,13 +555,13 @@ class Methods:
         input: ResponseInput | str | Sequence[ConversationItem | JsonObject] | None = None,
         instructions: str | None = None,
         tools: Sequence[Tool | JsonObject] | None = None,
-        tool_choice: ToolChoice | ToolChoiceModeWord | JsonObject | None = None,
+        tool_choice: ToolChoice | ToolChoiceModeLiteral | JsonObject | None = None,
         conversation: ResponseConversation | str | JsonObject | None = None,
         previous_response_id: str | None = None,
         parallel_tool_calls: bool | None = None,
         reasoning: ResponseReasoning | JsonObject | None = None,
         text: ResponseText | JsonObject | None = None,
-        truncation: Truncation.ValueType | TruncationWord | None = None,
+        truncation: Truncation.ValueType | TruncationLiteral | None = None,
         personality: str | None = None,
         models: Sequence[str] | None = None,
         timeout: float | None = None,

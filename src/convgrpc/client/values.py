@@ -134,4 +134,4 @@ def _worded(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is None or type(value) is not int:
         return value
     # Zero means not given.
-    return options.words(field.enum_type).get(value, value) if value else None
+    return options.json_values(field.enum_type).get(value, value) if value else None

@@ -158,7 +158,7 @@ def _decimal(value: Any, path: Path) -> float:
 
 
 def _enum_decoder(field: FieldDescriptor) -> Decode:
-    numbers = {word: number for number, word in options.words(options.enum_of(field)).items()}
+    numbers = {word: number for number, word in options.json_values(options.enum_of(field)).items()}
     rules = options.field_options(field)
     supported = faults.supported(field)
     expected = faults.expected_value(field)

@@ -90,7 +90,7 @@ def _set_default(field: FieldDescriptor) -> Fill:
     if field.enum_type is None:
         default: Any = text
     else:
-        default = next(number for number, word in options.words(field.enum_type).items() if word == text)
+        default = next(number for number, word in options.json_values(field.enum_type).items() if word == text)
 
     def fill(value: Any) -> None:
         is_set = value.HasField(name) if field.has_presence else getattr(value, name)

@@ -160,7 +160,7 @@ def _tag_step(member: FieldDescriptor, tag: str) -> Step:
             out[tag] = name
 
     else:
-        field, words = kept.name, options.words(options.enum_of(kept))
+        field, words = kept.name, options.json_values(options.enum_of(kept))
 
         def step(value: Any, out: dict[str, Any]) -> None:
             out[tag] = words.get(getattr(value, field), name)
@@ -214,7 +214,7 @@ def _value_encoder(field: FieldDescriptor) -> Encode:
 
 
 def _enum_encoder(enum: EnumDescriptor) -> Encode:
-    words = options.words(enum)
+    words = options.json_values(enum)
     return lambda value: words.get(value, value)
 
 

@@ -105,8 +105,10 @@ def elided(text: str) -> str:
 
 
 def supported(field: FieldDescriptor) -> list[str]:
-    """The JSON words of an enum field that callers may send, as errors list them."""
-    return list(options.field_options(field).words) or list(options.words(options.enum_of(field)).values())
+    """The JSON strings of an enum field that callers may send, as errors list them."""
+    return list(options.field_options(field).accepted_values) or list(
+        options.json_values(options.enum_of(field)).values()
+    )
 
 
 def noun(message: Descriptor) -> str:
@@ -144,7 +146,7 @@ def expected_of_union(fields: Iterable[FieldDescriptor]) -> str:
     for field in fields:
         json_type = options.json_type(field)
         if field.enum_type is not None:
-            phrases[json_type] = listed(options.words(field.enum_type).values(), "or")
+            phrases[json_type] = listed(options.json_values(field.enum_type).values(), "or")
         elif json_type is list:
             phrases[list] = f"array of {_plural(options.message_of(field).fields[0])}"
         else:

@@ -287,7 +287,7 @@ def _id_form(kind: options.Kind, policy: ItemPolicy) -> Schema:
 
 def _without_id(kind: options.Kind, own: list[FieldDescriptor], policy: ItemPolicy) -> Schema:
     """What an item without an id must have, beyond what all items of its kind must."""
-    rules: Schema = {field.name: _unprompted(field) for field in own if options.field_options(field).words}
+    rules: Schema = {field.name: _unprompted(field) for field in own if options.field_options(field).accepted_values}
     alternative = kind.id_or if policy.need_ids else ""
     if alternative:
         rules[alternative] = {"not": _NULL}
@@ -298,7 +298,7 @@ def _without_id(kind: options.Kind, own: list[FieldDescriptor], policy: ItemPoli
 
 
 def _unprompted(field: FieldDescriptor) -> Schema:
-    words: list[str | None] = list(options.field_options(field).words)
+    words: list[str | None] = list(options.field_options(field).accepted_values)
     return {"enum": words if options.is_required(field) else [*words, None]}
 
 
@@ -345,7 +345,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _enum(enum: EnumDescriptor) -> Schema:
-    words = options.words(enum)
+    words = options.json_values(enum)
     listed = [
         f"- `{words[value.number]}`: {comment(f'{enum.full_name}.{value.name}')}"
         for value in enum.values

@@ -1,7 +1,6 @@
 """The contract's own options, read off descriptors.
 
-The options of a field are looked up by its descriptor alone, so that a contract with one more kind, field or word needs
-no code.
+The options of a field are looked up by its descriptor alone. So a new kind, field or enum value needs no code.
 """
 
 from typing import TypeAlias
@@ -138,18 +137,18 @@ def source(message: Descriptor) -> str | None:
     return next((field.name for field in message.fields if field_options(field).source), None)
 
 
-def word(value: EnumValueDescriptor) -> str:
-    """The JSON word of an enum value."""
+def json_value(value: EnumValueDescriptor) -> str:
+    """Returns the JSON string of an enum value."""
     options = value.GetOptions()
-    if options.HasExtension(json_pb2.word):
-        return options.Extensions[json_pb2.word]
+    if options.HasExtension(json_pb2.json_value):
+        return options.Extensions[json_pb2.json_value]
     prefix = value.type.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return value.name.removeprefix(prefix).lower()
 
 
-def words(enum: EnumDescriptor) -> dict[int, str]:
-    """The JSON words of an enum by number; the zero value, which means "not given", has none."""
-    return {value.number: word(value) for value in enum.values if value.number != 0}
+def json_values(enum: EnumDescriptor) -> dict[int, str]:
+    """Returns the JSON strings of an enum's values, by number. The zero value means "not given" and has none."""
+    return {value.number: json_value(value) for value in enum.values if value.number != 0}
 
 
 _JSON_TYPES: dict[int, type] = {
@@ -171,9 +170,9 @@ def json_type(field: FieldDescriptor) -> type:
 
 
 def text_parts(enum: EnumDescriptor) -> dict[str, str]:
-    """The content part that a plain string stands for, by the JSON word of the enum value that says so."""
+    """The content part that a plain string stands for, by the JSON string of the enum value that says so."""
     return {
-        word(value): value.GetOptions().Extensions[json_pb2.text_part]
+        json_value(value): value.GetOptions().Extensions[json_pb2.text_part]
         for value in enum.values
         if value.GetOptions().HasExtension(json_pb2.text_part)
     }
@@ -205,4 +204,4 @@ def tags(member: FieldDescriptor) -> dict[str, int]:
     field = tag_field(member)
     if field is None:
         return {member.name: 0}
-    return {text: number for number, text in words(enum_of(field)).items()}
+    return {text: number for number, text in json_values(enum_of(field)).items()}

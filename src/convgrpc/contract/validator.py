@@ -362,10 +362,10 @@ def _unchecked(value: Any, path: Path, replayed: bool) -> None:
 
 
 def _enum_check(field: FieldDescriptor) -> Check:
-    words = options.words(options.enum_of(field))
+    words = options.json_values(options.enum_of(field))
     rules = options.field_options(field)
     supported = faults.supported(field)
-    unprompted = set(rules.words) or set(words.values())
+    unprompted = set(rules.accepted_values) or set(words.values())
     optional = not field.is_repeated
 
     def check(value: int, path: Path, replayed: bool) -> None:

@@ -248,7 +248,7 @@ def _new(conversation: Conversation) -> NewConversation:
     return NewConversation(conversation.id, conversation.SerializeToString(), conversation.metadata.pairs)
 
 
-_INCLUDES = options.words(Include.DESCRIPTOR)
+_INCLUDES = options.json_values(Include.DESCRIPTOR)
 
 
 def _hide(item: ConversationItem, include: Iterable[int]) -> None:

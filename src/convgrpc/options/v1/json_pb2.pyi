@@ -7,7 +7,7 @@ send, and what the service fills in. The codec, the validator, the routes and th
 Rules that need no option:
 
 - A field's JSON key is its proto name.
-- An enum value's JSON word is its name without the enum's prefix, in lower case; the zero value means "not given".
+- An enum value's JSON string is its name without the enum's prefix, in lower case. The zero value means "not given".
 - A member of a tagged oneof is named by its field name, and its keys stand beside those of its siblings.
 - An unset field is left out; a scalar without presence and a repeated field are always written.
 - `google.api.field_behavior` REQUIRED means that callers must send the field.
@@ -125,7 +125,7 @@ class Field(_message.Message):
     PARTS_BY_FIELD_NUMBER: _builtins.int
     FAULTS_AT_PARENT_FIELD_NUMBER: _builtins.int
     INCLUDE_FIELD_NUMBER: _builtins.int
-    WORDS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_VALUES_FIELD_NUMBER: _builtins.int
     MIN_LENGTH_FIELD_NUMBER: _builtins.int
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     MAX_KEY_LENGTH_FIELD_NUMBER: _builtins.int
@@ -144,7 +144,7 @@ class Field(_message.Message):
     omit_empty: _builtins.bool
     """omit_empty leaves an empty repeated field out, rather than writing []."""
     default: _builtins.str
-    """default is the JSON word of an enum, or the string, that the service stores when the caller left the field out."""
+    """default is the JSON string of an enum, or the string, that the service stores when the caller left the field out."""
     tag: _builtins.bool
     """tag marks the enum, in a member of a tagged union, that keeps which of the member's several tags was used."""
     parts_by: _builtins.str
@@ -184,9 +184,9 @@ class Field(_message.Message):
     ids_optional: _builtins.bool
     """ids_optional accepts items of every kind without an id. References keep theirs."""
     @_builtins.property
-    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """words are the values of an enum that callers may send, in the order errors list them; the others are for items
-        that are replayed with their id. Empty means all of them.
+    def accepted_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """accepted_values are the values of an enum that callers may send, in the order in which errors list them. The others
+        are for items that are replayed with their id. Empty means all of them.
         """
 
     def __init__(
@@ -199,7 +199,7 @@ class Field(_message.Message):
         parts_by: _builtins.str = ...,
         faults_at_parent: _builtins.bool = ...,
         include: _builtins.str = ...,
-        words: _abc.Iterable[_builtins.str] | None = ...,
+        accepted_values: _abc.Iterable[_builtins.str] | None = ...,
         min_length: _builtins.int = ...,
         max_length: _builtins.int = ...,
         max_key_length: _builtins.int = ...,
@@ -216,7 +216,7 @@ class Field(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "ids_optional", b"ids_optional", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "rpc_only", b"rpc_only", "source", b"source", "tag", b"tag", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "accepted_values", b"accepted_values", "default", b"default", "faults_at_parent", b"faults_at_parent", "header", b"header", "ids_optional", b"ids_optional", "include", b"include", "max_items", b"max_items", "max_key_length", b"max_key_length", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "nullable", b"nullable", "omit_empty", b"omit_empty", "parts_by", b"parts_by", "pattern", b"pattern", "prefix", b"prefix", "rpc_only", b"rpc_only", "source", b"source", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -316,7 +316,7 @@ SHAPE_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 KIND_FIELD_NUMBER: _builtins.int
 STREAM_FIELD_NUMBER: _builtins.int
-WORD_FIELD_NUMBER: _builtins.int
+JSON_VALUE_FIELD_NUMBER: _builtins.int
 TEXT_PART_FIELD_NUMBER: _builtins.int
 PARTS_FIELD_NUMBER: _builtins.int
 union: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.OneofOptions, Global___Union]
@@ -329,8 +329,8 @@ kind: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Gl
 """kind says what the service does with one member of ConversationItem."""
 stream: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Stream]
 """stream says how an answer that is a stream of messages appears in REST."""
-word: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
-"""word is the JSON word of an enum value where it is not the value's own name."""
+json_value: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
+"""json_value is the JSON string of an enum value, where it is not the value's own name."""
 text_part: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """text_part is, on a role, the content part that a plain string stands for in a message of that role."""
 parts: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]

@@ -1,11 +1,11 @@
-"""The words of the contract's enums, as the API spells them.
+"""The strings of the contract's enums, as the API spells them.
 
 Generated from the contract by scripts/generate: what is changed here is lost.
 """
 
 from typing import Literal, TypeAlias
 
-IncludeWord: TypeAlias = Literal[
+IncludeLiteral: TypeAlias = Literal[
     "file_search_call.results",
     "web_search_call.results",
     "web_search_call.action.sources",
@@ -16,18 +16,18 @@ IncludeWord: TypeAlias = Literal[
     "message.output_text.logprobs",
 ]
 
-OrderWord: TypeAlias = Literal[
+OrderLiteral: TypeAlias = Literal[
     "asc",
     "desc",
 ]
 
-ToolChoiceModeWord: TypeAlias = Literal[
+ToolChoiceModeLiteral: TypeAlias = Literal[
     "none",
     "auto",
     "required",
 ]
 
-TruncationWord: TypeAlias = Literal[
+TruncationLiteral: TypeAlias = Literal[
     "auto",
     "disabled",
 ]

@@ -134,7 +134,7 @@ class ResendBuffer:
                     self.window.add(request)
 
 
-class AsyncOutbox:
+class AsyncResendBuffer:
     """Hands requests to one stream after the other, in an event loop; see `ResendBuffer`. It makes them within its
     context.
     """

@@ -1,7 +1,7 @@
-"""How calls of gRPC's asyncio part really ended.
+"""A workaround for wrong statuses of grpc.aio (grpc/grpc#36066).
 
-When a server ends a call that is still being written to, what is on its way fails, and gRPC makes of that the status of
-the call, in place of the server's own (grpc/grpc#36066). The server's is there for a moment, before that or after.
+When a server ends a call while the client still sends, sending fails. grpc.aio then reports that failure as the status
+of the call. The server's own status is visible for a moment, before or after that.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from typing import Any
 from grpc.aio import AioRpcError
 
 _FAILED_TO_SEND = "Internal error from Core"
-_PATIENCE = 5.0
-"""Seconds in which a status comes that is on its way."""
+_TIMEOUT = 5.0
+"""Seconds to wait for the server's status."""
 
 
-class Verdict:
-    """The first status of a call that is not that of what could not be sent."""
+class ServerStatus:
+    """The server's status of a call: the first that is not a failure to send."""
 
     def __init__(self, call: Any) -> None:
         self._error: AioRpcError | None = None
         self._there = asyncio.Event()
         call.add_done_callback(self._note)
 
-    async def instead_of(self, raised: AioRpcError) -> AioRpcError:
-        """What ended the call, given what it raised."""
+    async def resolve(self, raised: AioRpcError) -> AioRpcError:
+        """Returns the error with the server's status, or the one that was raised if there is none."""
         if raised.details() == _FAILED_TO_SEND:
             try:
-                await asyncio.wait_for(self._there.wait(), _PATIENCE)
+                await asyncio.wait_for(self._there.wait(), _TIMEOUT)
             except TimeoutError:
                 return raised
         return self._error or raised
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that does not wait: the call is done."""
+    """Returns the result of a coroutine that does not wait, as the call is done."""
     try:
         coroutine.send(None)
     except StopIteration as returned:
