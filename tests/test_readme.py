@@ -27,7 +27,7 @@ from google.rpc.status_pb2 import Status
 from convgrpc.contract import json_text, options, validator
 from convgrpc.contract.methods import methods
 from convgrpc.errors import REPORTS
-from convgrpc.handlers.token_counter import MAX_CHAIN
+from convgrpc.handlers.stored_token_counter import MAX_CHAIN
 from convgrpc.server.http.connections import MAX_HEAD_BYTES
 from convgrpc.settings import Address, Settings
 from convgrpc.storage.interface import MAX_COPIED_BYTES

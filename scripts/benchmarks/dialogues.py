@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.conversations import ConversationsService
-from convgrpc.handlers.counts import UnavailableTokenCounter
 from convgrpc.handlers.message_work import MessageWork
+from convgrpc.handlers.token_counter import UnavailableTokenCounter
 from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.v1.content_pb2 import ContentPart, InputText, OutputText, ToolOutput

@@ -19,8 +19,8 @@ from benchmarks.dialogues import Conversation, prose, store_conversations
 from benchmarks.results import Effort, Measurement
 from benchmarks.service import TIMEOUT, Server, serving
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.predecessors import InputContext
-from convgrpc.handlers.token_counter import StoredTokenCounter, load_models
+from convgrpc.handlers.input_context import InputContext
+from convgrpc.handlers.stored_token_counter import StoredTokenCounter, load_models
 from convgrpc.server.auth import DEFAULT_PROJECT
 from convgrpc.settings import Settings
 from convgrpc.storage.sqlite.store import SqliteStore

@@ -59,8 +59,8 @@ PATH = ROOT.key("limit")
 @pytest.mark.parametrize(
     ("fault", "code", "message"),
     [
-        (faults.missing(PATH), "missing_required_parameter", "Missing required parameter: 'limit'."),
-        (faults.unknown(PATH), "unknown_parameter", "Unknown parameter: 'limit'."),
+        (faults.missing_field(PATH), "missing_required_parameter", "Missing required parameter: 'limit'."),
+        (faults.unknown_field(PATH), "unknown_parameter", "Unknown parameter: 'limit'."),
         (
             faults.invalid_value(PATH, "x", "an ID that begins with 'msg'"),
             "invalid_value",
@@ -160,7 +160,7 @@ def test_long_names_are_shortened_where_a_type_is_wrong() -> None:
 
 def test_paths_and_messages_have_an_end() -> None:
     """They travel in trailers, which have little room; and a caller may choose a key of megabytes."""
-    fault = faults.missing(ROOT.key("é" * 1_000_000))
+    fault = faults.missing_field(ROOT.key("é" * 1_000_000))
     for text in (fault.message, fault.param or "", fault.field or ""):
         assert len(text.encode()) < 2_000
         assert text.endswith("…")

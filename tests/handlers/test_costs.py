@@ -24,7 +24,7 @@ from convgrpc.handlers.conversations import ConversationsService
 from convgrpc.handlers.input_tokens import InputTokensService
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.responses import ResponsesService
-from convgrpc.handlers.token_counter import StoredTokenCounter
+from convgrpc.handlers.stored_token_counter import StoredTokenCounter
 from convgrpc.server.pipeline import bind_handlers
 from convgrpc.storage.sqlite.store import SqliteStore
 from convgrpc.tokens.families import Models

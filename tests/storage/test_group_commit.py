@@ -148,8 +148,8 @@ def commits_of(bench: Bench) -> list[int]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes may wait for others for as long as a test may take."""
-    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._HOLD", 120.0)
-    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._LOOK", 120.0)
+    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._MAX_BATCH_DELAY_S", 120.0)
+    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._POLL_S", 120.0)
 
 
 @pytest.mark.usefixtures("patience")
@@ -190,12 +190,15 @@ def test_lone_and_large_writes_wait_for_none(bench: Bench, size: int) -> None:
     assert commits_of(bench) == [1] * (5 if size else 3)
 
 
-@pytest.mark.parametrize("bound", ["_HOLD", "_LOOK"])
+@pytest.mark.parametrize("bound", ["_MAX_BATCH_DELAY_S", "_POLL_S"])
 def test_writes_wait_a_moment_at_most(bench: Bench, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     """Neither while others come, though fewer than before, nor for those that do not come at all."""
-    longest = {"_HOLD": 0.1, "_LOOK": 0.02}
-    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._HOLD", longest["_HOLD"] if bound == "_HOLD" else 120.0)
-    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._LOOK", longest["_LOOK"])
+    longest = {"_MAX_BATCH_DELAY_S": 0.1, "_POLL_S": 0.02}
+    monkeypatch.setattr(
+        "convgrpc.storage.sqlite.group_commit._MAX_BATCH_DELAY_S",
+        longest["_MAX_BATCH_DELAY_S"] if bound == "_MAX_BATCH_DELAY_S" else 120.0,
+    )
+    monkeypatch.setattr("convgrpc.storage.sqlite.group_commit._POLL_S", longest["_POLL_S"])
 
     async def scenario() -> None:
         await together(bench.writer, *(bench.insert(number) for number in range(400)))
@@ -204,7 +207,7 @@ def test_writes_wait_a_moment_at_most(bench: Bench, monkeypatch: pytest.MonkeyPa
         began = time.monotonic()
         while not first.done():
             await asyncio.sleep(0.001)
-            if bound == "_HOLD":
+            if bound == "_MAX_BATCH_DELAY_S":
                 more.append(asyncio.ensure_future(bench.insert(2000 + len(more))))
         assert time.monotonic() - began < 30
         await asyncio.gather(*more)

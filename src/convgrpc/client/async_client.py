@@ -14,7 +14,7 @@ from convgrpc.client.async_methods import AsyncMethods
 from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, Options
 from convgrpc.client.failures import failure
 from convgrpc.client.process_fork import ASYNC_HOME
-from convgrpc.client.resend_buffer import AsyncResendBuffer, counted, numbered
+from convgrpc.client.resend_buffer import AsyncResendBuffer, rebase_ack, rebase_error
 from convgrpc.client.retries import StreamRetry
 from convgrpc.client.status_workaround import ServerStatus
 from convgrpc.client.values import JsonObject, request, streamed_asynchronously
@@ -124,13 +124,13 @@ class AsyncClient(AsyncMethods):
                     async with aclosing(replies):
                         async for each in replies:
                             retry.progress()
-                            resend_buffer.acknowledge(counted(each, before))
+                            resend_buffer.acknowledge(rebase_ack(each, before))
                             yield each
                     break
                 except errors.Unavailable as error:
                     pause = retry.pause(error)
                 except errors.ConvgrpcError as error:
-                    raise numbered(error, before) from error.__cause__
+                    raise rebase_error(error, before) from error.__cause__
                 await asyncio.sleep(pause)
         if resend_buffer.failure:
             raise resend_buffer.failure

@@ -15,7 +15,7 @@ from convgrpc.client.endpoint import DEFAULT_TARGET, DEFAULT_TIMEOUT, Endpoint, 
 from convgrpc.client.failures import failure
 from convgrpc.client.methods import Methods
 from convgrpc.client.process_fork import check_forks_are_supported
-from convgrpc.client.resend_buffer import ResendBuffer, counted, numbered
+from convgrpc.client.resend_buffer import ResendBuffer, rebase_ack, rebase_error
 from convgrpc.client.retries import StreamRetry
 from convgrpc.client.values import JsonObject, request, streamed
 
@@ -144,13 +144,13 @@ class Client(Methods):
                 try:
                     for each in self._replies("stream_stream", path, resend_buffer.stream(), reply, retry.left):
                         retry.progress()
-                        resend_buffer.acknowledge(counted(each, before))
+                        resend_buffer.acknowledge(rebase_ack(each, before))
                         yield each
                     break
                 except errors.Unavailable as error:
                     pause = retry.pause(error)
                 except errors.ConvgrpcError as error:
-                    raise numbered(error, before) from error.__cause__
+                    raise rebase_error(error, before) from error.__cause__
                 time.sleep(pause)
         if resend_buffer.failure:
             raise resend_buffer.failure

@@ -44,7 +44,7 @@ class Window:
             self.acknowledged += 1
 
 
-def counted(answer: Any, before: int) -> int:
+def rebase_ack(answer: Any, before: int) -> int:
     """Counts the requests that an answer acknowledges from the first of all on, of which others were sent on streams
     before.
     """
@@ -52,7 +52,7 @@ def counted(answer: Any, before: int) -> int:
     return int(answer.requests)
 
 
-def numbered(error: ConvgrpcError, before: int) -> ConvgrpcError:
+def rebase_error(error: ConvgrpcError, before: int) -> ConvgrpcError:
     """The same for the request that is refused."""
     if error.request_number is not None:
         error.request_number += before

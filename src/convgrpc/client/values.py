@@ -41,7 +41,7 @@ def request(message_class: type[M], arguments: Mapping[str, Any]) -> M:
         values[REQUEST_ID] = ids.request_id()
     for field in message.fields:
         if values[field.name] is None and options.is_required(field) and not options.field_options(field).nullable:
-            raise faults.missing(ROOT.key(field.name))
+            raise faults.missing_field(ROOT.key(field.name))
     return build(message_class, values)
 
 
@@ -88,7 +88,7 @@ def _of_stream(message_class: type[M], given: Any) -> M:
     names = message_class.DESCRIPTOR.fields_by_name
     for name in plain:
         if name not in names:
-            raise faults.unknown(ROOT.key(name))
+            raise faults.unknown_field(ROOT.key(name))
     return request(message_class, {name: plain.get(name) for name in names})
 
 
@@ -110,12 +110,12 @@ def _plain(value: Any, path: Path) -> Any:
         return [_plain(each, path.key(index)) for index, each in enumerate(value)]
     if hasattr(value, "model_dump"):
         return _plain(value.model_dump(mode="json", exclude_unset=True), path)
-    raise faults.no_json(path, value)
+    raise faults.not_json(path, value)
 
 
 def _key(key: Any, path: Path) -> str:
     if not isinstance(key, str):
-        raise faults.no_json(path, key)
+        raise faults.not_json(path, key)
     return _encodable(str(key), path)
 
 
@@ -123,7 +123,7 @@ def _encodable(text: str, path: Path) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise faults.no_json(path, text) from None
+        raise faults.not_json(path, text) from None
     return text
 
 

@@ -226,7 +226,7 @@ def _key(field: FieldDescriptor, *, of_member: bool = False) -> _Key:
             return faults.unsupported_value(path.parent or path, "", supported)
 
     elif required:
-        absent = faults.missing
+        absent = faults.missing_field
     return _Key(_field_decoder(field), absent, required and rules.nullable, of_member)
 
 
@@ -302,7 +302,7 @@ class _Tagged(NamedTuple):
         if tag is None:
             if path.unknown is None:
                 _check_known(value, self.keys, (self.tag,), path)
-            raise faults.missing(path.key(self.tag))
+            raise faults.missing_field(path.key(self.tag))
         blamed = _blamed(path.key(self.tag), self.faults_at_parent)
         if type(tag) is not str:
             raise faults.unsupported_value(blamed, "", self.supported)
@@ -374,7 +374,7 @@ def _member(field: FieldDescriptor, number: int, own: Mapping[str, _Key], need_i
     keys = {**own, **{each.name: _key(each, of_member=True) for each in fields}}
     kind = options.kind(field)
     if kind and options.must_have_id(kind, need_ids=need_ids):
-        keys["id"] = keys["id"]._replace(absent=faults.missing)
+        keys["id"] = keys["id"]._replace(absent=faults.missing_field)
     return _Member(
         name=field.name,
         keys=keys,
@@ -418,7 +418,7 @@ def _check_known(value: dict[str, Any], keys: Mapping[str, _Key], known: Collect
     for name, each in value.items():
         if name not in keys and name not in known and each is not None:
             if path.unknown is None:
-                raise faults.unknown(path.key(name), keys.keys() - value.keys())
+                raise faults.unknown_field(path.key(name), keys.keys() - value.keys())
             path.unknown.append(path.key(name))
 
 

@@ -183,7 +183,7 @@ _LONG_NAME = 20
 _SCALARS = frozenset(_TYPE_WORDS[scalar] for scalar in (str, bool, int, float))
 
 
-def no_json(path: Path, value: Any) -> ConvgrpcError:
+def not_json(path: Path, value: Any) -> ConvgrpcError:
     """A value of Python that JSON does not have, and that is no message either."""
     message = f"Invalid '{path.param}': expected a JSON value or a message, but got {_described(value)} instead."
     return _fault(ErrorReason.ERROR_REASON_INVALID_TYPE, path, message)
@@ -212,12 +212,12 @@ def wrong_prefix(path: Path, value: str, prefix: str) -> ConvgrpcError:
     return invalid_value(path, elided(value), f"an ID that begins with '{prefix}'")
 
 
-def missing(path: Path) -> ConvgrpcError:
+def missing_field(path: Path) -> ConvgrpcError:
     message = f"Missing required parameter: '{path.param}'."
     return _fault(ErrorReason.ERROR_REASON_MISSING_REQUIRED_PARAMETER, path, message)
 
 
-def unknown(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
+def unknown_field(path: Path, candidates: Iterable[str] = ()) -> ConvgrpcError:
     message = f"Unknown parameter: '{path.param}'."
     meant = next((each for each in sorted(candidates) if _is_near(str(path.step), each)), None)
     if meant:
@@ -241,7 +241,7 @@ def _is_near(one: str, other: str) -> bool:
 _NEAR = 2
 
 
-def none_of_several(path: Path, fields: Iterable[str], number: str) -> ConvgrpcError:
+def no_field_of_several(path: Path, fields: Iterable[str], number: str) -> ConvgrpcError:
     """None of several fields is set; `number` says how many must be: "exactly one"."""
     message = (
         f"Missing mutually exclusive parameters: '{path.param}'. Ensure you are providing {number} of: "
@@ -250,7 +250,7 @@ def none_of_several(path: Path, fields: Iterable[str], number: str) -> ConvgrpcE
     return _fault(ErrorReason.ERROR_REASON_MISSING_MUTUALLY_EXCLUSIVE_PARAMETERS, path, message)
 
 
-def several(path: Path, fields: Iterable[str]) -> ConvgrpcError:
+def several_fields(path: Path, fields: Iterable[str]) -> ConvgrpcError:
     message = (
         f"Mutually exclusive parameters: '{path.param}'. Ensure you are only providing one of: {listed(fields, 'or')}."
     )

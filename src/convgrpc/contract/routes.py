@@ -95,11 +95,11 @@ def request_value(match: Match, headers: Mapping[str, str], query: str, body: An
     given = {**match.params, **_header_value(match.method, headers)}
     for name, value in body.items():
         if (name in match.params or name in match.method.headers) and value is not None:
-            raise faults.unknown(ROOT.key(name))
+            raise faults.unknown_field(ROOT.key(name))
     asked = _query_value(match, query)
     for name in asked:
         if body.get(name) is not None:
-            raise faults.unknown(ROOT.key(name))
+            raise faults.unknown_field(ROOT.key(name))
     return {**body, **asked, **streams.resumption(match.method, headers), **given}
 
 
@@ -119,7 +119,7 @@ def _query_value(match: Match, query: str) -> dict[str, Any]:
             continue
         field = match.method.fields.get(name)
         if field is None or name in match.params or name in match.method.headers:
-            raise faults.unknown(ROOT.key(spelled))
+            raise faults.unknown_field(ROOT.key(spelled))
         if options.is_text_map(field) and key:
             value.setdefault(name, {})[key] = text
         elif field.message_type is None and field.is_repeated and (not key or key.isdecimal()):
@@ -127,7 +127,7 @@ def _query_value(match: Match, query: str) -> dict[str, Any]:
         elif field.message_type is None and not field.is_repeated and key is None:
             value[name] = _typed(field, text)
         else:
-            raise faults.unknown(ROOT.key(spelled))
+            raise faults.unknown_field(ROOT.key(spelled))
     return value
 
 

@@ -102,7 +102,7 @@ def _source_check(name: str) -> Check:
         if not value.HasField(name):
             return
         if not path.policy.keep_unknown:
-            raise faults.unknown(path.key(name))
+            raise faults.unknown_field(path.key(name))
         text = getattr(value, name)
         inner = path.child(None, name)
         made = decoder.decode(type(value), _parsed(text, inner), inner)
@@ -139,9 +139,9 @@ def _exactly_one_check(names: Sequence[str]) -> Check:
     def check(value: Any, path: Path, replayed: bool) -> None:
         count = sum(value.HasField(name) for name in names)
         if count == 0 and not replayed:
-            raise faults.none_of_several(path, names, "exactly one")
+            raise faults.no_field_of_several(path, names, "exactly one")
         if count > 1 and not replayed:
-            raise faults.several(path, names)
+            raise faults.several_fields(path, names)
 
     return check
 
@@ -152,7 +152,7 @@ def _at_least_one_check(fields: Sequence[FieldDescriptor]) -> Check:
 
     def check(value: Any, path: Path, replayed: bool) -> None:
         if not replayed and not any(is_set(value) for is_set in are_set):
-            raise faults.none_of_several(path, names, "at least one")
+            raise faults.no_field_of_several(path, names, "at least one")
 
     return check
 
@@ -234,7 +234,7 @@ def _missing(field: FieldDescriptor, path: Path) -> Exception:
     rules = options.field_options(field)
     if rules.faults_at_parent:
         return faults.unsupported_value(path.parent or path, "", faults.supported(field))
-    return faults.missing(path)
+    return faults.missing_field(path)
 
 
 def _list_check(field: FieldDescriptor) -> Check:
@@ -394,7 +394,7 @@ def _union_check(oneof: OneofDescriptor, *, bare: bool, source: str | None) -> C
                 _check_form(value, path)
             return
         if member is None:
-            raise faults.missing(path if bare else path.child(tag, name))
+            raise faults.missing_field(path if bare else path.child(tag, name))
         if has_kinds:
             replayed = value.HasField("id")
         members[member](value, path, replayed)
@@ -415,9 +415,9 @@ def _member_check(field: FieldDescriptor, tag: str) -> Check:
         if kind:
             _check_id(kind, value, member, path)
         if needs_tag and kept and not getattr(member, kept.name):
-            raise faults.missing(inner.child(tag, kept.name))
+            raise faults.missing_field(inner.child(tag, kept.name))
         if is_enum and member == 0:
-            raise faults.missing(inner)
+            raise faults.missing_field(inner)
         element(member, inner, replayed)
 
     return check
@@ -438,7 +438,7 @@ def _check_lack_of_id(kind: options.Kind, member: Any, path: Path) -> None:
     if kind.id_or and member.HasField(kind.id_or):
         return
     if kind.id_required:
-        raise faults.missing(path.key("id"))
+        raise faults.missing_field(path.key("id"))
     if kind.id_or:
         raise faults.invalid_item(path)
 

@@ -9,11 +9,11 @@ from convgrpc.contract.includes import hide
 from convgrpc.contract.stored import Answer, RawList, RawMessage
 from convgrpc.handlers.append_stream import Appending
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.counts import TokenCounter
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.new_items import charge, charge_answer, new_items, request_key, reserve_answer
 from convgrpc.handlers.page_cache import CachedPage, PageCache, PageKey
 from convgrpc.handlers.reply import Reply
+from convgrpc.handlers.token_counter import TokenCounter
 from convgrpc.handlers.watch import ReadSpec, WatchHub
 from convgrpc.settings import IncludePolicy
 from convgrpc.storage.interface import NewConversation, NewItem, RequestKey, Store

@@ -1,8 +1,8 @@
 """The RPCs of `convgrpc.v1.InputTokensService`. What each of them does is said in the contract."""
 
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.counts import TokenCounter
-from convgrpc.handlers.predecessors import input_context
+from convgrpc.handlers.input_context import input_context
+from convgrpc.handlers.token_counter import TokenCounter
 from convgrpc.v1 import input_tokens_service_pb2
 from convgrpc.v1.input_tokens_service_pb2 import CountInputTokensRequest, InputTokenCount
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from convgrpc import ids
 from convgrpc.handlers.context import Context
+from convgrpc.handlers.input_context import input_context
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.new_items import charge, new_items, request_key, reserve_answer
-from convgrpc.handlers.predecessors import input_context
 from convgrpc.storage.interface import NewResponse, RequestKey, Store
 from convgrpc.v1 import responses_service_pb2
 from convgrpc.v1.conversation_pb2 import ConversationReference

@@ -13,10 +13,10 @@ from convgrpc.contract.item_policy import ItemPolicy
 from convgrpc.contract.methods import Method, methods
 from convgrpc.handlers import conversations, input_tokens, responses
 from convgrpc.handlers.conversations import ConversationsService
-from convgrpc.handlers.counts import TokenCounter, UnavailableTokenCounter
 from convgrpc.handlers.input_tokens import InputTokensService
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.responses import ResponsesService
+from convgrpc.handlers.token_counter import TokenCounter, UnavailableTokenCounter
 from convgrpc.server.admission import Admission, Limits
 from convgrpc.server.auth import Keys
 from convgrpc.server.grpc.server import GrpcServer
@@ -169,7 +169,7 @@ async def _fronts(
         grpc_address = _bound(grpc_server, settings.grpc, certificates)
         bound = [Address(page.address.host, each.getsockname()[1]) for page, each in zip(pages, listeners, strict=True)]
         await grpc_server.keyless.tell_health(True)
-        await health.look()
+        await health.probe()
         await grpc_server.start()
         # If REST cannot go on, the group ends what waits for the signal to stop.
         async with asyncio.TaskGroup() as group:
@@ -210,7 +210,7 @@ async def _drain(admission: Admission, grpc_server: GrpcServer, grace: float, dr
 def _counter(store: Store, settings: Settings) -> Iterator[TokenCounter]:
     try:
         # What it needs is an extra.
-        from convgrpc.handlers.token_counter import StoredTokenCounter, load_models
+        from convgrpc.handlers.stored_token_counter import StoredTokenCounter, load_models
     except ImportError as error:
         yield UnavailableTokenCounter(str(error))
         return

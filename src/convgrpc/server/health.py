@@ -47,9 +47,9 @@ class Health:
         """Looks at the database now and then, until it is cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
-            await self.look()
+            await self.probe()
 
-    async def look(self) -> None:
+    async def probe(self) -> None:
         """Looks at the database now."""
         before, self.condition = self.condition, await self._store.condition()
         trouble = self.condition.unavailable

@@ -58,7 +58,7 @@ class Certificates:
         # gRPC asks in threads of its own.
         self._lock = threading.Lock()
         self._loaded = self._load()
-        self._lamented: _State | None = None
+        self._last_reported_bad_state: _State | None = None
 
     @property
     def expires_at(self) -> float:
@@ -78,7 +78,7 @@ class Certificates:
 
     def for_rest(self) -> ssl.SSLContext:
         """A context for a server of asyncio's, or of uvloop's."""
-        context = _Delegating(ssl.PROTOCOL_TLS_SERVER)
+        context = _ReloadingSSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.current = lambda: self._current().for_rest
         return context
 
@@ -91,9 +91,9 @@ class Certificates:
                     _log.warning("The certificates were read again")
                 except ValueError as error:
                     # At the next handshake it may work, as when there were too many open files.
-                    if state != self._lamented:
+                    if state != self._last_reported_bad_state:
                         _log.error("The certificates stay as they were: %s", error)
-                    self._lamented = state
+                    self._last_reported_bad_state = state
             return self._loaded
 
     def _load(self) -> _Loaded:
@@ -121,7 +121,7 @@ class Certificates:
         return _Loaded(state, context, certificate, key, authorities, expires_at)
 
 
-class _Delegating(ssl.SSLContext):
+class _ReloadingSSLContext(ssl.SSLContext):
     """Leaves each connection to the context that is then current: one context cannot forget authorities."""
 
     current: Any

@@ -63,7 +63,7 @@ class BudgetWindow:
         answered = {each.call_id for each in self._links if each and each.answers}
         return answered - _calls(self._links)
 
-    def look(self, older: Iterable[bytes]) -> set[str]:
+    def scan_calls(self, older: Iterable[bytes]) -> set[str]:
         """Notes which calls are made in items before these, and returns their ids."""
         calls = _calls(link(ConversationItem.FromString(data)) for data in older)
         self._older_calls |= calls

@@ -187,7 +187,7 @@ def _message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
         # Nearly all messages are of one text.
         return _one(text, turn, place)
     content = _Content(parts, reader)
-    return content.unread(turn, place, is_bare=len(content.files) == len(parts) > 0)
+    return content.pending_texts(turn, place, is_bare=len(content.files) == len(parts) > 0)
 
 
 def _text(part: ContentPart) -> str:
@@ -217,7 +217,7 @@ class _Content:
         self.images = tuple(images)
         self.files = tuple(files)
 
-    def unread(self, turn: Turn, place: str, **others: Any) -> _Unread:
+    def pending_texts(self, turn: Turn, place: str, **others: Any) -> _Unread:
         """Returns an item with this content, and its features once its text is counted."""
         if self.encrypted:
             others["reason"] = ESTIMATE_REASON_ENCRYPTED
@@ -293,7 +293,7 @@ def _custom_tool_call_output(item: ConversationItem, place: str, reader: Reader)
 def _output(output: ToolOutput, call_id: str, place: str, reader: Reader, **others: Any) -> _Unread:
     if output.HasField("text"):
         return _one(output.text, Turn.OUTPUT, place, call_id=call_id, **others)
-    return _Content(output.parts.parts, reader).unread(Turn.OUTPUT, place, call_id=call_id, **others)
+    return _Content(output.parts.parts, reader).pending_texts(Turn.OUTPUT, place, call_id=call_id, **others)
 
 
 def _reasoning(item: ConversationItem, place: str, reader: Reader) -> _Unread:
@@ -312,7 +312,7 @@ def _encrypted(text: str, around: int, bytes_a_token: float) -> int:
 
 def _agent_message(item: ConversationItem, place: str, reader: Reader) -> _Unread:
     content = _Content(item.agent_message.content, reader)
-    return content.unread(Turn.HOSTED, place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
+    return content.pending_texts(Turn.HOSTED, place, reason=ESTIMATE_REASON_LITTLE_EVIDENCE)
 
 
 def _compaction(item: ConversationItem, place: str, reader: Reader) -> _Unread:

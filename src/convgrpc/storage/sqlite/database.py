@@ -232,4 +232,4 @@ def _enter_wal(path: Path, connection: sqlite3.Connection, busy_timeout: float) 
 
 
 def _reason(error: sqlite3.Error) -> str:
-    return database_health.name(error) or str(error)
+    return database_health.describe(error) or str(error)

@@ -42,7 +42,7 @@ def code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def name(error: BaseException) -> str | None:
+def describe(error: BaseException) -> str | None:
     """What is wrong with the database, in words for anybody; None where it is the statement that is wrong."""
     if isinstance(error, FileReplaced):
         return str(error)
@@ -62,7 +62,7 @@ class DatabaseHealth:
         # Of what was said of reads, when.
         self._said: dict[str, float] = {}
 
-    def note(self, error: Exception) -> None:
+    def record(self, error: Exception) -> None:
         """Notes an error, unless it is one of a single statement."""
         extended = getattr(error, "sqlite_errorcode", 0)
         if code(error) in _DAMAGES or extended in _UNREADABLE:
@@ -71,17 +71,17 @@ class DatabaseHealth:
                     "The database is damaged: %s; 'PRAGMA integrity_check' in sqlite3 tells where",
                     getattr(error, "sqlite_errorname", ""),
                 )
-            self.corrupt = name(error)
-        elif named := name(error):
+            self.corrupt = describe(error)
+        elif named := describe(error):
             self.failure = named
 
-    def note_read(self, error: sqlite3.Error) -> None:
+    def record_read(self, error: sqlite3.Error) -> None:
         """Notes an error of a read, and logs it, but not again and again: callers try as often as they like."""
         named, now = getattr(error, "sqlite_errorname", type(error).__name__), time.monotonic()
         if now > self._said.get(named, float("-inf")) + _SILENCE:
             self._said[named] = now
             _log.error("A read failed: %s (%s)", error, named, exc_info=error)
-        self.note(error)
+        self.record(error)
 
 
 class DatabaseFiles:

@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 STALLED = 10.0
 """Seconds that a commit may take before writing counts as impossible."""
-_HOLD = 0.03
+_MAX_BATCH_DELAY_S = 0.03
 """For how many seconds writes wait for others, at most."""
-_LOOK = 0.004
+_POLL_S = 0.004
 """And for how many of them while none comes."""
-_IMPATIENCE = 0.1
+_BUSY_TIMEOUT_AFTER_LOCK_S = 0.1
 """Seconds to wait for another process that has locked the database for long."""
 
 T = TypeVar("T")
@@ -166,11 +166,11 @@ class GroupCommitter:
 
     def _wait_for_batch(self) -> None:
         """Waits for as many writes as are likely to come, for as long as they do."""
-        end = time.monotonic() + _HOLD
+        end = time.monotonic() + _MAX_BATCH_DELAY_S
         came = 0
         while not self._is_enough() and came < len(self._waiting) and time.monotonic() < end:
             came = len(self._waiting)
-            self._changed.wait(_LOOK)
+            self._changed.wait(_POLL_S)
 
     def _is_enough(self) -> bool:
         return len(self._waiting) >= self._expected or self._waiting.size >= MAX_BATCH_BYTES
@@ -203,14 +203,14 @@ class GroupCommitter:
             self._log_failure(error, len(batch))
             self._roll_back()
             if database_health.code(error) == sqlite3.SQLITE_BUSY:
-                self._wait_for_others(_IMPATIENCE)
+                self._wait_for_others(_BUSY_TIMEOUT_AFTER_LOCK_S)
             self._failed(error)
-            if database_health.name(error) == database_health.FULL and not is_retry:
+            if database_health.describe(error) == database_health.FULL and not is_retry:
                 self._make_room()
                 self._began = float("inf")
                 self._commit(batch, is_retry=True)
                 return
-            outcomes = [store_unavailable(database_health.name(error)) for _ in batch]
+            outcomes = [store_unavailable(database_health.describe(error)) for _ in batch]
         ended = time.monotonic()
         self._commit_seconds = ended - began
         done, rest = batch[: len(outcomes)], batch[len(outcomes) :]
@@ -284,13 +284,13 @@ class GroupCommitter:
             self._untidy = self._tidy(self._connection)
         except sqlite3.Error as error:
             self._roll_back()
-            if database_health.name(error) == database_health.FULL:
+            if database_health.describe(error) == database_health.FULL:
                 self._failed(error)
                 self._make_room()
             else:
                 _log.exception("Tidying failed; it will be tried again after the next commit: %s", error)
             if database_health.code(error) == sqlite3.SQLITE_BUSY:
-                self._wait_for_others(_IMPATIENCE)
+                self._wait_for_others(_BUSY_TIMEOUT_AFTER_LOCK_S)
             self._untidy = False
         self._report(0)
 
@@ -298,7 +298,7 @@ class GroupCommitter:
         if isinstance(error, sqlite3.Error):
             _log.error("A write failed: %s", error, exc_info=error)
             self._failed(error)
-            return store_unavailable(database_health.name(error))
+            return store_unavailable(database_health.describe(error))
         return error
 
     def _log_failure(self, error: Exception, writes: int) -> None:
@@ -332,7 +332,7 @@ def _said(error: Exception) -> str:
     """What SQLite says, and its name for it; other exceptions may quote what a caller sent."""
     if isinstance(error, sqlite3.Error):
         return f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
-    return database_health.name(error) or type(error).__name__
+    return database_health.describe(error) or type(error).__name__
 
 
 def _deliver(batch: Sequence[Write], outcomes: Sequence[Any]) -> None:

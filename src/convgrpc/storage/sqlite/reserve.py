@@ -88,7 +88,7 @@ class Reserve:
 
 def is_full(error: BaseException) -> bool:
     """Tells whether the disk has no room."""
-    return database_health.name(error) == database_health.FULL
+    return database_health.describe(error) == database_health.FULL
 
 
 def _fill(file: BinaryIO, size: int) -> None:

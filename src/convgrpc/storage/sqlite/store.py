@@ -166,7 +166,7 @@ class SqliteStore(Store):
 
             # A checkpoint that waits for other processes holds up the writer.
             copier = connect(path, synchronous, min(busy_timeout, 0.1))
-            checkpoints = Checkpoints(path, copier, alone=alone, failed=health.note)
+            checkpoints = Checkpoints(path, copier, alone=alone, failed=health.record)
             stack.callback(checkpoints.close)
             notifier = ChangeNotifier()
             writer = GroupCommitter(
@@ -179,7 +179,7 @@ class SqliteStore(Store):
                 check=check,
                 is_full=lambda: reserve is not None and reserve.is_spent,
                 make_room=make_room,
-                failed=health.note,
+                failed=health.record,
                 max_writes=max_waiting_writes,
                 max_bytes=max_waiting_bytes,
             )
@@ -518,8 +518,8 @@ class SqliteStore(Store):
         try:
             yield connection or self._reader
         except sqlite3.Error as error:
-            self._health.note_read(error)
-            raise store_unavailable(database_health.name(error)) from error
+            self._health.record_read(error)
+            raise store_unavailable(database_health.describe(error)) from error
 
 
 def _all_minted(items: Sequence[NewItem]) -> bool:

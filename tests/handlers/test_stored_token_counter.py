@@ -12,12 +12,12 @@ import pytest
 
 from convgrpc import ids
 from convgrpc.errors import ResourceExhausted, overloaded
-from convgrpc.handlers import token_counter
+from convgrpc.handlers import stored_token_counter
 from convgrpc.handlers.accounts import Account
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.count_memory import HISTORY_WEIGHT
-from convgrpc.handlers.predecessors import InputContext
-from convgrpc.handlers.token_counter import _THREADS, StoredTokenCounter
+from convgrpc.handlers.input_context import InputContext
+from convgrpc.handlers.stored_token_counter import _THREADS, StoredTokenCounter
 from convgrpc.storage.interface import NewConversation, NewItem, NewResponse, Origin, Reference, ResponseItems
 from convgrpc.storage.sqlite import queries
 from convgrpc.storage.sqlite.store import SqliteStore
@@ -243,7 +243,7 @@ def test_count_of_a_chain_given_up_anywhere_leaves_the_truth(counted: Counted) -
 
 def test_chain_longer_than_allowed_is_refused(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused whether it is known or not."""
-    monkeypatch.setattr(token_counter, "MAX_CHAIN", 3)
+    monkeypatch.setattr(stored_token_counter, "MAX_CHAIN", 3)
 
     async def check() -> None:
         for each in responses(5):
