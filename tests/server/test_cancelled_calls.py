@@ -179,17 +179,13 @@ def test_failure_to_reach_the_client_ends_the_call_as_cancelled(
 ) -> None:
     """A read, a write or an abort that grpcio fails is no internal error, and no refusal."""
     caplog.set_level(logging.INFO)
-    call, stream = GrpcServer._call, GrpcServer._stream
+    serve = GrpcServer._serve
 
-    async def gone_call(server: GrpcServer, called: Method, requests: object, context: Any) -> bytes:
-        gone = GoneContext(context, failing, successes) if called.name == method else context
-        return await call(server, called, requests, gone)
+    async def gone(server: GrpcServer, called: Method, answer: Any, requests: object, context: Any) -> bytes | None:
+        met = GoneContext(context, failing, successes) if called.name == method else context
+        return await serve(server, called, answer, requests, met)
 
-    async def gone_stream(server: GrpcServer, called: Method, answer: Any, requests: object, context: Any) -> None:
-        await stream(server, called, answer, requests, GoneContext(context, failing, successes))
-
-    monkeypatch.setattr(GrpcServer, "_call", gone_call)
-    monkeypatch.setattr(GrpcServer, "_stream", gone_stream)
+    monkeypatch.setattr(GrpcServer, "_serve", gone)
     with served(replace(settings, metrics=FREE_PORT)) as server, grpc.insecure_channel(str(server.grpc)) as channel:
         stub = ConversationsServiceStub(channel)
         conversation = stub.CreateConversation(CreateConversationRequest(), timeout=TIMEOUT).id

@@ -239,6 +239,7 @@ def _pipeline(store: Store, counter: TokenCounter, settings: Settings) -> Pipeli
         },
         work,
         max_timeout=settings.request_timeout,
+        transfer_timeout=settings.transfer_timeout,
         policy=_item_policy(settings),
     )
 

@@ -1,23 +1,21 @@
-"""The chain that every call passes, whichever transport it came by: decode, validate, handle, encode, and make of every
-fault a `ConvgrpcError`.
+"""The steps of every call, for all transports: decode, validate, handle, encode, and send if there are several answers.
 
-It knows neither grpcio nor HTTP. A transport makes a `Call` of what it received, runs it, and sends what it returns or
-raises.
+The pipeline knows neither grpcio nor HTTP. A transport makes a `Call` of what it received, and has a `Channel` for
+answers of several messages.
 """
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from convgrpc import errors, ids
+from convgrpc import ids
 from convgrpc.contract.item_policy import HOSTED, ItemPolicy
 from convgrpc.contract.methods import Method
 from convgrpc.contract.stored import Answer
@@ -27,18 +25,12 @@ from convgrpc.handlers.context import Context
 from convgrpc.handlers.message_work import MessageWork
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admitted
+from convgrpc.server.call_log import CallRecord
+from convgrpc.server.cancel_scope import CancelScope
 from convgrpc.server.deadlines import DeadlineScheduler
 from convgrpc.server.exchange import BatchedBidiStream
 
-_log = logging.getLogger(__name__)
-
 _MAX_REQUEST_ID_LENGTH = 128
-
-R = TypeVar("R")
-
-
-class CallerGone(Exception):
-    """A failure of a transport to reach the caller, who has cancelled the call or lost the connection."""
 
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Answer]]
@@ -66,7 +58,6 @@ class Call(NamedTuple):
     encode: Callable[[Any], bytes]
     size: int
     timeout: float | None
-    request_id: str
 
 
 class StreamCall(NamedTuple):
@@ -76,62 +67,68 @@ class StreamCall(NamedTuple):
     messages: AsyncGenerator[bytes]
     decode: Callable[[bytes], Message]
     encode: Callable[[Message], bytes]
-    request_id: str
+
+
+class Channel(Protocol):
+    """Sends the messages of an answer that has several to its caller."""
+
+    takes_connection: bool
+    """Whether nobody else can use the connection meanwhile."""
+
+    def attended(self, scope: CancelScope) -> AbstractAsyncContextManager[None]:
+        """Cancels the scope when the caller goes away, while the context lasts."""
+
+    async def send(self, data: bytes) -> None:
+        """Sends a message, once the caller has room for it. Raises `CallerGone`."""
 
 
 class Pipeline:
-    """Runs calls with the handlers of methods, by their gRPC paths: a `Handler`; a `StreamHandler` where the answer is
-    a stream, or a `BatchHandlerFactory` where the requests are one too.
+    """Runs calls with the handlers of methods, by their gRPC paths.
+
+    That is a `Handler`, a `StreamHandler` if the answer is a stream, or a `BatchHandlerFactory` if the requests are one
+    too. Its methods run within `Failures`.
     """
 
     def __init__(
-        self, bind_handlers: Mapping[str, Any], work: MessageWork, *, max_timeout: float, policy: ItemPolicy = HOSTED
+        self,
+        handlers: Mapping[str, Any],
+        work: MessageWork,
+        *,
+        max_timeout: float,
+        transfer_timeout: float,
+        policy: ItemPolicy = HOSTED,
     ) -> None:
-        self._handlers = bind_handlers
+        self._handlers = handlers
         self._work = work
         self._policy = policy
         self._max_timeout = max_timeout
-        self._clock = DeadlineScheduler()
+        self._transfer_timeout = transfer_timeout
+        self._deadlines = DeadlineScheduler()
 
     async def run(self, call: Call) -> bytes:
-        """Answers a call, in the bytes of its transport. Raises `ConvgrpcError` and nothing else."""
+        """Answers a call, in the bytes of its transport. Raises `TimeoutError` after its deadline."""
         timeout = self._max_timeout if call.timeout is None else min(call.timeout, self._max_timeout)
         context = Context(call.admitted.project, time.monotonic() + timeout, call.size, call.admitted)
-        try:
-            with self._clock.within(timeout):
-                reply = await self._handled(call, context)
-                return await self._work.do(context.project, reply.ByteSize(), partial(call.encode, reply))
-        except TimeoutError:
-            raise errors.deadline_exceeded() from None
-        except errors.ConvgrpcError:
-            raise
-        except Exception:
-            _log.exception("unexpected error in %s, request %s", call.method.path, call.request_id)
-            raise errors.internal_error() from None
+        with self._deadlines.within(timeout):
+            reply = await self._handled(call, context)
+            return await self._work.do(context.project, reply.ByteSize(), partial(call.encode, reply))
 
-    async def stream(self, call: Call) -> AsyncGenerator[bytes]:
-        """Answers a call by several messages, each as soon as the one before it was taken, for as long as that may
-        take.
-
-        Whoever does not take all of them must close the generator. Raises `ConvgrpcError` and nothing else.
-        """
-        context = Context(call.admitted.project, math.inf, call.size, call.admitted)
-        with _faults(call.method, call.request_id):
-            async with asyncio.timeout(self._max_timeout):
-                work = partial(self._request, call.decode)
-                request = await self._work.do_in_turn(context.project, call.size, work)
-            handle: StreamHandler = self._handlers[call.method.path]
-            async with aclosing(handle(request, context)) as replies:
+    async def stream(self, call: Call, channel: Channel, record: CallRecord) -> None:
+        """Answers a call by several messages. Each is made once the one before it was sent."""
+        admitted = call.admitted
+        async with CancelScope() as scope, channel.attended(scope), aclosing(self._replies(call)) as replies:
+            with (
+                admitted.watching(scope, takes_connection=channel.takes_connection)
+                if call.method.stream.endless
+                else admitted.cancel_on_revoke(scope.cancel, may_finish=True)
+            ):
                 async for reply in replies:
-                    yield await self._work.do(context.project, len(reply.data), partial(call.encode, reply))
+                    await admitted.wait_for_room(len(reply), self._transfer_timeout)
+                    await self._send(reply, admitted, channel, record)
 
-    async def exchange(self, call: StreamCall, admitted: Admitted) -> AsyncGenerator[bytes]:
-        """Answers a stream of requests by another of answers, batch by batch, in the way of `stream`.
-
-        Raises `CallerGone` where that is how `messages` ends.
-        """
+    async def exchange(self, call: StreamCall, admitted: Admitted, channel: Channel, record: CallRecord) -> None:
+        """Answers a stream of requests by another of answers, batch by batch."""
         handle: BatchHandlerFactory = self._handlers[call.method.path]
-
         batches = handle(admitted.project)
 
         def prepare(message: bytes) -> Any:
@@ -141,10 +138,25 @@ class Pipeline:
             return await self._work.do_in_turn(admitted.project, len(message), partial(prepare, message))
 
         exchange = BatchedBidiStream(batches, admitted, call.messages, decode, timeout=self._max_timeout)
-        with _faults(call.method, call.request_id):
-            async with aclosing(exchange.replies()) as replies:
-                async for reply in replies:
-                    yield await self._work.do(admitted.project, reply.ByteSize(), partial(call.encode, reply))
+        async with aclosing(exchange.replies()) as replies:
+            async for reply in replies:
+                data = await self._work.do(admitted.project, reply.ByteSize(), partial(call.encode, reply))
+                await self._send(data, admitted, channel, record)
+
+    async def _send(self, data: bytes, admitted: Admitted, channel: Channel, record: CallRecord) -> None:
+        with admitted.response_bytes(data):
+            await channel.send(data)
+        record.sent()
+
+    async def _replies(self, call: Call) -> AsyncGenerator[bytes]:
+        context = Context(call.admitted.project, math.inf, call.size, call.admitted)
+        async with asyncio.timeout(self._max_timeout):
+            work = partial(self._request, call.decode)
+            request = await self._work.do_in_turn(context.project, call.size, work)
+        handle: StreamHandler = self._handlers[call.method.path]
+        async with aclosing(handle(request, context)) as replies:
+            async for reply in replies:
+                yield await self._work.do(context.project, len(reply.data), partial(call.encode, reply))
 
     async def _handled(self, call: Call, context: Context) -> Answer:
         request = await self._work.do_in_turn(context.project, call.size, partial(self._request, call.decode))
@@ -155,20 +167,6 @@ class Pipeline:
         request = decode()
         validate(request, self._policy)
         return request
-
-
-@contextmanager
-def _faults(method: Method, request_id: str) -> Iterator[None]:
-    """Makes of every fault but `CallerGone` a `ConvgrpcError`."""
-    try:
-        yield
-    except TimeoutError:
-        raise errors.deadline_exceeded() from None
-    except (errors.ConvgrpcError, CallerGone):
-        raise
-    except Exception:
-        _log.exception("unexpected error in %s, request %s", method.path, request_id)
-        raise errors.internal_error() from None
 
 
 def request_id(sent: str | None) -> str:

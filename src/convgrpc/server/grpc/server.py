@@ -1,14 +1,13 @@
-"""The gRPC front: raw bytes in and out of the chain.
+"""The gRPC front: raw bytes in and out of the pipeline.
 
-Handlers are registered without serializers, so that bytes which are no message are refused by the chain like any other
-fault, rather than as UNKNOWN by grpcio.
+Handlers are registered without serializers. So the pipeline refuses bytes that are no message, like any other fault,
+and not grpcio, which would answer UNKNOWN.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from math import ceil
 from types import TracebackType
@@ -29,10 +28,11 @@ from convgrpc.server.admission import Admission, Admitted
 from convgrpc.server.call_log import CallRecord
 from convgrpc.server.cancel_scope import CancelScope
 from convgrpc.server.deadlines import Deadline, DeadlineScheduler
+from convgrpc.server.failures import CallerGone, Failures
 from convgrpc.server.grpc.health_reflection import StandardServices
 from convgrpc.server.listener import milliseconds
 from convgrpc.server.metrics import Metrics
-from convgrpc.server.pipeline import Call, CallerGone, Pipeline, StreamCall, request_id
+from convgrpc.server.pipeline import Call, Pipeline, StreamCall, request_id
 
 MAX_CALLS_ON_CONNECTION = 100
 """How many calls may be open on one connection: a client lets more of them wait."""
@@ -48,10 +48,8 @@ _AGE_GRACE = 10.0
 _PING_MS = 60_000
 _PING_TIMEOUT_MS = 20_000
 
-_log = logging.getLogger(__name__)
-
-_Answer: TypeAlias = Callable[[Method, Admitted, Any, CallRecord], Awaitable[None]]
-"""Answers a call by several messages."""
+_Answer: TypeAlias = Callable[[Method, Admitted, Any, CallRecord], Awaitable[bytes | None]]
+"""Answers a call: returns the message, or None if it has sent several."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -62,7 +60,7 @@ class GrpcServer:
     def __init__(
         self,
         admission: Admission,
-        chain: Pipeline,
+        pipeline: Pipeline,
         metrics: Metrics,
         methods: Iterable[Method],
         *,
@@ -74,7 +72,7 @@ class GrpcServer:
         with_reflection: bool,
     ) -> None:
         self._admission = admission
-        self._pipeline = chain
+        self._pipeline = pipeline
         self._metrics = metrics
         self._transfer_timeout = transfer_timeout
         # The calls whose messages are on their way, the one that has waited longest first.
@@ -107,68 +105,32 @@ class GrpcServer:
     def _handler(self, method: Method) -> Any:
         # As one of a stream, a call is here before its message is.
         if method.returns_stream:
-            answer = self._exchange if method.takes_stream else self._answer_in_parts
-            return grpc.stream_stream_rpc_method_handler(partial(self._stream, method, answer))
-        return grpc.stream_unary_rpc_method_handler(partial(self._call, method))
+            answer = self._exchange if method.takes_stream else self._stream
+            return grpc.stream_stream_rpc_method_handler(partial(self._serve, method, answer))
+        return grpc.stream_unary_rpc_method_handler(partial(self._serve, method, self._answer))
 
-    async def _call(self, method: Method, requests: object, context: Any) -> bytes:
+    async def _serve(self, method: Method, answer: _Answer, requests: object, context: Any) -> bytes | None:
         head = _Head.of(context.invocation_metadata() or ())
         with CallRecord(self._metrics, head.request_id, method) as record, _ENDS_WITH_CALLER:
             try:
-                with await self._admission.enter(head.authorization) as admitted:
+                with Failures(record), await self._admission.enter(head.authorization) as admitted:
                     record.project = admitted.project
-                    reply = await self._answer(method, admitted, context, record)
+                    reply = await answer(method, admitted, context, record)
             except ConvgrpcError as error:
                 await _abort(context, error, record)
-            except CallerGone:
-                raise
-            except Exception:
-                _log.exception("unexpected error, request %s", head.request_id)
-                await _abort(context, errors.internal_error(), record)
             record.status = "OK"
             context.set_trailing_metadata((("x-request-id", head.request_id),))
             return reply
 
-    async def _stream(self, method: Method, answer: _Answer, requests: object, context: Any) -> None:
-        head = _Head.of(context.invocation_metadata() or ())
-        with CallRecord(self._metrics, head.request_id, method) as record, _ENDS_WITH_CALLER:
-            try:
-                with await self._admission.enter(head.authorization) as admitted:
-                    record.project = admitted.project
-                    await answer(method, admitted, context, record)
-            except ConvgrpcError as error:
-                await _abort(context, error, record)
-            except CallerGone:
-                raise
-            except Exception:
-                _log.exception("unexpected error, request %s", head.request_id)
-                await _abort(context, errors.internal_error(), record)
-            record.status = "OK"
-            context.set_trailing_metadata((("x-request-id", head.request_id),))
-
-    async def _answer_in_parts(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> None:
+    async def _stream(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> None:
         call = await self._received(method, admitted, context, record, _data)
-        async with CancelScope() as cancel_scope, aclosing(self._pipeline.stream(call)) as parts:
-            endless = method.stream.endless
-            with (
-                admitted.watching(cancel_scope, takes_connection=False)
-                if endless
-                else admitted.cancel_on_revoke(cancel_scope.cancel, may_finish=True)
-            ):
-                async for part in parts:
-                    await admitted.wait_for_room(len(part), self._transfer_timeout)
-                    with admitted.response_bytes(part), cancel_scope.shield():
-                        await self._send(part, admitted, context)
-                    record.sent()
+        await self._pipeline.stream(call, _StreamChannel(context, admitted, self._transfer_timeout), record)
 
     async def _exchange(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> None:
         messages = self._messages(admitted, context)
-        call = StreamCall(method, messages, partial(_decode, method), _serialized, record.request_id)
-        async with aclosing(self._pipeline.exchange(call, admitted)) as answers:
-            async for answer in answers:
-                with admitted.response_bytes(answer):
-                    await self._send(answer, admitted, context)
-                record.sent()
+        call = StreamCall(method, messages, partial(_decode, method), _serialized)
+        channel = _StreamChannel(context, admitted, self._transfer_timeout)
+        await self._pipeline.exchange(call, admitted, channel, record)
 
     async def _messages(self, admitted: Admitted, context: Any) -> AsyncGenerator[bytes]:
         """The messages of a stream of requests. The next one must come as soon as the first."""
@@ -182,22 +144,6 @@ class GrpcServer:
                         data = await context.read()
             except TimeoutError:
                 raise errors.stream_idle(self._transfer_timeout) from None
-
-    async def _send(self, part: bytes, admitted: Admitted, context: Any) -> None:
-        """Sends a message of a stream, as soon as the caller takes it, for which there is a time.
-
-        gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the
-        connection is too old, it takes room here, but after that time no part in what is done at once.
-        """
-        began = time.monotonic()
-        resting = asyncio.get_running_loop().call_later(self._transfer_timeout, admitted.release_slot)
-        try:
-            with _REACHES_CALLER:
-                await context.write(part)
-        finally:
-            resting.cancel()
-        if time.monotonic() - began > self._transfer_timeout:
-            raise errors.too_slow(self._transfer_timeout)
 
     async def _answer(self, method: Method, admitted: Admitted, context: Any, record: CallRecord) -> bytes:
         reply = await self._pipeline.run(await self._received(method, admitted, context, record, _serialized))
@@ -213,7 +159,7 @@ class GrpcServer:
         admitted.reserve_request_bytes(len(data))
         admitted.acquire_slot()
         decode = partial(_decode, method, data)
-        return Call(method, admitted, decode, encode, len(data), context.time_remaining(), record.request_id)
+        return Call(method, admitted, decode, encode, len(data), context.time_remaining())
 
     def _keep(self, reply: bytes, admitted: Admitted, *, may_refuse: bool) -> None:
         """Has an answer take room until the client has taken it, for which there is a time."""
@@ -255,6 +201,42 @@ class GrpcServer:
         if first.at < time.monotonic() + self._transfer_timeout - _MOMENT:
             del self._waiting[first]
             first.expire()
+
+
+class _StreamChannel:
+    """Sends the messages of a stream. The caller has a time to take each."""
+
+    takes_connection = False
+
+    def __init__(self, context: Any, admitted: Admitted, timeout: float) -> None:
+        self._context = context
+        self._admitted = admitted
+        self._timeout = timeout
+        self._shield: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @asynccontextmanager
+    async def attended(self, scope: CancelScope) -> AsyncIterator[None]:
+        """Cancels nothing: grpcio cancels the handler."""
+        # grpcio cannot break off a write.
+        self._shield = scope.shield
+        yield
+
+    async def send(self, data: bytes) -> None:
+        """Sends a message. Raises `CallerGone`, and `TooSlow` after the time.
+
+        gRPC forgets nothing that it was given to send, not even when the call is ended: until it is taken, or the
+        connection is too old, it takes room here, but after that time no part in what is done at once.
+        """
+        with self._shield():
+            began = time.monotonic()
+            resting = asyncio.get_running_loop().call_later(self._timeout, self._admitted.release_slot)
+            try:
+                with _REACHES_CALLER:
+                    await self._context.write(data)
+            finally:
+                resting.cancel()
+            if time.monotonic() - began > self._timeout:
+                raise errors.too_slow(self._timeout)
 
 
 class _Head(NamedTuple):

@@ -1,13 +1,11 @@
 """The REST front, an ASGI application: routes, bodies and query strings to calls, and answers to JSON.
 
-It calls the chain directly, in the process and on the event loop of the gRPC server.
+It calls the pipeline directly, in the process and on the event loop of the gRPC server.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Collection, Container, Mapping
-from contextlib import aclosing
 from functools import partial
 from importlib.metadata import version
 from math import ceil
@@ -27,8 +25,8 @@ from convgrpc.errors import ConvgrpcError
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admission, Admitted
 from convgrpc.server.call_log import CallRecord
-from convgrpc.server.cancel_scope import CancelScope
 from convgrpc.server.deadlines import DeadlineScheduler
+from convgrpc.server.failures import Failures
 from convgrpc.server.health import LIVES, Health
 from convgrpc.server.http.streaming import Disconnected, Receive, Send, StreamedAnswer
 from convgrpc.server.metrics import Metrics
@@ -38,8 +36,6 @@ from convgrpc.v1.error_reason_pb2 import ErrorReason
 Scope: TypeAlias = Mapping[str, Any]
 Header: TypeAlias = tuple[bytes, bytes]
 Answer: TypeAlias = tuple[int, bytes]
-
-_log = logging.getLogger(__name__)
 
 _HEALTH, _LIFE = "/healthz", "/livez"
 _BEFORE_THE_BODY = (401, 413, 429)
@@ -65,7 +61,7 @@ class Gateway:
         self,
         admission: Admission,
         health: Health,
-        chain: Pipeline,
+        pipeline: Pipeline,
         metrics: Metrics,
         methods: Collection[Method],
         *,
@@ -76,7 +72,7 @@ class Gateway:
     ) -> None:
         self._admission = admission
         self._health = health
-        self._pipeline = chain
+        self._pipeline = pipeline
         self._metrics = metrics
         self._routes = Routes(methods)
         self._formats = {method.path: stream_format(method) for method in methods if method.returns_stream}
@@ -94,7 +90,8 @@ class Gateway:
         with CallRecord(self._metrics, identity) as record:
             record.status = _GONE
             try:
-                answer, extra = await self._answer(scope, headers, receive, send, record), []
+                with Failures(record):
+                    answer, extra = await self._answer(scope, headers, receive, send, record), []
                 if answer is None:
                     return
                 status, body = answer
@@ -113,19 +110,12 @@ class Gateway:
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, record: CallRecord
     ) -> Answer | None:
-        """The answer to a request, unless that was sent already. Raises `ConvgrpcError`, or `Disconnected`, and nothing
-        else.
-        """
+        """Returns the answer to a request, or None if that was sent already."""
         try:
             return await self._answered(scope, headers, receive, send, record)
-        except (ConvgrpcError, Disconnected):
-            raise
         except asyncio.CancelledError:
             # The server stops and cannot wait any longer; what was begun may yet be done.
             raise errors.deadline_exceeded() from None
-        except Exception:
-            _log.exception("unexpected error, request %s", record.request_id)
-            raise errors.internal_error() from None
 
     async def _answered(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, record: CallRecord
@@ -147,18 +137,21 @@ class Gateway:
             admitted.acquire_slot()
             query = scope["query_string"].decode("latin-1")
             decode = partial(_decode, match, headers, query, body, self._policy)
-            call = Call(match.method, admitted, decode, stored.dump, len(body), None, record.request_id)
+            call = Call(match.method, admitted, decode, stored.dump, len(body), None)
             if match.method.returns_stream:
                 form = self._formats[match.method.path]
-                answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, record.request_id)
-                await self._stream(call._replace(encode=partial(_once, form.piece)), answer, admitted, record)
+                answer = StreamedAnswer(receive, send, scope["state"]["cut"], form, record)
+                await self._stream(call._replace(encode=partial(_once, form.piece)), answer, record)
                 return None
             return 200, await self._pipeline.run(call)
 
-    async def _stream(self, call: Call, answer: StreamedAnswer, admitted: Admitted, record: CallRecord) -> None:
+    async def _stream(self, call: Call, answer: StreamedAnswer, record: CallRecord) -> None:
         """Sends an answer in pieces. Raises what it can before the first of them."""
         try:
-            await self._send_pieces(call, answer, admitted, record)
+            with Failures(record):
+                await self._pipeline.stream(call, answer, record)
+                await answer.end()
+            record.status = 200
         except ConvgrpcError as error:
             if not answer.has_begun:
                 raise
@@ -170,37 +163,6 @@ class Gateway:
                 raise
             # The server stops, and the client does not read.
             await answer.break_off()
-        except Disconnected:
-            raise
-        except Exception:
-            if not answer.has_begun:
-                raise
-            _log.exception("unexpected error, request %s", record.request_id)
-            record.status = 500
-            await answer.fail(envelope(errors.internal_error()))
-
-    async def _send_pieces(self, call: Call, answer: StreamedAnswer, admitted: Admitted, record: CallRecord) -> None:
-        watching = call.method.stream.endless
-        async with (
-            CancelScope() as cancel_scope,
-            answer.attended(cancel_scope),
-            aclosing(self._pipeline.stream(call)) as pieces,
-        ):
-            with (
-                admitted.watching(cancel_scope, takes_connection=True)
-                if watching
-                else admitted.cancel_on_revoke(cancel_scope.cancel, may_finish=True)
-            ):
-                async for piece in pieces:
-                    await admitted.wait_for_room(len(piece), self._body_timeout)
-                    with admitted.response_bytes(piece):
-                        await answer.piece(piece)
-                    record.sent()
-                    if watching:
-                        # However it goes on: that it ends is up to the client.
-                        record.status = 200
-        await answer.end()
-        record.status = 200
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Refuses what a web page can send from the browser of a user who can reach this server.

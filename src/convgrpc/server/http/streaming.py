@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 from convgrpc.contract.streams import Format
+from convgrpc.server.call_log import CallRecord
 from convgrpc.server.cancel_scope import CancelScope
+from convgrpc.server.failures import CallerGone
 
 Receive: TypeAlias = Callable[[], Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Any]
@@ -24,7 +26,7 @@ _LAST_PIECE = 0.25
 """Seconds that a client has to take what was sent before it is told of an error."""
 
 
-class Disconnected(Exception):
+class Disconnected(CallerGone):
     """The client went away before its request was whole, or its answer."""
 
 
@@ -34,12 +36,15 @@ class StreamedAnswer:
     `cut` ends the connection.
     """
 
-    def __init__(self, receive: Receive, send: Send, cut: Callable[[], None], form: Format, identity: str) -> None:
+    takes_connection = True
+
+    def __init__(self, receive: Receive, send: Send, cut: Callable[[], None], form: Format, record: CallRecord) -> None:
         self._receive = receive
         self._send = send
         self._cut = cut
         self._form = form
-        self._identity = identity
+        self._record = record
+        self._is_endless = record.method is not None and record.method.stream.endless
         self._said_at = 0.0
         self.has_begun = False
 
@@ -55,11 +60,14 @@ class StreamedAnswer:
             attending.cancel()
             await asyncio.wait([attending])
 
-    async def piece(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         """Sends a piece, once the client has room for it."""
         await self._begin()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._said_at = asyncio.get_running_loop().time()
+        if self._is_endless:
+            # However it goes on: the client decides when it ends.
+            self._record.status = 200
         # Sending may take no time, and never let others have their turn.
         await asyncio.sleep(0)
 
@@ -93,7 +101,7 @@ class StreamedAnswer:
             self.has_begun = True
             headers = [
                 (b"content-type", self._form.media_type.encode()),
-                (b"x-request-id", self._identity.encode()),
+                (b"x-request-id", self._record.request_id.encode()),
                 # Proxies shall not wait for the end, nor keep it.
                 (b"cache-control", b"no-store"),
                 (b"x-accel-buffering", b"no"),
