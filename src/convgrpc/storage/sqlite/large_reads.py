@@ -24,7 +24,7 @@ class LargeReads:
     """Threads that read, each with a connection of its own. Projects share them fairly. `close` it."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._threads = FairThreads(_THREADS, "reading")
+        self._threads = FairThreads(_THREADS, "large-reads")
         self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._closing = ExitStack()
         for _ in range(_THREADS):
