@@ -1,12 +1,15 @@
 """Turns on the event loop that projects share."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 from convgrpc.fairness.loop_turns import LoopTurns
 
 TIMEOUT = 30
+LONG_S = 0.003
+"""Seconds of a turn that is longer than a project's share of an iteration."""
 
 
 def run(check: Coroutine[Any, Any, None]) -> None:
@@ -17,6 +20,13 @@ def run(check: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
+def work(seconds: float) -> None:
+    """Keeps the event loop busy."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
 class Workers:
     """Tasks that note the projects whose turns they had, in order."""
 
@@ -24,27 +34,41 @@ class Workers:
         self.turns = LoopTurns()
         self.had: list[str] = []
 
-    def start(self, project: str, turns: int = 1) -> asyncio.Task[None]:
-        return asyncio.create_task(self._work(project, turns))
+    def start(self, project: str, turns: int = 1, seconds: float = LONG_S) -> asyncio.Task[None]:
+        return asyncio.create_task(self._work(project, turns, seconds))
 
-    async def _work(self, project: str, turns: int) -> None:
+    async def _work(self, project: str, turns: int, seconds: float) -> None:
         for _ in range(turns):
             await self.turns.turn(project)
             self.had.append(project)
+            work(seconds)
 
 
-def test_project_has_one_turn_in_an_iteration() -> None:
-    """Other tasks run between any two turns of a project, however many of its tasks wait."""
+def test_project_has_one_long_turn_in_an_iteration() -> None:
+    """Other tasks run between any two long turns of a project, however many of its tasks wait."""
 
     async def check() -> None:
         workers = Workers()
-        tasks = [workers.start("one", turns=5) for _ in range(20)]
+        tasks = [workers.start("one", turns=2) for _ in range(20)]
         most = seen = 0
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
             most, seen = max(most, len(workers.had) - seen), len(workers.had)
         assert most == 1
-        assert len(workers.had) == 100
+        assert len(workers.had) == 40
+
+    run(check())
+
+
+def test_project_has_several_short_turns_in_an_iteration() -> None:
+    """Nobody waits for turns that take no time."""
+
+    async def check() -> None:
+        workers = Workers()
+        tasks = [workers.start("one", seconds=0) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert len(workers.had) == 20
+        await asyncio.gather(*tasks)
 
     run(check())
 
@@ -54,12 +78,45 @@ def test_another_project_waits_for_one_turn() -> None:
 
     async def check() -> None:
         workers = Workers()
-        many = [workers.start("one") for _ in range(100)]
+        many = [workers.start("one") for _ in range(50)]
         await asyncio.sleep(0)
         await workers.start("other", turns=3)
         assert workers.had.count("one") <= 5
         await asyncio.gather(*many)
-        assert workers.had.count("one") == 100
+        assert workers.had.count("one") == 50
+
+    run(check())
+
+
+def test_loop_pauses_after_the_turns_of_many() -> None:
+    """While many tasks wait, there are several iterations without work for each turn."""
+
+    async def check() -> None:
+        workers = Workers()
+        tasks = [workers.start("one") for _ in range(20)]
+        iterations = 0
+        while len(workers.had) < 10:
+            await asyncio.sleep(0)
+            iterations += 1
+        assert iterations > 50
+        await asyncio.gather(*tasks)
+
+    run(check())
+
+
+def test_another_project_works_in_the_pause() -> None:
+    """It has several turns while the first waits for its next one."""
+
+    async def check() -> None:
+        workers = Workers()
+        tasks = [workers.start("one", seconds=0.05) for _ in range(10)]
+        await asyncio.sleep(0)
+        while workers.had.count("one") < 1:
+            await asyncio.sleep(0)
+        before = workers.had.count("one")
+        await workers.start("other", turns=20, seconds=0.0001)
+        assert workers.had.count("one") <= before + 1
+        await asyncio.gather(*tasks)
 
     run(check())
 
@@ -71,11 +128,12 @@ def test_tasks_have_turns_in_their_order() -> None:
         turns = LoopTurns()
         order: list[int] = []
 
-        async def work(number: int) -> None:
+        async def take_turn(number: int) -> None:
             await turns.turn("one")
             order.append(number)
+            work(LONG_S)
 
-        await asyncio.gather(*map(work, range(9)))
+        await asyncio.gather(*map(take_turn, range(9)))
         assert order == list(range(9))
 
     run(check())
@@ -101,9 +159,10 @@ def test_nothing_is_kept_of_a_project_without_tasks() -> None:
 
     async def check() -> None:
         workers = Workers()
-        await asyncio.gather(*(workers.start(f"project-{number}") for number in range(50)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not workers.turns._waiting
+        await asyncio.gather(*(workers.start(f"project-{number}", seconds=0) for number in range(50)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not workers.turns._projects
+        assert workers.turns._scheduled is None
 
     run(check())

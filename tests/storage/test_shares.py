@@ -83,3 +83,36 @@ def test_what_was_put_back_is_before_what_came_since() -> None:
     waiting.add(writes[3])
     waiting.put_back(rest, done={"alder"})
     assert [first, *waiting.take()] == writes
+
+
+def test_project_that_arrives_is_before_those_of_the_last_batch() -> None:
+    """It waits for the batch that is at work, and for no other."""
+    waiting = FairWriteQueue(1024, 64 << 20)
+    future = cast("asyncio.Future[object]", None)
+    for _ in range(3):
+        waiting.add(Write("alder", lambda _: None, 2 * MAX_BATCH_BYTES, None, (), future))
+    assert [write.project for write in waiting.take()] == ["alder"]
+    waiting.add(Write("birch", lambda _: None, 600, None, (), future))
+    assert [write.project for write in waiting.take()] == ["birch"]
+    assert [write.project for write in waiting.take()] == ["alder"]
+
+
+def test_projects_that_come_and_go_overtake_nobody_for_ever() -> None:
+    """Of three projects with large writes each is served in its turn, although two of them arrive anew each time."""
+    waiting = FairWriteQueue(1024, 64 << 20)
+    future = cast("asyncio.Future[object]", None)
+
+    def add(project: str) -> None:
+        waiting.add(Write(project, lambda _: None, 2 * MAX_BATCH_BYTES, None, (), future))
+
+    for project in ("alder", "alder", "alder", "birch", "cedar"):
+        add(project)
+    done = []
+    for _ in range(9):
+        (write,) = waiting.take()
+        done.append(write.project)
+        if write.project != "alder":
+            add(write.project)
+        if done.count("alder") and not [each for each in waiting._queues if each == "alder"]:
+            break
+    assert done.count("alder") == 3

@@ -9,7 +9,7 @@ from convgrpc.contract.includes import hide
 from convgrpc.contract.stored import Answer, RawList, RawMessage
 from convgrpc.handlers.append_stream import Appending
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.message_work import MessageWork
+from convgrpc.handlers.message_work import LARGE_REQUEST, MessageWork
 from convgrpc.handlers.new_items import charge, charge_answer, new_items, request_key, reserve_answer
 from convgrpc.handlers.page_cache import CachedPage, PageCache, PageKey
 from convgrpc.handlers.reply import Reply
@@ -75,7 +75,7 @@ class ConversationsService:
         def prepare() -> tuple[RequestKey | None, list[NewItem]]:
             return request_key("CreateConversation", request), new_items(request.items, conversation.id, now)
 
-        key, items = await self._work.do(context.project, context.size, prepare)
+        key, items = await self._work.do(context.project, context.size, prepare, large=LARGE_REQUEST)
         await charge(self._store, items, context)
         stored = await self._store.create_conversation(
             context.project, _new(conversation), items, context.deadline, request=key
@@ -139,7 +139,7 @@ class ConversationsService:
             key = request_key("CreateItems", request)
             return key, new_items(request.items, request.conversation_id, self._clock())
 
-        key, items = await self._work.do(context.project, context.size, prepare)
+        key, items = await self._work.do(context.project, context.size, prepare, large=LARGE_REQUEST)
         await charge_answer(self._store, items, context, key)
         stored = await self._store.append_items(
             context.project,

@@ -7,9 +7,13 @@ from convgrpc.fairness.loop_turns import LoopTurns
 from convgrpc.fairness.threads import FairThreads
 
 LARGE = 1 << 16
-"""The most bytes of a message that is worked on on the event loop."""
-_SMALL = 1 << 12
-"""The most bytes of a message that waits for no turn. A thousand tiny items have 30 kB, and take 20 milliseconds."""
+"""The most bytes of an answer that is worked on on the event loop."""
+LARGE_REQUEST = 1 << 14
+"""The most bytes of a request that is worked on on the event loop. It may have four thousand empty parts, which take 20
+milliseconds.
+"""
+_SMALL = 1 << 10
+"""The most bytes of a message that waits for no turn."""
 _LARGEST = 1 << 20
 
 R = TypeVar("R")
@@ -25,17 +29,11 @@ class MessageWork:
         # must not wait for it.
         self._thread = FairThreads(1, "largest-messages")
 
-    async def do(self, project: str, size: int, work: Callable[[], R]) -> R:
-        """Does work on a message of so many bytes."""
-        if size <= LARGE:
-            return work()
-        threads = self._threads if size <= _LARGEST else self._thread
-        return await threads.run(project, work)
-
-    async def do_in_turn(self, project: str, size: int, work: Callable[[], R]) -> R:
-        """Does work on a message that was received, which may have a thousand tiny items."""
-        if size > LARGE:
-            return await self.do(project, size, work)
+    async def do(self, project: str, size: int, work: Callable[[], R], *, large: int = LARGE) -> R:
+        """Does work on a message of so many bytes. Messages of more than `large` bytes are worked on in threads."""
+        if size > large:
+            threads = self._threads if size <= _LARGEST else self._thread
+            return await threads.run(project, work)
         if size > _SMALL:
             await self._turns.turn(project)
         return work()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from convgrpc import ids
 from convgrpc.handlers.context import Context
 from convgrpc.handlers.input_context import input_context
-from convgrpc.handlers.message_work import MessageWork
+from convgrpc.handlers.message_work import LARGE_REQUEST, MessageWork
 from convgrpc.handlers.new_items import charge, new_items, request_key, reserve_answer
 from convgrpc.storage.interface import NewResponse, RequestKey, Store
 from convgrpc.v1 import responses_service_pb2
@@ -34,7 +34,7 @@ class ResponsesService:
         def prepare() -> tuple[RequestKey | None, NewResponse]:
             return request_key("RecordResponse", request), _new_response(request, self._clock())
 
-        key, new = await self._work.do(context.project, context.size, prepare)
+        key, new = await self._work.do(context.project, context.size, prepare, large=LARGE_REQUEST)
         await charge(self._store, [*new.input, *new.output], context)
         stored = await self._store.record_response(context.project, new, context.deadline, request=key)
         return Response.FromString(stored)

@@ -22,7 +22,7 @@ from convgrpc.contract.stored import Answer
 from convgrpc.contract.validator import validate
 from convgrpc.handlers.batches import BatchHandler
 from convgrpc.handlers.context import Context
-from convgrpc.handlers.message_work import MessageWork
+from convgrpc.handlers.message_work import LARGE_REQUEST, MessageWork
 from convgrpc.handlers.reply import Reply
 from convgrpc.server.admission import Admitted
 from convgrpc.server.call_log import CallRecord
@@ -135,7 +135,8 @@ class Pipeline:
             return batches.prepare(self._request(partial(call.decode, message)))
 
         async def decode(message: bytes) -> Any:
-            return await self._work.do_in_turn(admitted.project, len(message), partial(prepare, message))
+            work = partial(prepare, message)
+            return await self._work.do(admitted.project, len(message), work, large=LARGE_REQUEST)
 
         exchange = BatchedBidiStream(batches, admitted, call.messages, decode, timeout=self._max_timeout)
         async with aclosing(exchange.replies()) as replies:
@@ -151,17 +152,20 @@ class Pipeline:
     async def _replies(self, call: Call) -> AsyncGenerator[bytes]:
         context = Context(call.admitted.project, math.inf, call.size, call.admitted)
         async with asyncio.timeout(self._max_timeout):
-            work = partial(self._request, call.decode)
-            request = await self._work.do_in_turn(context.project, call.size, work)
+            request = await self._decoded(call)
         handle: StreamHandler = self._handlers[call.method.path]
         async with aclosing(handle(request, context)) as replies:
             async for reply in replies:
                 yield await self._work.do(context.project, len(reply.data), partial(call.encode, reply))
 
     async def _handled(self, call: Call, context: Context) -> Answer:
-        request = await self._work.do_in_turn(context.project, call.size, partial(self._request, call.decode))
+        request = await self._decoded(call)
         handle: Handler = self._handlers[call.method.path]
         return await handle(request, context)
+
+    async def _decoded(self, call: Call) -> Message:
+        work = partial(self._request, call.decode)
+        return await self._work.do(call.admitted.project, call.size, work, large=LARGE_REQUEST)
 
     def _request(self, decode: Callable[[], Message]) -> Message:
         request = decode()

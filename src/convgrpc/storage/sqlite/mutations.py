@@ -50,6 +50,8 @@ from convgrpc.storage.sqlite.queries import (
 )
 from convgrpc.storage.sqlite.write_queue import ITEM_COST
 
+_MAX_BATCH_ITEMS = 2_000
+"""How many items `append_batch` appends before others have their turn. The last request may go beyond that."""
 SWEPT_AT_ONCE = 500
 """How many items, and how many responses, of a deleted conversation one transaction removes at most."""
 SWEPT_BYTES = 1 << 20
@@ -118,7 +120,7 @@ def insert_conversation(
 
 
 def update_conversation(
-    connection: sqlite3.Connection,
+    connection: Connection,
     project: str,
     conversation_id: str,
     metadata: Mapping[str, str],
@@ -128,6 +130,7 @@ def update_conversation(
     conversation = find_conversation(connection, project, conversation_id)
     data = change(conversation.data)
     connection.execute("UPDATE conversations SET data = ? WHERE number = ?", (data, conversation.number))
+    connection.bytes_touched += len(data)
     connection.execute(_DELETE_METADATA, (conversation.number,))
     _insert_metadata(connection, conversation, metadata)
     return data
@@ -173,7 +176,7 @@ def append_batch(
     that they store: others wait meanwhile, and references make much of little.
     """
     done: list[list[str]] = []
-    stored = 0
+    stored = items = 0
     for new, attempt in attempts:
         connection.execute("SAVEPOINT request")
         try:
@@ -185,7 +188,8 @@ def append_batch(
         connection.execute("RELEASE request")
         done.append([item_id for item_id, _ in appended])
         stored += sum(len(data) for _, data in appended)
-        if stored > MAX_COPIED_BYTES:
+        items += len(appended)
+        if stored > MAX_COPIED_BYTES or items > _MAX_BATCH_ITEMS:
             break
     return BatchAppendResult(done, None)
 

@@ -244,7 +244,8 @@ class SqliteStore(Store):
         def work(connection: Connection) -> bytes:
             return mutations.update_conversation(connection, project, conversation_id, metadata, change)
 
-        return await self._writer.write(work, deadline=deadline, project=project)
+        size = sum(len(key) + len(value) for key, value in metadata.items())
+        return await self._writer.write(work, size=size, deadline=deadline, project=project)
 
     async def fork_conversation(
         self,

@@ -46,6 +46,8 @@ class FairWriteQueue:
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
         # As they were when something was taken out last.
         self._turns: list[str] = []
+        # The projects of the last batch, while nothing of them waits.
+        self._served: set[str] = set()
         self._count = 0
         self.size = 0
 
@@ -54,7 +56,8 @@ class FairWriteQueue:
 
     def add(self, write: Write) -> None:
         """Has a write wait, or raises `ResourceExhausted`."""
-        queue = self._queues.get(write.project) or _Queue()
+        known = self._queues.get(write.project)
+        queue = known or _Queue()
         many = len(queue.writes) + 1 > self._max_writes - self._count
         # One that is too large for the bound must be able to pass, before others.
         large = write.size and self.size and queue.size + write.size > self._max_bytes - self.size
@@ -63,6 +66,10 @@ class FairWriteQueue:
         queue.writes.append(write)
         self._queues[write.project] = queue
         self._count_in(queue, write)
+        if known is None and write.project not in self._served:
+            # It waits for one batch less than the projects that were in the last one.
+            for project in [each for each in self._queues if each in self._served]:
+                self._queues.move_to_end(project)
 
     def take(self) -> list[Write]:
         """Takes out what shall be committed next, of what there is. A project without a part in it is first then."""
@@ -83,12 +90,14 @@ class FairWriteQueue:
                 self._queues.move_to_end(project)
                 turns.append((project, queue))
         self._count -= len(batch)
+        self._served = {write.project for write in batch}
         return batch
 
     def put_back(self, writes: Sequence[Write], *, done: Collection[str]) -> None:
         """Has writes wait again that were taken out last, before all others of their projects. The turns are as before,
         but that projects of which something was `done` have had theirs.
         """
+        self._served = set(done)
         for write in reversed(writes):
             queue = self._queues.setdefault(write.project, _Queue())
             queue.writes.appendleft(write)
