@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "convgrpc"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-GENERATED = {"v1", "options", "__pycache__"}
+GENERATED = {"v1", "options"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
@@ -26,7 +26,7 @@ def test_architecture_names_files_that_exist() -> None:
 
 
 def test_architecture_names_every_folder() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - GENERATED - {"protos"}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - GENERATED
     assert [folder for folder in sorted(folders) if f"`{folder}/`" not in ARCHITECTURE] == []
 
 
