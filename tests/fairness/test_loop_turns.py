@@ -8,7 +8,7 @@ from typing import Any
 from convgrpc.fairness.loop_turns import LoopTurns
 
 TIMEOUT = 30
-LONG_S = 0.003
+LONG_S = 0.005
 """Seconds of a turn that is longer than a project's share of an iteration."""
 
 

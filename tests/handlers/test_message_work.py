@@ -8,7 +8,7 @@ import pytest
 
 from convgrpc.handlers.message_work import LARGE, LARGE_REQUEST, MessageWork
 
-SMALL = 1 << 12
+SMALL = 1 << 10
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_requests_are_worked_on_in_threads_sooner() -> None:
 
 @pytest.mark.parametrize(("size", "most"), [(SMALL, 9), (SMALL + 1, 1)])
 def test_long_work_on_messages_of_one_project_waits_for_turns(size: int, most: int) -> None:
-    """Above 4 KiB, messages of one project that take long are worked on in as many iterations of the event loop."""
+    """Above 1 KiB, messages of one project that take long are worked on in as many iterations of the event loop."""
     done: list[str] = []
 
     def worked() -> None:
-        time.sleep(0.002)
+        time.sleep(0.005)
         done.append("alder")
 
     async def scenario() -> None:

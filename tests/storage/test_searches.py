@@ -208,7 +208,7 @@ def test_searches_of_one_project_take_turns(tmp_path: Path, monkeypatch: pytest.
     def counted(self: Search, connection: sqlite3.Connection) -> ConversationPage | None:
         turns.append(self)
         # More than a project's share of an iteration.
-        time.sleep(0.002)
+        time.sleep(0.005)
         return turn(self, connection)
 
     monkeypatch.setattr(Search, "turn", counted)

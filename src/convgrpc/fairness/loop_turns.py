@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 
-_BUDGET_S = 0.001
+_BUDGET_S = 0.003
 """Seconds of work that a project may do in one iteration of the event loop. The last turn may go beyond that."""
 _MANY = 8
 """How many tasks of a project must wait for the loop to pause after their turns."""
@@ -12,10 +12,10 @@ _MAX_PAUSE_S = 0.05
 
 
 class LoopTurns:
-    """Gives each project about a millisecond of work in an iteration of the event loop.
+    """Gives each project about three milliseconds of work in an iteration of the event loop.
 
     A task waits for its turn before work, and its turn lasts until it waits for something. However many tasks of one
-    project wait, those of another project go on after about a millisecond, or after one piece of work that is longer.
+    project wait, those of another project go on after about three milliseconds, or after one piece of work that is longer.
 
     While many tasks of a project wait, the loop pauses after their turns for as long as these took. grpc.aio accepts
     calls one by one, and needs several iterations for each: in the pause it accepts those of other projects.

@@ -8,12 +8,12 @@ from convgrpc.fairness.threads import FairThreads
 
 LARGE = 1 << 16
 """The most bytes of an answer that is worked on on the event loop."""
-LARGE_REQUEST = 1 << 14
-"""The most bytes of a request that is worked on on the event loop. It may have four thousand empty parts, which take 20
+LARGE_REQUEST = 1 << 13
+"""The most bytes of a request that is worked on on the event loop. It may have two thousand empty parts, which take 10
 milliseconds.
 """
-_SMALL = 1 << 12
-"""The most bytes of a message that waits for no turn. A thousand empty parts take 5 milliseconds."""
+_SMALL = 1 << 10
+"""The most bytes of a message that waits for no turn."""
 _LARGEST = 1 << 20
 
 R = TypeVar("R")
