@@ -15,10 +15,10 @@ class LoopTurns:
     """Gives each project about three milliseconds of work in an iteration of the event loop.
 
     A task waits for its turn before work, and its turn lasts until it waits for something. However many tasks of one
-    project wait, those of another project go on after about three milliseconds, or after one piece of work that is longer.
+    project wait, those of another go on after about three milliseconds, or after one piece of work that is longer.
 
-    While many tasks of a project wait, the loop pauses after their turns for as long as these took. grpc.aio accepts
-    calls one by one, and needs several iterations for each: in the pause it accepts those of other projects.
+    While many tasks of a project wait, the project pauses after its turns, for twice as long as these took. grpc.aio
+    accepts calls one by one, and needs several iterations for each: in the pause it accepts those of other projects.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class _Project:
         if self.paused_until > now:
             return True
         if len(self.waiting) > _MANY and self.spent > _BUDGET_S:
-            self.paused_until = now + min(self.spent, _MAX_PAUSE_S)
+            self.paused_until = now + min(2 * self.spent, _MAX_PAUSE_S)
             self.turns, self.spent = 0, 0.0
             return True
         number = max(1, int(self.turns * _BUDGET_S / self.spent)) if self.spent else 1
